@@ -1,0 +1,1 @@
+"""The facade: text in, verified result out."""

@@ -1,0 +1,97 @@
+"""What a guarded answer carries: the text, the verifier's figures, and the ledger of blocks."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ig_plugins.safety import Accounting
+
+FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BlockRecord(_Record):
+    """One row of the ledger: what one block of the search cost.
+
+    Attributes:
+        index: The block's number, from 0.
+        candidates: Lanes sampled, all tries together.
+        safe: How many of them were judged safe.
+        tries: How often the block was sampled.
+        cost: What the block spent on the path of the answer (cumulative: the sum; worst: the highest score).
+        safety_state: The unspent budget after the block, on the path of the answer.
+        tokens: Tokens sampled in the block, all lanes together.
+    """
+
+    index: int
+    candidates: int
+    safe: int
+    tries: int
+    cost: float | None
+    safety_state: float | None
+    tokens: int
+
+
+class Usage(_Record):
+    """What the answer took.
+
+    Attributes:
+        prompt_tokens: Tokens of the rendered prompt.
+        completion_tokens: Tokens of the released answer.
+        candidate_tokens: Tokens sampled in all lanes and tries.
+        judge_calls: Calls of cost and reward models, verification included.
+        judge_tokens: Tokens that cost and reward models read (text judges: responses scored times their words).
+    """
+
+    prompt_tokens: int
+    completion_tokens: int
+    candidate_tokens: int
+    judge_calls: int
+    judge_tokens: int
+
+
+class GuardResult(_Record):
+    """A verified answer, or a marked refusal.
+
+    Attributes:
+        text: The answer; the refusal (or nothing) when blocked.
+        blocked: No candidate passed the verifier.
+        reason: Why it was blocked, in words; None otherwise.
+        finish_reason: ``stop``, ``length``, ``content_filter`` when blocked, ``tool_calls``.
+        cost: As measured by the verifier: the total (cumulative) or the highest score (worst).
+        costs: The same per cost model, by name.
+        reward: The reward model's score of the answer; None when blocked or without a reward model.
+        safety_state: The unspent budget at the end, the least of all cost models.
+        accounting: How cost was counted, per cost model.
+        blocks: The ledger, one record per block.
+        usage: Tokens and judge calls.
+        seed: With it the same call gives the same answer.
+        seconds: Wall clock of the request, waiting for its turn included.
+        token_ids: The released answer's tokens.
+        lag: When streaming: the largest number of tokens by which release was behind decoding.
+        tool_calls: Parsed calls, each {"id", "name", "arguments"}; emitted whole or not at all.
+    """
+
+    text: str
+    blocked: bool
+    reason: str | None = None
+    finish_reason: FinishReason
+    cost: float | None
+    costs: dict[str, float] = {}
+    reward: float | None
+    safety_state: float | None
+    accounting: dict[str, Accounting] = {}
+    blocks: tuple[BlockRecord, ...]
+    usage: Usage
+    seed: int
+    seconds: float
+    token_ids: tuple[int, ...] = ()
+    lag: int | None = None
+    tool_calls: tuple[dict[str, Any], ...] = ()
+
+    def report(self) -> dict[str, Any]:
+        """What adapters pass on as ``inference_guard``: everything except the text and its tokens, as plain JSON."""
+        return self.model_dump(mode="json", exclude={"text", "token_ids", "tool_calls"})

@@ -1,0 +1,52 @@
+"""What can be set about the search."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class SearchConfig(BaseModel):
+    """The search's knobs, in the paper's letters where it has one (section 4).
+
+    Attributes:
+        candidates: N, lanes sampled per block and prompt.
+        beams: K, lanes kept after a block.
+        block_tokens: d, tokens per block.
+        max_new_tokens: D, the longest answer.
+        tries: M, how often a block is sampled before giving up when no candidate is judged safe.
+        temperature: Softmax temperature; 0 is greedy.
+        top_k: Draw among the k most likely tokens; 0 for all.
+        top_p: Draw inside the nucleus of this mass; 1.0 for all.
+        repetition_penalty: As in transformers; 1.0 for none.
+        retry_penalty: Taken off the logit of tokens that failed candidates used at the same block position.
+        selection: How the answer is picked among verified ones: the highest ``reward``, or ``hedged``, a reward
+            discounted for being an extreme among many (see docs/methods.md).
+        adaptive: ``off`` always searches in full; ``on`` runs few lanes while the critic is sure; ``auto`` lets the
+            preset decide.
+        seed: The generator's seed; None draws one, and the result says which.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    candidates: int = Field(default=16, ge=1, le=1024)
+    beams: int = Field(default=4, ge=1)
+    block_tokens: int = Field(default=16, ge=1)
+    max_new_tokens: int = Field(default=128, ge=1)
+    tries: int = Field(default=2, ge=1)
+    temperature: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
+    top_k: int = Field(default=0, ge=0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    repetition_penalty: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
+    retry_penalty: float = Field(default=2.0, ge=0.0, allow_inf_nan=False)
+    selection: Literal["reward", "hedged"] = "reward"
+    adaptive: Literal["off", "on", "auto"] = "auto"
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+
+    @model_validator(mode="after")
+    def _beams_fit(self) -> "SearchConfig":
+        if self.beams > self.candidates:
+            raise ValueError(
+                f"beams is {self.beams} and candidates {self.candidates}; "
+                f"keep at most as many beams as there are candidates, for example beams={max(1, self.candidates // 4)}"
+            )
+        return self
