@@ -1,0 +1,177 @@
+"""The LLM class: eight methods, each a thin shell around the guard."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import aclosing, closing
+from functools import partial
+from typing import Any, TypeVar
+
+from ig_plugins.errors import ConfigurationError
+from ig_plugins.guard import InferenceGuard
+from ig_plugins.guard.fields import GuardFields
+from llama_index.core.base.llms.generic_utils import messages_to_prompt as default_messages_to_prompt
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ChatResponseAsyncGen,
+    ChatResponseGen,
+    CompletionResponse,
+    CompletionResponseAsyncGen,
+    CompletionResponseGen,
+    LLMMetadata,
+    MessageRole,
+)
+from llama_index.core.bridge.pydantic import ConfigDict
+from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
+from llama_index.core.llms.custom import CustomLLM
+from llama_index.core.llms.llm import default_completion_to_prompt
+from llama_index.llms.inferenceguard._convert import chat_response, completion_response, to_messages
+from llama_index.llms.inferenceguard._tools import GuardedToolCalls, tool_choice
+
+Reply = TypeVar("Reply", ChatResponse, CompletionResponse)
+Prompt = str | list[dict[str, Any]]
+
+
+class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: ignore[misc]
+    """DOC."""
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name under which LlamaIndex stores this class."""
+        return "InferenceGuardLLM"
+
+    @property
+    def metadata(self) -> LLMMetadata:
+        """What LlamaIndex plans with, from the model's own configuration. Loads the model on first use."""
+        guard = self.guard
+        return LLMMetadata(
+            context_window=guard.context,
+            num_output=guard.search.max_new_tokens,
+            is_chat_model=True,
+            is_function_calling_model=not self._own_prompt_format,
+            model_name=self.model,
+            system_role=MessageRole.SYSTEM,
+        )
+
+    def to_payload(self) -> dict[str, Any]:
+        """What events say about this LLM. Never loads the model: events fire on the event loop."""
+        return {"class_name": self.class_name(), "model_name": self.model}
+
+    # The eight methods. Each is decorated once, and none calls another: one start and one end event a call.
+
+    @llm_chat_callback()  # type: ignore[untyped-decorator]
+    def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """Answers a conversation; the answer is verified, or it is the refusal."""
+        return self._answer(*self._chat_request(messages, kwargs))
+
+    @llm_chat_callback()  # type: ignore[untyped-decorator]
+    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
+        """Streams verified text; if the guard blocks, the last item's message is the refusal alone."""
+        return self._stream(*self._chat_request(messages, kwargs))
+
+    @llm_chat_callback()  # type: ignore[untyped-decorator]
+    async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
+        """``chat``, without blocking the event loop; cancelling stops decoding."""
+        return await self._aanswer(*self._chat_request(messages, kwargs))
+
+    @llm_chat_callback()  # type: ignore[untyped-decorator]
+    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
+        """``stream_chat``, without blocking the event loop; leaving the loop stops decoding."""
+        return self._astream(*self._chat_request(messages, kwargs))
+
+    @llm_completion_callback()  # type: ignore[untyped-decorator]
+    def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """Answers a prompt: one user turn, or the very text that the model sees if ``formatted``."""
+        return self._answer(*self._completion_request(prompt, formatted, kwargs))
+
+    @llm_completion_callback()  # type: ignore[untyped-decorator]
+    def stream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseGen:
+        """``complete`` as a stream, as ``stream_chat``."""
+        return self._stream(*self._completion_request(prompt, formatted, kwargs))
+
+    @llm_completion_callback()  # type: ignore[untyped-decorator]
+    async def acomplete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
+        """``complete``, without blocking the event loop; cancelling stops decoding."""
+        return await self._aanswer(*self._completion_request(prompt, formatted, kwargs))
+
+    @llm_completion_callback()  # type: ignore[untyped-decorator]
+    async def astream_complete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> CompletionResponseAsyncGen:
+        """``stream_complete``, without blocking the event loop; leaving the loop stops decoding."""
+        return self._astream(*self._completion_request(prompt, formatted, kwargs))
+
+    # What they share: a request is (prompt, options, how a reply looks).
+
+    @property
+    def _own_prompt_format(self) -> bool:
+        """The user gave ``messages_to_prompt``, which knows nothing of tools."""
+        return self.messages_to_prompt is not default_messages_to_prompt
+
+    def _chat_request(
+        self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]
+    ) -> tuple[Prompt, dict[str, Any], Callable[..., ChatResponse]]:
+        parallel = kwargs.pop("allow_parallel_tool_calls", True)
+        if "tool_choice" in kwargs:
+            kwargs["tool_choice"] = tool_choice(kwargs["tool_choice"])
+        options = self.call_options(**kwargs)
+        reply = partial(chat_response, self.model, parallel=parallel)
+        if not self._own_prompt_format:
+            return to_messages(messages, system_prompt=self.system_prompt), options, reply
+        if options.get("tools"):
+            raise ConfigurationError(
+                "tools and messages_to_prompt are both given, but only the model's own chat format can show tools; "
+                "leave messages_to_prompt out"
+            )
+        return self.messages_to_prompt(messages), {**options, "raw_prompt": True}, reply
+
+    def _completion_request(
+        self, prompt: str, formatted: bool, kwargs: dict[str, Any]
+    ) -> tuple[Prompt, dict[str, Any], Callable[..., CompletionResponse]]:
+        options = self.call_options(**kwargs)
+        reply = partial(completion_response, self.model)
+        if not formatted and self.completion_to_prompt is not default_completion_to_prompt:
+            prompt, formatted = self.completion_to_prompt(prompt), True
+        if formatted:
+            return prompt, {**options, "raw_prompt": True}, reply
+        message = ChatMessage(role=MessageRole.USER, content=prompt)
+        return to_messages([message], system_prompt=self.system_prompt), options, reply
+
+    def _answer(self, prompt: Prompt, options: dict[str, Any], reply: Callable[..., Reply]) -> Reply:
+        result = self.guard.generate(prompt, **options)
+        return reply(result.text, result=result)
+
+    async def _aanswer(self, prompt: Prompt, options: dict[str, Any], reply: Callable[..., Reply]) -> Reply:
+        result = await (await self._aguard()).agenerate(prompt, **options)
+        return reply(result.text, result=result)
+
+    def _stream(
+        self, prompt: Prompt, options: dict[str, Any], reply: Callable[..., Reply]
+    ) -> Generator[Reply, None, None]:
+        text = ""
+        with closing(self.guard.stream(prompt, **options)) as chunks:
+            for chunk in chunks:
+                text += chunk.text
+                yield _item(reply, text, chunk)
+
+    async def _astream(
+        self, prompt: Prompt, options: dict[str, Any], reply: Callable[..., Reply]
+    ) -> AsyncGenerator[Reply, None]:
+        text = ""
+        async with aclosing((await self._aguard()).astream(prompt, **options)) as chunks:
+            async for chunk in chunks:
+                text += chunk.text
+                yield _item(reply, text, chunk)
+
+    async def _aguard(self) -> InferenceGuard:
+        """The guard; loading takes seconds to minutes, so it happens beside the event loop."""
+        return await asyncio.to_thread(lambda: self.guard)
+
+
+def _item(reply: Callable[..., Reply], text: str, chunk: Any) -> Reply:
+    """One item of a stream. The last one says what the guard's result says: on a block, the refusal alone."""
+    if chunk.result is None:
+        return reply(text, delta=chunk.text)
+    return reply(chunk.result.text, delta=chunk.text, result=chunk.result)
