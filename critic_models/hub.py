@@ -1,0 +1,121 @@
+"""Where checkpoints come from: a local folder or a hub id, safetensors only, checked before anything is built."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import torch
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from critic_models.errors import ModelLoadError
+
+WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"]
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+CONVERT = (
+    "Pickles can run code when read, so they are refused. Convert the checkpoint to safetensors first: on the hub "
+    "with the Space 'safetensors/convert' (then load revision='refs/pr/N'), or in a place that you trust with "
+    "torch.load(..., weights_only=True) and safetensors.torch.save_file(...)"
+)
+
+
+def local_folder(path_or_id: str | Path, *, revision: str | None = None) -> Path:
+    """The folder with the checkpoint's files, downloaded once through huggingface_hub if it is a hub id.
+
+    Args:
+        path_or_id: A folder on disk, or a hub id such as ``PKU-Alignment/beaver-7b-unified-cost``.
+        revision: Branch, tag or commit on the hub.
+
+    Raises:
+        ModelLoadError: Neither a folder nor a repository that can be reached.
+    """
+    folder = Path(path_or_id).expanduser()
+    if folder.is_dir():
+        return folder
+    name = str(path_or_id)
+    if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelLoadError(f"{name} is not a folder. Give the folder that holds config.json, or a hub id")
+    try:
+        return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=WANTED))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise ModelLoadError(
+            f"{name!r} is neither a local folder nor a hub checkpoint that can be reached "
+            f"({type(error).__name__}). Check the spelling, the network, and `hf auth login` for gated models"
+        ) from error
+
+
+def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    """The checkpoint's JSON configuration.
+
+    Raises:
+        ModelLoadError: The file is missing or is not a JSON object.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise ModelLoadError(f"{folder} has no {name}, so it is not a model folder. Give the folder that holds {name}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelLoadError(f"{path} is not valid JSON ({error}). Download or save the checkpoint again") from error
+    if not isinstance(config, dict):
+        raise ModelLoadError(f"{path} holds {type(config).__name__}, not a JSON object. Save the checkpoint again")
+    return config
+
+
+def safetensors_files(folder: Path) -> list[Path]:
+    """The weight files of a checkpoint, in one piece or in shards; each is there and opens.
+
+    Raises:
+        ModelLoadError: Only pickles, no weights at all, a shard is missing, or a file is truncated or corrupt.
+    """
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        shards = read_config(folder, index.name).get("weight_map")
+        if not isinstance(shards, dict) or not shards:
+            raise ModelLoadError(f"{index} names no weights. Download or save the checkpoint again")
+        files = [folder / name for name in sorted(set(shards.values()))]
+    else:
+        files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLES)
+        if pickles:
+            raise ModelLoadError(f"{folder} has only pickled weights ({', '.join(pickles)}). {CONVERT}")
+        raise ModelLoadError(f"{folder} has no *.safetensors file, so there are no weights to load")
+    for path in files:
+        if not path.is_file():
+            raise ModelLoadError(f"{folder} lacks the shard {path.name} that its index names. Download it again")
+        try:
+            with safe_open(path, framework="pt") as file:
+                file.keys()
+        except (SafetensorError, OSError) as error:
+            raise ModelLoadError(
+                f"{path} is truncated or corrupt ({error}). Download or save the checkpoint again"
+            ) from error
+    return files
+
+
+def read_tensors(folder: Path, *, prefix: str = "") -> dict[str, Tensor]:
+    """The tensors of a checkpoint whose names start with a prefix, on the CPU.
+
+    Raises:
+        ModelLoadError: As ``safetensors_files``.
+    """
+    tensors = {}
+    for path in safetensors_files(folder):
+        with safe_open(path, framework="pt") as file:
+            tensors.update({name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)})  # noqa: SIM118
+    return tensors
+
+
+def refuse_nan(model: nn.Module, *, source: str) -> None:
+    """Refuses a model with a NaN or infinite weight; packed weights of quantised models are not looked into.
+
+    Raises:
+        ModelLoadError: Names the first such weight.
+    """
+    for name, weight in model.named_parameters():
+        if weight.dtype in FLOATS and not weight.is_meta and not bool(torch.isfinite(weight).all()):
+            raise ModelLoadError(f"{source}: {name} holds NaN or infinity. Download or train the checkpoint again")
