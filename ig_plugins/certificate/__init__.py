@@ -1,0 +1,19 @@
+"""A promise about a guard, with the evidence for it and the exact guard that it is about.
+
+Loading and checking a certificate needs nothing beyond the core; calibrating needs scipy (extra ``evaluation``).
+"""
+
+from ig_plugins.certificate.calibrate import Calibration, calibrate
+from ig_plugins.certificate.certificate import Certificate, Setting, fingerprint, load_certificate
+from ig_plugins.certificate.feasibility import Feasibility, feasibility
+
+__all__ = [
+    "Calibration",
+    "Certificate",
+    "Feasibility",
+    "Setting",
+    "calibrate",
+    "feasibility",
+    "fingerprint",
+    "load_certificate",
+]
