@@ -1,6 +1,8 @@
 """Where checkpoints come from: a local folder or a hub id, safetensors only, checked before anything is built."""
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from critic_models.errors import ModelLoadError
 
 WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"]
+HARMLESS = re.compile(r"rotary_emb\.|\.attn\.(masked_)?bias$|position_ids$|^normalizer\.")  # nothing learned in them
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 CONVERT = (
@@ -119,3 +122,82 @@ def refuse_nan(model: nn.Module, *, source: str) -> None:
     for name, weight in model.named_parameters():
         if weight.dtype in FLOATS and not weight.is_meta and not bool(torch.isfinite(weight).all()):
             raise ModelLoadError(f"{source}: {name} holds NaN or infinity. Download or train the checkpoint again")
+
+
+def load_weights(
+    loader: Callable[..., Any],
+    folder: Path,
+    *,
+    source: str,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+    strict: bool = False,
+    **load_kwargs: Any,
+) -> Any:
+    """Runs a ``from_pretrained`` of transformers and refuses whatever it would only have warned about.
+
+    Args:
+        loader: Such as ``AutoModelForSequenceClassification.from_pretrained``.
+        folder: Where the files are.
+        source: The name that the user gave, for messages.
+        device: Where to put the model; leave it out with ``device_map``.
+        dtype: Precision; the checkpoint's own if None.
+        strict: Whether weights that the model has no place for are refused as well.
+        **load_kwargs: Passed on: ``device_map``, ``quantization_config``, ``attn_implementation``, ...
+
+    Returns:
+        The model, in eval mode.
+
+    Raises:
+        ModelLoadError: What is wrong with the checkpoint, and what to do next.
+    """
+    safetensors_files(folder)
+    try:
+        model, report = loader(
+            folder,
+            dtype=dtype or "auto",
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # reported below, all at once
+            output_loading_info=True,
+            **load_kwargs,
+        )
+    except ModelLoadError:
+        raise
+    except Exception as error:
+        raise ModelLoadError(
+            f"{source}: transformers cannot load this checkpoint ({type(error).__name__}: {error}). "
+            "Check config.json's model_type and sizes against the weights"
+        ) from error
+    _refuse_gaps(report, source=source, strict=strict)
+    refuse_nan(model, source=source)
+    if device is not None and "device_map" not in load_kwargs:
+        model.to(device)
+    return model.eval()
+
+
+def _refuse_gaps(report: dict[str, Any], *, source: str, strict: bool) -> None:
+    """Refuses weights that are missing, misshapen, or unexpected: they would silently change every score."""
+    missing = sorted(name for name in report["missing_keys"] if not HARMLESS.search(name))
+    if missing:
+        raise ModelLoadError(
+            f"{source}: the checkpoint lacks {_some(missing)}. It is damaged, or it is a model of another kind than "
+            "config.json's architectures say; download it again or name another checkpoint"
+        )
+    shapes = [
+        f"{name} is {tuple(found)}, the config asks for {tuple(wanted)}"
+        for name, found, wanted in sorted(report["mismatched_keys"])
+        if not HARMLESS.search(name)
+    ]
+    if shapes:
+        raise ModelLoadError(f"{source}: wrong shapes: {_some(shapes)}. config.json belongs to another checkpoint")
+    unexpected = sorted(name for name in report["unexpected_keys"] if not HARMLESS.search(name))
+    if strict and unexpected:
+        raise ModelLoadError(
+            f"{source}: the config has no place for {_some(unexpected)}. Dropping weights would change the scores; "
+            "correct config.json (score_bias, num_hidden_layers, ...) or load another checkpoint"
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

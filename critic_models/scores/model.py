@@ -1,6 +1,5 @@
 """Safe-RLHF score models: a decoder body and a linear head that scores every token (arXiv 2310.12773)."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +8,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from critic_models.errors import ModelLoadError
-from critic_models.hub import local_folder, read_config, read_tensors, refuse_nan
+from critic_models.hub import load_weights, local_folder, read_config, read_tensors
 from critic_models.scores.normalizer import Normalizer
 from critic_models.scores.settings import ScoreSettings
-
-HARMLESS = re.compile(r"rotary_emb\.|\.attn\.(masked_)?bias$|^normalizer\.")  # tensors that carry no learned weight
 
 
 class ScoreModel(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped here
@@ -123,28 +120,15 @@ class ScoreModel(PreTrainedModel):  # type: ignore[misc]  # transformers is unty
         stored = read_tensors(folder, prefix="normalizer.")
         try:
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-            model, report = super().from_pretrained(
-                folder,
-                config=config,
-                dtype=dtype or "auto",
-                use_safetensors=True,
-                ignore_mismatched_sizes=True,  # reported below, all at once
-                output_loading_info=True,
-                **load_kwargs,
-            )
-        except ModelLoadError:
-            raise
         except Exception as error:
             raise ModelLoadError(
-                f"{path_or_id}: transformers cannot load this score model ({type(error).__name__}: {error}). "
-                "Check config.json's model_type and sizes against the weights"
+                f"{path_or_id}: transformers cannot load this config ({type(error).__name__}: {error}). "
+                "Check config.json's model_type"
             ) from error
-        _refuse_gaps(report, source=str(path_or_id))
+        load_kwargs |= {"config": config, "device": device, "dtype": dtype}
+        model = load_weights(super().from_pretrained, folder, source=str(path_or_id), strict=True, **load_kwargs)
         _fill_normalizer(model.normalizer, stored, settings, source=str(path_or_id))
-        refuse_nan(model, source=str(path_or_id))
-        if device is not None and "device_map" not in load_kwargs:
-            model.to(device)
-        return model.eval()  # type: ignore[no-any-return]
+        return model  # type: ignore[no-any-return]
 
     def save_pretrained(self, save_directory: str | Path, *, max_shard_size: str = "5GB", **_: Any) -> None:
         """Writes the checkpoint in the Safe-RLHF layout: config.json and safetensors in shards."""
@@ -152,29 +136,6 @@ class ScoreModel(PreTrainedModel):  # type: ignore[misc]  # transformers is unty
         family = type(self.model).__name__.removesuffix("Model")
         self.config.architectures = [f"{family}ForScore"]  # transformers wrote this class's own name
         self.config.save_pretrained(save_directory)
-
-
-def _refuse_gaps(report: dict[str, Any], *, source: str) -> None:
-    """Refuses weights that are missing, misshapen, or unexpected: they would silently change every score."""
-    missing = sorted(name for name in report["missing_keys"] if not HARMLESS.search(name))
-    if missing:
-        raise ModelLoadError(
-            f"{source}: the checkpoint lacks {_some(missing)}. A score model needs a body under 'model.' "
-            "and a 'score_head'; a checkpoint of another kind loads with critic_models.judges.load_judge"
-        )
-    shapes = [
-        f"{name} is {tuple(found)}, the config asks for {tuple(wanted)}"
-        for name, found, wanted in sorted(report["mismatched_keys"])
-        if not HARMLESS.search(name)
-    ]
-    if shapes:
-        raise ModelLoadError(f"{source}: wrong shapes: {_some(shapes)}. config.json belongs to another checkpoint")
-    unexpected = sorted(name for name in report["unexpected_keys"] if not HARMLESS.search(name))
-    if unexpected:
-        raise ModelLoadError(
-            f"{source}: the config has no place for {_some(unexpected)}. Dropping weights would change the scores; "
-            "correct config.json (score_bias, num_hidden_layers, ...) or load another checkpoint"
-        )
 
 
 def _fill_normalizer(
@@ -202,7 +163,3 @@ def _fill_normalizer(
                 f"{source}: normalizer.{name} is NaN or infinite. Train or download the checkpoint again"
             )
         buffer.copy_(tensor.reshape(1))
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
