@@ -1,0 +1,79 @@
+"""One forward of an unpatched model: hidden states of all tokens, logits of those that are asked for."""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+
+class Body:
+    """A causal language model seen as a body and perhaps a head; also a bare body, which has no logits.
+
+    Attributes:
+        model: The model as it was given.
+        body: Its transformer; ``last_hidden_state`` is what the LM head reads.
+        head: The LM head if calling it gives exactly the model's logits. Some families scale or cap them (cohere,
+            granite, gemma2): their head is left alone and the whole model is run.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.body = model.base_model
+        self.has_logits = self.body is not model and model.get_output_embeddings() is not None
+        self.accepts = set(inspect.signature(self.body.forward).parameters)
+        self.head = self._direct_head() if self.has_logits else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where ids go."""
+        return self.model.device  # type: ignore[no-any-return]
+
+    def run(
+        self, ids: Tensor, *, keep: tuple[Tensor, Tensor] | None, **inputs: Any
+    ) -> tuple[Tensor, Tensor | None, Any]:
+        """Run R sequences of N tokens.
+
+        Args:
+            ids: Shape (R, N).
+            keep: Row and column, each of shape (n,), of the tokens whose logits are wanted; None for no logits.
+            **inputs: Cache, mask and positions, as the model takes them.
+
+        Returns:
+            Hidden states after the final norm (R, N, H); logits (n, V) or None; the model's own output.
+        """
+        if keep is None or not self.has_logits:
+            output = self.body(input_ids=ids, **inputs)
+            return output.last_hidden_state, None, output
+        if self.head is not None:
+            output = self.body(input_ids=ids, **inputs)
+            hidden = output.last_hidden_state
+            return hidden, self.head(hidden[keep]), output
+        columns, place = keep[1].unique(return_inverse=True)
+        output, hidden = self._whole(ids, logits_to_keep=columns, **inputs)
+        return hidden, output.logits[keep[0], place], output
+
+    def reference(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The plain full forward, without any cache: hidden states (R, N, H) and logits (R, N, V) or None."""
+        if not self.has_logits:
+            return self.body(input_ids=ids, use_cache=False).last_hidden_state, None
+        output, hidden = self._whole(ids, use_cache=False)
+        return hidden, output.logits
+
+    def _whole(self, ids: Tensor, **inputs: Any) -> tuple[Any, Tensor]:
+        """Run body and head together; the body's output is read on its way to the head."""
+        seen: list[Tensor] = []
+        hook = self.body.register_forward_hook(lambda module, args, output: seen.append(output[0]))
+        try:
+            output = self.model(input_ids=ids, **inputs)
+        finally:
+            hook.remove()
+        return output, seen[0]
+
+    @torch.inference_mode()
+    def _direct_head(self) -> Any:
+        """The LM head, if it alone gives the model's logits bit for bit."""
+        output, hidden = self._whole(torch.arange(4, device=self.device).unsqueeze(0), use_cache=False)
+        head = self.model.get_output_embeddings()
+        return head if torch.equal(head(hidden), output.logits) else None

@@ -1,0 +1,83 @@
+"""What every way to follow a token tree has in common."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+from torch import LongTensor, Tensor
+
+from ig_plugins.engine.body import Body
+from ig_plugins.tree import Packing, TokenTree
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a session is planned for; a guide for allocation, not a limit.
+
+    Attributes:
+        lanes: Lanes of a block.
+        block: Tokens of a block.
+        max_new: Tokens of the longest answer.
+    """
+
+    lanes: int
+    block: int
+    max_new: int
+
+
+class Path(Protocol):
+    """Stores a tree's keys and values and feeds new tokens to the model. The session keeps the tree itself."""
+
+    name: ClassVar[str]
+
+    def __init__(self, body: Body, sizes: Sizes) -> None: ...
+
+    def plant(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
+        """Prefill the first rows; hidden states (B, H) and logits (B, V) at each prompt's last token."""
+
+    def admit(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
+        """Append rows, between blocks; returns what ``plant`` does, for the new rows."""
+
+    def branch(self, parents: Tensor) -> None:
+        """Open a block; (B, L), on the host."""
+
+    def forward(
+        self, tree: TokenTree, tokens: Tensor, packing: Packing, keep: LongTensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Feed M packed tokens, shape (M,); hidden states (M, H), and logits (n, V) of the kept ones (n,)."""
+
+    def commit(self, tree: TokenTree, lanes: Tensor) -> None:
+        """Close the block, before the tree does; (B, K), on the host."""
+
+    def rollback(self) -> None:
+        """Drop the open block."""
+
+    def retain(self, rows: Tensor) -> None:
+        """Keep only these rows; (B',), on the host."""
+
+    def memory(self, tree: TokenTree) -> dict[str, int]:
+        """Bytes of keys and values: prompt, beams, block, and all that is allocated."""
+
+
+def right_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids (B, P), padded at the right with 0, and lengths (B,).
+
+    Padding at the right needs no mask: causal attention never looks at what comes after a token.
+    """
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    ids = torch.zeros(len(prompts), int(lengths.max()), dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        ids[row, : len(prompt)] = torch.as_tensor(prompt, dtype=torch.long)
+    return ids.to(device), lengths.to(device)
+
+
+def prefill(body: Body, prompts: Sequence[Sequence[int]], cache: object) -> tuple[Tensor, Tensor | None]:
+    """Run right-padded prompts into a tree cache; the state at each one's last token: (B, H) and (B, V)."""
+    ids, lengths = right_padded(prompts, body.device)
+    rows = torch.arange(len(prompts), device=body.device)
+    positions = torch.arange(ids.shape[1], device=body.device).expand(len(prompts), -1)
+    hidden, logits, _ = body.run(
+        ids, keep=(rows, lengths - 1), position_ids=positions, past_key_values=cache, use_cache=True
+    )
+    return hidden[rows, lengths - 1], logits

@@ -1,0 +1,207 @@
+"""A batch of prompts being searched: beams between blocks, lanes inside one."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ig_plugins.engine.path import Path
+from ig_plugins.errors import PromptError
+from ig_plugins.tree import Packing, TokenTree
+
+if TYPE_CHECKING:
+    from ig_plugins.engine.model import TreeModel
+
+
+class TreeSession:
+    """The tokens of B prompts' trees, and the model's state at every beam and lane.
+
+    A block runs ``branch``, then any number of ``extend`` and ``feed``, then ``commit`` or ``rollback``. Rows are
+    admitted and retained between blocks. Absent beams and lanes (-1) hold zeros or leftovers: finite, seen by nobody.
+
+    Attributes:
+        tree: Who is whose parent, and all lengths.
+        hidden: State after the final norm at every beam's last token, shape (B, K, H).
+        logits: The model's logits there, shape (B, K, V); None for a body without LM head.
+        lane_hidden: The same for the open block's lanes, shape (B, L, H); their beam's until they grow.
+        lane_logits: Shape (B, L, V), or None.
+    """
+
+    @torch.inference_mode()
+    def __init__(self, model: "TreeModel", path: Path, prompts: Sequence[Sequence[int]], *, max_new: int) -> None:
+        self.model, self.path, self.max_new = model, path, max_new
+        self._check(prompts)
+        self.tree = TokenTree([len(prompt) for prompt in prompts])
+        hidden, logits = path.plant(prompts)
+        self.hidden: Tensor = hidden.unsqueeze(1)
+        self.logits: Tensor | None = None if logits is None else logits.unsqueeze(1)
+        self._packing: Packing | None = None
+        self._close()
+
+    @property
+    def rows(self) -> int:
+        """B, the number of prompts."""
+        return self.tree.rows
+
+    @torch.inference_mode()
+    def branch(self, parents: Tensor) -> None:
+        """Open a block.
+
+        Args:
+            parents: Beam that each lane grows from, shape (B, L); -1 for an absent lane.
+
+        Raises:
+            TreeStateError: A block is open, or a lane names a beam that is not there.
+        """
+        self.tree.branch(parents)
+        self.path.branch(self.tree.open_parents)
+        self.lane_hidden = _chosen(self.hidden, parents)
+        self.lane_logits = None if self.logits is None else _chosen(self.logits, parents)
+
+    @torch.inference_mode()
+    def extend(self, tokens: Tensor, active: Tensor) -> None:
+        """Put one token on every active lane; the forward holds no others.
+
+        Args:
+            tokens: Shape (B, L); whatever stands at inactive lanes is not read.
+            active: Bool, shape (B, L).
+
+        Raises:
+            TreeStateError: No block is open, or an absent lane is active.
+        """
+        packing = self._packed(active)
+        if len(packing):
+            self._forward(tokens.to("cpu")[packing.rows, packing.lanes], packing)
+
+    @torch.inference_mode()
+    def feed(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Put given tokens on the lanes, any number each, in one forward.
+
+        Args:
+            tokens: Shape (B, L, T), padded at the right with anything.
+            lengths: Tokens of each lane, shape (B, L); 0 leaves a lane alone.
+
+        Returns:
+            Hidden states of the fed tokens, shape (B, L, T, H); zeros at padding.
+
+        Raises:
+            TreeStateError: No block is open, or an absent lane is fed.
+        """
+        packing = self._packed(lengths)
+        states = self.hidden.new_zeros(*tokens.shape, self.hidden.shape[-1])
+        if len(packing):
+            at = packing.rows, packing.lanes, packing.steps
+            states[at] = self._forward(tokens.to("cpu")[at], packing)
+        return states
+
+    @torch.inference_mode()
+    def commit(self, lanes: Tensor) -> None:
+        """Close the block: the named lanes become the beams, every other lane is compacted away.
+
+        Args:
+            lanes: Lane of each new beam, shape (B, K); -1 for an absent beam. A lane may be named twice.
+
+        Raises:
+            TreeStateError: No block is open, or an absent lane is named.
+        """
+        self.tree.check_lanes(lanes)
+        self.path.commit(self.tree, lanes.to("cpu", torch.long))
+        self.tree.commit(lanes)
+        self.hidden = _chosen(self.lane_hidden, lanes)
+        if self.lane_logits is not None:
+            self.logits = _chosen(self.lane_logits, lanes)
+        self._close()
+
+    @torch.inference_mode()
+    def rollback(self) -> None:
+        """Drop the open block; the beams are as before ``branch``."""
+        self.path.rollback()
+        self.tree.rollback()
+        self._close()
+
+    @torch.inference_mode()
+    def admit(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Append a row with one beam for every prompt, between blocks.
+
+        Raises:
+            PromptError: A prompt is empty or too long.
+            TreeStateError: A block is open.
+        """
+        self._check(prompts)
+        self.tree.admit([len(prompt) for prompt in prompts])
+        hidden, logits = self.path.admit(prompts)
+        self.hidden = _appended(self.hidden, hidden)
+        if self.logits is not None and logits is not None:
+            self.logits = _appended(self.logits, logits)
+        self._close()
+
+    @torch.inference_mode()
+    def retain(self, rows: Sequence[int]) -> None:
+        """Keep only these rows, in this order, between blocks.
+
+        Raises:
+            TreeStateError: A block is open.
+        """
+        index = torch.tensor(list(rows), dtype=torch.long)
+        self.tree.retain(index)
+        self.path.retain(index)
+        index = index.to(self.hidden.device)
+        self.hidden = self.hidden[index]
+        self.logits = None if self.logits is None else self.logits[index]
+        self._close()
+
+    def memory(self) -> dict[str, int]:
+        """Bytes of keys and values by place: ``prompt``, ``beams`` and ``block`` count each token once.
+
+        ``allocated`` is what the buffers take, reserve for later blocks included.
+        """
+        return self.path.memory(self.tree)
+
+    def _packed(self, counts: Tensor) -> Packing:
+        """The packing of these counts; a step mostly repeats the one before it."""
+        counts = counts.to("cpu", torch.long)
+        if self._packing is None or not torch.equal(self._packing.counts, counts):
+            self._packing = self.tree.pack(counts)
+        return self._packing
+
+    def _forward(self, tokens: Tensor, packing: Packing) -> Tensor:
+        last = packing.last
+        hidden, logits = self.path.forward(self.tree, tokens, packing, last)
+        self.tree.grow(packing)
+        at = packing.rows[last], packing.lanes[last]
+        self.lane_hidden[at] = hidden[last]
+        if self.lane_logits is not None and logits is not None:
+            self.lane_logits[at] = logits
+        return hidden
+
+    def _close(self) -> None:
+        self._packing = None
+        self.lane_hidden = self.hidden[:, :0]
+        self.lane_logits = None if self.logits is None else self.logits[:, :0]
+
+    def _check(self, prompts: Sequence[Sequence[int]]) -> None:
+        """Whether every prompt has a token and leaves room for the answer."""
+        context = self.model.context
+        for prompt in prompts:
+            if len(prompt) == 0:
+                raise PromptError("The prompt has no tokens; give at least one, for example the tokenizer's BOS.")
+            if context is not None and len(prompt) + self.max_new > context:
+                raise PromptError(
+                    f"The prompt has {len(prompt)} tokens and the answer may have {self.max_new}, but the model's "
+                    f"context is {context}; shorten the prompt or ask for fewer tokens."
+                )
+
+
+def _chosen(states: Tensor, index: Tensor) -> Tensor:
+    """Rows' states (B, n, X) at indices (B, m), zeros where an index is -1."""
+    index = index.to(states.device)
+    rows = torch.arange(len(index), device=states.device).unsqueeze(1)
+    return states[rows, index.clamp(min=0)].masked_fill((index < 0).unsqueeze(2), 0)
+
+
+def _appended(states: Tensor, new: Tensor) -> Tensor:
+    """States (B, K, X) with rows added whose only beam has the states ``new`` (b, X)."""
+    rows = states.new_zeros(len(new), *states.shape[1:])
+    rows[:, 0] = new
+    return torch.cat([states, rows])
