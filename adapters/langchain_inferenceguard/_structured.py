@@ -1,0 +1,129 @@
+"""Structured output: what is asked of the model, and what is refused afterwards.
+
+Three ways to the same object. ``function_calling`` forces one tool call; ``json_schema`` and ``json_mode`` ask for a
+JSON text, with the schema written into the system message or left to the user's own words. Whatever the way, a
+blocked answer, a cut-off one and one that does not fit raise: none of them may look like a result.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from operator import itemgetter
+from typing import Any
+
+from langchain_core.exceptions import OutputParserException
+from langchain_core.messages import AIMessage
+from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
+from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
+from langchain_core.runnables import Runnable, RunnableLambda, RunnableMap, RunnablePassthrough
+from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.utils.pydantic import is_basemodel_subclass
+
+from ig_plugins.chat.schema import schema_problem
+from ig_plugins.errors import ConfigurationError, GuardBlockedError
+
+METHODS = ("function_calling", "json_schema", "json_mode")
+
+
+def structured(
+    bind_tools: Callable[..., Runnable[Any, AIMessage]],
+    bind: Callable[..., Runnable[Any, AIMessage]],
+    schema: dict[str, Any] | type,
+    *,
+    method: str,
+    include_raw: bool,
+    strict: bool | None,
+) -> Runnable[Any, Any]:
+    """Builds model | gate | parser (| check) for one schema and method."""
+    if method not in METHODS:
+        raise ConfigurationError(f"method is {method!r}; choose one of {', '.join(METHODS)}")
+    told = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
+    is_class = isinstance(schema, type) and is_basemodel_subclass(schema)
+    parser: Runnable[Any, Any]
+    if method == "function_calling":
+        name = convert_to_openai_tool(schema)["function"]["name"]
+        model = bind_tools([schema], tool_choice=name, strict=strict, ls_structured_output_format=told)
+        parser = (
+            PydanticToolsParser(tools=[schema], first_tool_only=True)  # type: ignore[list-item]
+            if is_class
+            else JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
+        )
+        gate = RunnableLambda(usable_call)
+    else:
+        model = bind(response_format=_response_format(schema, method), ls_structured_output_format=told)
+        parser = PydanticOutputParser(pydantic_object=schema) if is_class else JsonOutputParser()
+        gate = RunnableLambda(usable_text)
+    parse = gate | parser
+    if strict and not is_class:
+        parse = parse | RunnableLambda(_fits(convert_to_json_schema(schema)))
+    if not include_raw:
+        return model | parse
+    assign = RunnablePassthrough.assign(parsed=itemgetter("raw") | parse, parsing_error=lambda _: None)
+    failed = RunnablePassthrough.assign(parsed=lambda _: None)
+    return RunnableMap(raw=model) | assign.with_fallbacks([failed], exception_key="parsing_error")
+
+
+def with_instruction(messages: list[dict[str, Any]], response_format: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The conversation with the wish for JSON as a system message.
+
+    Args:
+        messages: The conversation, as the guard takes it.
+        response_format: OpenAI's ``{"type": "json_schema", "json_schema": {"schema": ...}}``, or
+            ``{"type": "json_object"}``, for which the words are the caller's business and nothing is added.
+    """
+    if response_format.get("type") == "json_object":
+        return messages
+    inner = response_format.get("json_schema")
+    if response_format.get("type") != "json_schema" or not isinstance(inner, Mapping) or "schema" not in inner:
+        raise ConfigurationError(
+            f"response_format has type {response_format.get('type')!r}; give "
+            '{"type": "json_schema", "json_schema": {"schema": {...}}} or {"type": "json_object"}'
+        )
+    wish = (
+        "Answer with one JSON object and nothing else, no code fence around it. "
+        f"It must match this JSON schema: {json.dumps(inner['schema'], ensure_ascii=False)}"
+    )
+    return [{"role": "system", "content": wish}, *messages]
+
+
+def usable_call(message: AIMessage) -> AIMessage:
+    """Lets an answer pass that made its call."""
+    _refuse_blocked(message)
+    if not message.tool_calls:
+        raise OutputParserException(
+            "the model gave no complete call of the tool that carries the answer "
+            f"(finish_reason {message.response_metadata.get('finish_reason')!r}); "
+            "raise max_tokens, or use a model that was trained on tools"
+        )
+    return message
+
+
+def usable_text(message: AIMessage) -> AIMessage:
+    """Lets an answer pass that came to its own end: LangChain's JSON parser would complete a cut-off one."""
+    _refuse_blocked(message)
+    if message.response_metadata.get("finish_reason") == "length":
+        raise OutputParserException("the JSON answer was cut off by max_tokens; raise max_tokens")
+    return message
+
+
+def _refuse_blocked(message: AIMessage) -> None:
+    report = message.response_metadata.get("inference_guard") or {}
+    if report.get("blocked"):
+        raise GuardBlockedError(
+            f"the guard blocked the answer, so there is no object to return ({report.get('reason')})", report=report
+        )
+
+
+def _response_format(schema: dict[str, Any] | type, method: str) -> dict[str, Any]:
+    if method == "json_mode":
+        return {"type": "json_object"}
+    plain = convert_to_json_schema(schema)
+    return {"type": "json_schema", "json_schema": {"name": plain.get("title", "answer"), "schema": plain}}
+
+
+def _fits(schema: dict[str, Any]) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if problem := schema_problem(value, schema):
+            raise OutputParserException(f"the answer does not fit the schema: {problem}")
+        return value
+
+    return check

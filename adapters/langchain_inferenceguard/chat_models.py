@@ -1,0 +1,215 @@
+"""`ChatInferenceGuard`: guarded chat as a LangChain `BaseChatModel`."""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing
+from typing import Any, Literal
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun, Callbacks
+from langchain_core.language_models import (
+    BaseChatModel,
+    LangSmithParams,
+    LanguageModelInput,
+    ModelProfile,
+)
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
+
+from ig_plugins.chat.tools import choose
+from langchain_inferenceguard._base import STRICT, GuardedModel
+from langchain_inferenceguard._convert import to_chat_chunk, to_chat_generation, to_messages, token_usage
+from langchain_inferenceguard._structured import structured, with_instruction
+
+ToolLike = dict[str, Any] | type | Callable[..., Any] | BaseTool
+
+
+class ChatInferenceGuard(GuardedModel, BaseChatModel):
+    """DOCSTRING."""
+
+    model_config = STRICT
+
+    streaming: bool = False
+    """Let `invoke` stream inside, so that callbacks get the answer in pieces."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "inferenceguard-chat"
+
+    @property
+    def _identifying_params(self) -> Mapping[str, Any]:
+        """Everything that decides the answer; the call's own keywords join it in LangChain's cache key."""
+        return self.guard.with_options(**self.call_options()).identity()
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        return self._trace_params("chat", stop, kwargs)
+
+    def _resolve_model_profile(self) -> ModelProfile | None:
+        profile = ModelProfile(
+            text_inputs=True,
+            text_outputs=True,
+            image_inputs=False,
+            audio_inputs=False,
+            open_weights=True,
+            tool_calling=True,
+            tool_choice=True,
+            structured_output=False,  # no constrained decoding: agents shall force a tool call instead
+        )
+        return profile
+
+    def _combine_llm_outputs(self, llm_outputs: list[dict[str, Any] | None], /) -> dict[str, Any]:
+        outputs = [output for output in llm_outputs if output]
+        usages = [output["token_usage"] for output in outputs]
+        summed = {key: sum(usage[key] for usage in usages) for key in (usages[0] if usages else ())}
+        return {"token_usage": summed, "model_name": self.model_name}
+
+    # ---- generation ----
+
+    def _request(
+        self, messages: list[BaseMessage], stop: list[str] | None, kwargs: dict[str, Any]
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """What the guard is called with."""
+        options = {key: value for key, value in kwargs.items() if key not in ("stream", "response_format")}
+        if stop is not None:
+            options["stop"] = stop
+        conversation = to_messages(messages)
+        if wish := kwargs.get("response_format"):
+            conversation = with_instruction(conversation, wish)
+        return conversation, self.call_options(**options)
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        conversation, options = self._request(messages, stop, kwargs)
+        return self._chat_result(self.guard.generate(conversation, **options))
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        conversation, options = self._request(messages, stop, kwargs)
+        return self._chat_result(await self.guard.agenerate(conversation, **options))
+
+    def _chat_result(self, result: Any) -> ChatResult:
+        output = {"token_usage": token_usage([result.usage]), "model_name": self.model_name}
+        return ChatResult(generations=[to_chat_generation(result, self.model_name)], llm_output=output)
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        conversation, options = self._request(messages, stop, kwargs)
+        with closing(self.guard.stream(conversation, **options)) as pieces:
+            for piece in pieces:
+                chunk = to_chat_chunk(piece.text, piece.result, self.model_name)
+                if run_manager:
+                    run_manager.on_llm_new_token(piece.text, chunk=chunk)
+                yield chunk
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        conversation, options = self._request(messages, stop, kwargs)
+        async with aclosing(self.guard.astream(conversation, **options)) as pieces:
+            async for piece in pieces:
+                chunk = to_chat_chunk(piece.text, piece.result, self.model_name)
+                if run_manager:
+                    await run_manager.on_llm_new_token(piece.text, chunk=chunk)
+                yield chunk
+
+    async def agenerate(
+        self,
+        messages: list[list[BaseMessage]],
+        stop: list[str] | None = None,
+        callbacks: Callbacks = None,
+        **kwargs: Any,
+    ) -> LLMResult:
+        """As in `BaseChatModel`; weights load without holding up the event loop."""
+        await self._loaded()
+        return await super().agenerate(messages, stop, callbacks, **kwargs)
+
+    async def astream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        """Yields the message as far as it has been verified; leaving the loop frees the model."""
+        await self._loaded()
+        async with aclosing(super().astream(input, config, stop=stop, **kwargs)) as pieces:  # type: ignore[type-var]
+            async for piece in pieces:
+                yield piece
+
+    # ---- tools and structured output ----
+
+    def bind_tools(
+        self,
+        tools: Sequence[ToolLike],
+        *,
+        tool_choice: str | bool | dict[str, Any] | None = None,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Offers tools to the model.
+
+        Args:
+            tools: Functions, pydantic classes, LangChain tools or OpenAI-style dicts.
+            tool_choice: ``"auto"`` or None; ``"none"`` or False; ``"any"``, ``"required"`` or True; a tool's name;
+                OpenAI's ``{"type": "function", "function": {"name": ...}}``.
+            strict: Passed into the tools' schemas.
+            kwargs: Further settings of each call.
+
+        Raises:
+            PromptError: A choice that none of the tools can satisfy.
+        """
+        formatted = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
+        return super().bind(tools=formatted, tool_choice=choose(tool_choice, formatted), **kwargs)
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type,
+        *,
+        method: Literal["function_calling", "json_schema", "json_mode"] = "function_calling",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """A model that answers with an object.
+
+        Args:
+            schema: A pydantic class, a TypedDict, a JSON schema or an OpenAI tool.
+            method: ``function_calling`` forces a tool call; ``json_schema`` writes the schema into the system
+                message and parses the text; ``json_mode`` parses the text and leaves the asking to the prompt.
+            include_raw: Return ``{"raw", "parsed", "parsing_error"}`` instead of raising.
+            strict: Check the object against the schema also where nothing else does (dict schemas).
+            kwargs: Further settings of each call.
+
+        Raises:
+            GuardBlockedError: When called, if the guard blocked the answer.
+            OutputParserException: When called, if the answer is cut off, makes no call or does not fit.
+        """
+        return structured(
+            lambda tools, **bound: self.bind_tools(tools, **bound, **kwargs),
+            lambda **bound: self.bind(**bound, **kwargs),
+            schema,
+            method=method,
+            include_raw=include_raw,
+            strict=strict,
+        )
