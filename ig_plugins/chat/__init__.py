@@ -1,0 +1,32 @@
+"""Prompt formats and chat templates, tools, and the parsing of tool calls."""
+
+from ig_plugins.chat.formats import FORMATS, EncodedPrompt, PromptFormat, TemplateFormat, prompt_format
+from ig_plugins.chat.messages import Message, as_messages, defuse_turns, judge_prompt
+from ig_plugins.chat.replies import ParsedReply, parse_reply, tool_region
+from ig_plugins.chat.schema import schema_problem, schema_tool
+from ig_plugins.chat.syntax import PROMPTED, ToolSyntax, native_syntax
+from ig_plugins.chat.tools import Tool, ToolChoice, as_tools, choose
+
+__all__ = [
+    "FORMATS",
+    "PROMPTED",
+    "EncodedPrompt",
+    "Message",
+    "ParsedReply",
+    "PromptFormat",
+    "TemplateFormat",
+    "Tool",
+    "ToolChoice",
+    "ToolSyntax",
+    "as_messages",
+    "as_tools",
+    "choose",
+    "defuse_turns",
+    "judge_prompt",
+    "native_syntax",
+    "parse_reply",
+    "prompt_format",
+    "schema_problem",
+    "schema_tool",
+    "tool_region",
+]

@@ -1,0 +1,251 @@
+"""Prompt formats: from a conversation to the tokens that the policy reads.
+
+Every format is a Jinja chat template, the tokenizer's own or one of ours, and transformers applies it with
+``sanitize_control_tokens``: special tokens come from the template alone, whatever stands in the messages.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jinja2
+from transformers import PreTrainedTokenizerBase
+
+from ig_plugins.chat.messages import Message, as_messages, defuse_turns, judge_prompt
+from ig_plugins.chat.rendering import (
+    alternating,
+    broken,
+    check_keys,
+    folded,
+    in_words,
+    indented,
+    inside,
+    native,
+    shared_start,
+    with_head,
+)
+from ig_plugins.chat.syntax import PROMPTED, ToolSyntax, native_syntax, template_reads
+from ig_plugins.chat.tools import Tool, ToolChoice, as_tools, choose, instruction
+from ig_plugins.errors import ConfigurationError, PromptError
+
+FORMATS = ("auto", "chat_template", "beaver", "plain")
+
+# Safe-RLHF's text format (PKU-Alignment/safe-rlhf): a finished answer ends with EOS, then the next USER follows.
+BEAVER = (
+    "{{ bos_token if add_bos }}BEGINNING OF CONVERSATION: {% for m in messages %}"
+    "{% if m.role == 'user' %}USER: {{ m.content }} ASSISTANT:{% else %}{{ m.content }}{{ eos_token }}{% endif %}"
+    "{% endfor %}"
+)
+# For base models: a lone text as it is, a longer conversation with labels.
+PLAIN = (
+    "{{ bos_token if add_bos }}{% for m in messages %}"
+    "{% if labels %}{{ m.role.capitalize() }}: {{ m.content }}{{ '\n\n' if not loop.last }}"
+    "{% else %}{{ m.content }}{% endif %}"
+    "{% endfor %}{{ '\n\nAssistant:' if labels and add_generation_prompt }}"
+)
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """A conversation, ready to be answered.
+
+    Attributes:
+        prompt_ids: The conversation up to where the assistant speaks.
+        prefill_ids: Tokens that the answer is forced to start with: the last assistant message, where the caller
+            gave one, then ``opening``. They are part of the answer and spend budget.
+        judge_prompt: What text judges are told the answer replies to.
+        opening: The start of a forced tool call; empty otherwise.
+        prefill: The text of ``prefill_ids``, for text judges.
+        tools: The tools as checked.
+        tool_choice: "auto", "none", "any" or a tool's name.
+        syntax: How this model writes calls; None where it may not call.
+    """
+
+    prompt_ids: list[int]
+    prefill_ids: list[int]
+    judge_prompt: str
+    opening: str = ""
+    prefill: str = ""
+    tools: tuple[dict[str, Any], ...] = ()
+    tool_choice: str = "none"
+    syntax: ToolSyntax | None = None
+
+
+class PromptFormat(Protocol):
+    """How conversations become tokens."""
+
+    name: str
+
+    def encode(
+        self,
+        messages: str | Sequence[Message],
+        *,
+        tools: Sequence[Tool] | None = None,
+        tool_choice: ToolChoice = "auto",
+    ) -> EncodedPrompt:
+        """Encode a conversation; a last assistant message is a prefill.
+
+        Raises:
+            PromptError: For a conversation that cannot be answered, saying what is wrong with it.
+        """
+
+
+@dataclass(frozen=True)
+class TemplateFormat:
+    """A prompt format given by a Jinja chat template.
+
+    Attributes:
+        name: As in ``FORMATS``.
+        tokenizer: The policy's tokenizer.
+        template: A template of ours; None for the tokenizer's own.
+        native: The tool calls of the tokenizer's template; None where tools are explained in words.
+        add_bos: For our own templates: the tokenizer puts BOS before a text.
+    """
+
+    name: str
+    tokenizer: PreTrainedTokenizerBase
+    template: str | None = None
+    native: ToolSyntax | None = None
+    add_bos: bool = False
+
+    def encode(
+        self,
+        messages: str | Sequence[Message],
+        *,
+        tools: Sequence[Tool] | None = None,
+        tool_choice: ToolChoice = "auto",
+    ) -> EncodedPrompt:
+        """See ``PromptFormat.encode``."""
+        turns = as_messages(messages)
+        offered = as_tools(tools)
+        choice = choose(tool_choice, offered)
+        syntax = None if choice == "none" else self.native or PROMPTED
+        opening = syntax.opening(None if choice == "any" else choice) if syntax and choice != "auto" else ""
+        prefill = self._prefill(turns)
+        history = turns[:-1] if turns[-1]["role"] == "assistant" else turns
+        shown = offered if choice != "none" else ()
+        rendered = self._rendered(history, shown, choice)
+        prompt_ids, prefill_ids = self._split(rendered, prefill, shown, forced=bool(opening))
+        return EncodedPrompt(
+            prompt_ids=prompt_ids,
+            prefill_ids=prefill_ids + (inside(self.tokenizer, opening, trusted=True) if opening else []),
+            judge_prompt=judge_prompt(history),
+            opening=opening,
+            prefill=prefill + opening,
+            tools=offered,
+            tool_choice=choice,
+            syntax=syntax,
+        )
+
+    def _prefill(self, turns: Sequence[Message]) -> str:
+        last = turns[-1]
+        if last["role"] != "assistant":
+            return ""
+        if last.get("tool_calls"):
+            raise PromptError("the last message is an assistant turn with tool_calls; add the tools' results after it")
+        text = str(last["content"]) if str(last["content"]).strip() else ""
+        return defuse_turns(text) if self.name == "beaver" else text
+
+    def _rendered(self, history: list[dict[str, Any]], tools: Sequence[Tool], choice: str) -> list[dict[str, Any]]:
+        """The history in the form that the template reads."""
+        if self.name == "chat_template" and self.native:
+            return [native(message) for message in history]
+        turns = [in_words(message) for message in history]
+        if tools:
+            turns = with_head(turns, instruction(tools, choice))
+        if self.name == "plain" and len(turns) > 1:
+            return [indented(turn) for turn in turns]
+        if self.name != "beaver":
+            return turns
+        if turns[0]["role"] == "system":
+            turns = with_head(turns[1:], turns[0]["content"])
+        return [{**turn, "content": defuse_turns(turn["content"])} for turn in alternating(turns)]
+
+    def _split(
+        self, turns: list[dict[str, Any]], prefill: str, tools: Sequence[Tool], *, forced: bool
+    ) -> tuple[list[int], list[int]]:
+        """The tokens before the answer, and those of the prefill."""
+        extra: dict[str, Any] = {"enable_thinking": False} if forced and self._reads("enable_thinking") else {}
+        if self.name == "plain":
+            extra["labels"] = len(turns) > 1
+        if not prefill or self.template:
+            ahead = self._apply(turns, tools, add_generation_prompt=True, **extra)
+            return ahead, inside(self.tokenizer, prefill, trusted=False) if prefill else []
+        # Where the answer's text starts is where two different prefills part: templates may write more than the
+        # generation prompt there, or less.
+        texts = (prefill, "B" if prefill.lstrip()[0] == "A" else "A")
+        full, other = (
+            self._apply([*turns, {"role": "assistant", "content": text}], tools, continue_final_message=True, **extra)
+            for text in texts
+        )
+        cut = shared_start(full, other)
+        return full[:cut], full[cut:]
+
+    def _apply(self, turns: list[dict[str, Any]], tools: Sequence[Tool], **options: Any) -> list[int]:
+        check_keys(self.tokenizer, turns)
+        try:
+            try:
+                return self._tokens(turns, tools, options)
+            except jinja2.TemplateError:  # such as: this template knows no system role
+                return self._tokens(folded(turns), tools, options)
+        except jinja2.TemplateError as error:
+            raise PromptError(
+                f"the model's chat template refuses this conversation: {error}; "
+                "let user and assistant turns alternate, or choose prompt_format='plain'"
+            ) from error
+
+    def _tokens(self, turns: list[dict[str, Any]], tools: Sequence[Tool], options: Mapping[str, Any]) -> list[int]:
+        native_tools = list(tools) if self.native and tools else None
+        arguments = {"tools": native_tools, "chat_template": self.template, **options}
+        if self.template:
+            arguments |= {"add_bos": self.add_bos}
+
+        def apply(form: list[dict[str, Any]]) -> list[int]:
+            return self.tokenizer.apply_chat_template(  # type: ignore[no-any-return]
+                form, tokenize=True, return_dict=False, sanitize_control_tokens=True, **arguments
+            )
+
+        try:
+            try:
+                return list(apply(turns))
+            except ValueError as error:
+                if "sanitize" not in str(error):
+                    raise
+                # This vocabulary spells a control token even from plain text.
+                return list(apply([broken(turn, self.tokenizer) for turn in turns]))
+        except ValueError as error:
+            # Not chained: transformers quotes the whole conversation in some of these.
+            raise PromptError(
+                f"the chat template cannot render this conversation ({type(error).__name__}); "
+                "look for control tokens in it, or for a prefill that the template rewrites"
+            ) from None
+
+    def _reads(self, variable: str) -> bool:
+        return template_reads(self.template or self.tokenizer.get_chat_template(), variable)
+
+
+def prompt_format(spec: str, tokenizer: PreTrainedTokenizerBase) -> TemplateFormat:
+    """The format of a name.
+
+    Args:
+        spec: ``beaver``, the Safe-RLHF text format; ``chat_template``, the tokenizer's own; ``plain``, the text
+            alone; ``auto``, the tokenizer's own where it has one, else plain.
+        tokenizer: The policy's tokenizer.
+
+    Raises:
+        ConfigurationError: For another name, or a tokenizer without a chat template.
+    """
+    has_template = bool(tokenizer.chat_template)
+    if spec == "auto":
+        spec = "chat_template" if has_template else "plain"
+    if spec == "chat_template":
+        if not has_template:
+            raise ConfigurationError(
+                "prompt_format is 'chat_template', but this model's tokenizer has none; choose 'plain' or 'beaver'"
+            )
+        return TemplateFormat(spec, tokenizer, native=native_syntax(tokenizer))
+    if spec not in FORMATS:
+        raise ConfigurationError(f"prompt_format is {spec!r}; allowed are {', '.join(FORMATS)}")
+    ids = tokenizer("a").input_ids
+    add_bos = bool(ids) and ids[0] == tokenizer.bos_token_id
+    return TemplateFormat(spec, tokenizer, template=BEAVER if spec == "beaver" else PLAIN, add_bos=add_bos)

@@ -1,0 +1,239 @@
+"""Tools, the choice among them, and how a model is told about them."""
+
+import json
+
+import jinja2
+import pytest
+
+from ig_plugins.chat import PROMPTED, as_tools, choose, native_syntax, prompt_format, schema_problem, schema_tool
+from ig_plugins.chat.syntax import template_reads
+from ig_plugins.errors import PromptError
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (None, "auto"),
+        ("auto", "auto"),
+        ("none", "none"),
+        (False, "none"),
+        ("any", "any"),
+        ("required", "any"),
+        (True, "any"),
+        ({"type": "any"}, "any"),
+        ({"type": "auto"}, "auto"),
+        ("weather", "weather"),
+        ({"type": "function", "function": {"name": "weather"}}, "weather"),
+        ({"type": "tool", "name": "remove"}, "remove"),
+    ],
+)
+def test_every_form_of_tool_choice(given, meant, tools):
+    assert choose(given, as_tools(tools)) == meant
+
+
+def test_any_of_one_is_that_one(tools):
+    assert choose("any", as_tools(tools[:1])) == "weather"
+
+
+@pytest.mark.parametrize("choice", [None, "auto", "none", False])
+def test_without_tools_there_is_nothing_to_choose(choice):
+    assert choose(choice, ()) == "none"
+
+
+@pytest.mark.parametrize(
+    ("choice", "count", "says"),
+    [
+        ("wether", 2, "'wether'; allowed here are auto, none, any, weather, remove"),
+        ({"function": {"name": "x"}}, 2, "allowed here are"),
+        ({}, 2, "allowed here are"),
+        ("any", 0, "as no tools are given"),
+        ("weather", 0, "as no tools are given"),
+    ],
+)
+def test_bad_choices_are_named(choice, count, says, tools):
+    with pytest.raises(PromptError, match=says):
+        choose(choice, as_tools(tools[:count]))
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ([5], "tool 0 has no name"),
+        ([{"description": "x"}], "tool 0 has no name"),
+        ([{"name": "a"}, {"name": "a"}], "'a' is given twice"),
+        ([{"name": "a", "parameters": {"type": "string"}}], "not the JSON schema of an object"),
+    ],
+)
+def test_bad_tools_are_named(given, says):
+    with pytest.raises(PromptError, match=says):
+        as_tools(given)
+
+
+def test_template_variables_are_seen_through_loops_and_generation_blocks():
+    assert template_reads("{% for m in messages %}{% if tools %}{{ tools }}{% endif %}{% endfor %}", "tools")
+    assert template_reads("{%- for t in tools %}{% break %}{% endfor %}", "tools")
+    assert template_reads("{% generation %}{{ tools }}{% endgeneration %}", "tools")
+    assert not template_reads("{% set tools = [] %}{{ tools }}", "tools")
+    assert not template_reads("{# tools #}{{ messages }}", "tools")
+    with pytest.raises(jinja2.TemplateError):
+        jinja2.Environment().parse("{% generation %}{% endgeneration %}")
+
+
+def test_syntax_is_learnt_from_the_chat_template(hermes, tagged, chatml):
+    json_calls = native_syntax(hermes)
+    assert (json_calls.start, json_calls.end, json_calls.marker) == ("<tool_call>", "</tool_call>", "<tool_call>")
+    assert json_calls.opening("weather") == '<tool_call>\n{"name": "weather", "arguments":'
+    assert json_calls.opening(None) == '<tool_call>\n{"name": "'
+    assert json_calls.arguments == "arguments"
+    tag_calls = native_syntax(tagged)
+    assert tag_calls.opening("weather") == "<tool_call>\n<function=weather>"
+    assert tag_calls.arguments is None
+    assert native_syntax(chatml) is None
+
+
+def test_a_form_that_nothing_can_read_back_is_explained_in_words(tagged):
+    from copy import deepcopy
+
+    other = deepcopy(tagged)
+    other.response_template = None
+    assert native_syntax(other) is None
+
+
+def test_tools_are_rendered_by_the_template_that_knows_them(hermes, tools):
+    encoded = prompt_format("chat_template", hermes).encode("hi", tools=tools)
+    text = hermes.decode(encoded.prompt_ids)
+    assert text.startswith("<|im_start|>system\n# Tools\n")
+    assert json.loads(text.split("\n")[2])["function"]["name"] == "weather"
+    assert encoded.syntax.native
+    assert (encoded.opening, encoded.prefill_ids) == ("", [])
+
+
+@pytest.mark.parametrize("spec", ["beaver", "plain", "chat_template"])
+def test_other_models_are_told_in_words(spec, chatml, tools):
+    encoded = prompt_format(spec, chatml).encode("hi", tools=tools)
+    text = chatml.decode(encoded.prompt_ids)
+    assert '"name": "weather"' in text
+    assert "<tool_call>" in text
+    assert text.count("in plain words") == 1
+    assert encoded.syntax is PROMPTED
+    assert encoded.judge_prompt == "hi"
+
+
+@pytest.mark.parametrize("spec", ["beaver", "plain", "chat_template"])
+@pytest.mark.parametrize(
+    ("choice", "opening"),
+    [("weather", '<tool_call>{"name": "weather", "arguments":'), ("any", '<tool_call>{"name": "'), ("auto", "")],
+)
+def test_a_forced_choice_opens_the_answer(spec, choice, opening, chatml, tools):
+    encoded = prompt_format(spec, chatml).encode("hi", tools=tools, tool_choice=choice)
+    assert encoded.opening == encoded.prefill == opening
+    assert chatml.decode(encoded.prefill_ids) == opening
+
+
+def test_an_opening_uses_the_markers_own_token_and_no_thinking(hermes, tools):
+    encoded = prompt_format("chat_template", hermes).encode("hi", tools=tools, tool_choice="remove")
+    assert encoded.prefill_ids[0] == hermes.convert_tokens_to_ids("<tool_call>")
+    assert hermes.decode(encoded.prompt_ids).endswith("assistant\n")
+
+
+def test_none_hides_the_tools(hermes, chatml, tools):
+    for tokenizer in (hermes, chatml):
+        form = prompt_format("chat_template", tokenizer)
+        encoded = form.encode("hi", tools=tools, tool_choice="none")
+        assert encoded.prompt_ids == form.encode("hi").prompt_ids
+        assert encoded.syntax is None
+
+
+HISTORY = [
+    {"role": "user", "content": "weather?"},
+    {"role": "assistant", "content": "", "tool_calls": [{"id": "1", "name": "weather", "arguments": {"city": "Ärö"}}]},
+    {"role": "tool", "content": "sunny", "tool_call_id": "1"},
+]
+
+
+def test_calls_and_results_in_the_history(hermes, chatml, tools):
+    native = hermes.decode(prompt_format("chat_template", hermes).encode(HISTORY, tools=tools).prompt_ids)
+    assert '<tool_call>\n{"name": "weather", "arguments": {"city": "Ärö"}}\n</tool_call><|im_end|>' in native
+    assert "<tool_response>sunny</tool_response>" in native
+    told = chatml.decode(prompt_format("chat_template", chatml).encode(HISTORY, tools=tools).prompt_ids)
+    assert 'assistant\n<tool_call>{"name": "weather", "arguments": {"city": "Ärö"}}</tool_call><|im_end|>' in told
+    assert "<|im_start|>user\nResult of weather: sunny<|im_end|>" in told
+    assert "calls" in prompt_format("beaver", chatml).encode(HISTORY).judge_prompt
+
+
+def test_calls_without_results_cannot_be_answered(chatml):
+    with pytest.raises(PromptError, match="add the tools' results"):
+        prompt_format("beaver", chatml).encode(HISTORY[:2])
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "n": {"type": "integer"},
+        "s": {"type": ["string", "null"]},
+        "kind": {"enum": ["a", "b", 1]},
+        "list": {"type": "array", "items": {"type": "number"}},
+        "either": {"anyOf": [{"type": "string"}, {"type": "integer"}]},
+        "one": {"oneOf": [{"type": "number"}, {"type": "integer"}]},
+        "part": {"$ref": "#/$defs/Part"},
+        "fixed": {"const": 0},
+        "maybe": {"type": "string", "nullable": True},
+    },
+    "required": ["n"],
+    "additionalProperties": False,
+    "$defs": {"Part": {"type": "object", "properties": {"x": {"type": "boolean"}}, "required": ["x"]}},
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ({"n": 1}, None),
+        ({"n": 1.0}, None),
+        ({"n": 1.5}, r"\$.n is number, expected integer"),
+        ({"n": True}, r"\$.n is boolean"),
+        ({}, "lacks 'n'"),
+        ([], r"\$ is array"),
+        ({"n": 1, "s": None}, None),
+        ({"n": 1, "s": 2}, "expected string or null"),
+        ({"n": 1, "kind": "a"}, None),
+        ({"n": 1, "kind": True}, "not one of the 3"),
+        ({"n": 1, "list": [1, 2.5]}, None),
+        ({"n": 1, "list": [1, "2"]}, r"\$.list\[1\] is string"),
+        ({"n": 1, "either": 2}, None),
+        ({"n": 1, "either": []}, "fits 0 of 2 in anyOf"),
+        ({"n": 1, "one": 1}, "fits 2 of 2 in oneOf"),
+        ({"n": 1, "one": 1.5}, None),
+        ({"n": 1, "part": {"x": False}}, None),
+        ({"n": 1, "part": {}}, r"\$.part lacks 'x'"),
+        ({"n": 1, "fixed": False}, "not the one allowed"),
+        ({"n": 1, "maybe": None}, None),
+        ({"n": 1, "other": 1}, r"\$.\* is not allowed"),
+    ],
+)
+def test_schema(value, problem):
+    found = schema_problem(value, SCHEMA)
+    if problem is None:
+        assert found is None
+    else:
+        with pytest.raises(AssertionError, match=problem):
+            raise AssertionError(found)
+
+
+def test_a_schema_that_never_ends_is_refused():
+    assert "deep" in schema_problem(1, {"$ref": "#"})
+
+
+def test_a_schema_becomes_a_tool():
+    from pydantic import BaseModel
+
+    class Trip(BaseModel):
+        """Where to go."""
+
+        city: str
+        days: int = 1
+
+    tool = as_tools([schema_tool(Trip.model_json_schema())])[0]["function"]
+    assert (tool["name"], tool["description"]) == ("Trip", "Where to go.")
+    assert schema_problem({"days": 2}, tool["parameters"]) == "$ lacks 'city'"
+    assert schema_tool({"title": "my Trip!"})["function"]["name"] == "my_Trip_"
