@@ -6,6 +6,7 @@ weights. The session is strict: a call out of order, a lane too many or a token 
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Literal
 
 import torch
@@ -130,12 +131,19 @@ class ScriptedSession:
         self.beams: list[list[Ids | None]] = []  # response of every beam, None where absent
         self.lanes: list[list[Ids | None]] | None = None  # of the open block
         self.roots: list[list[Ids | None]] = []  # the beam that each lane grew from
+        self._parents = torch.zeros(0, 0, dtype=torch.long)
         self.admit(prompts)
 
     @property
     def rows(self) -> int:
         """B."""
         return len(self.prompts)
+
+    @property
+    def tree(self) -> SimpleNamespace:
+        """Who is whose parent, as far as sampling asks: (B, L) parents of the open block, (B, K) beams, -1 absent."""
+        beams = [[-1 if beam is None else index for index, beam in enumerate(row)] for row in self.beams]
+        return SimpleNamespace(open_parents=self._parents, beams=torch.tensor(beams, dtype=torch.long))
 
     @property
     def hidden(self) -> Tensor:
@@ -170,6 +178,7 @@ class ScriptedSession:
             for row, beams in zip(parents.tolist(), self.beams, strict=True)
         ]
         self.roots = [list(row) for row in self.lanes]
+        self._parents = parents.clone()
 
     def extend(self, tokens: Tensor, active: Tensor) -> None:
         """One token on every active lane; tokens and active are (B, L)."""

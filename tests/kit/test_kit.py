@@ -8,6 +8,8 @@ import warnings
 import pytest
 import torch
 
+from ig_plugins.engine.blocks import sample_block
+from ig_plugins.engine.sampling import Sampler
 from tests.kit.observe import LeakScanner, count_ticks, fan_out
 from tests.kit.scripted import ContractError, ScriptedModel
 from tests.kit.tokenizer import byte_tokenizer
@@ -55,6 +57,25 @@ def test_trie_gives_answers_with_their_probability():
     assert session.lane_logits.double().softmax(-1)[0, 0, b].item() == pytest.approx(2 / 3, abs=1e-6)
     grown(session, "b", tokenizer)
     assert session.lane_logits.argmax().item() == tokenizer.eos_token_id
+
+
+def test_the_engine_samples_whole_answers_from_it():
+    tokenizer = byte_tokenizer()
+    told = {"ab": 0.5, "acd": 0.5}
+    session = ScriptedModel.from_answers(tokenizer, told).plant([[7], [8]], lanes=40, block=5, max_new=5)
+    block = sample_block(
+        session,
+        torch.zeros(2, 40, dtype=torch.long),
+        samplers=[Sampler(), Sampler()],
+        uniforms=torch.rand(2, 40, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64),
+        max_tokens=[5, 5],
+        stop_ids={tokenizer.eos_token_id},
+    )
+    assert block.finished.all()
+    lanes = zip(block.tokens.flatten(0, 1).tolist(), block.lengths.flatten().tolist(), strict=True)
+    texts = [tokenizer.decode(ids[: length - 1]) for ids, length in lanes]
+    assert set(texts) == set(told)
+    assert 20 <= texts.count("ab") <= 60
 
 
 def test_feed_equals_extend_and_commit_moves_beams():
