@@ -1,0 +1,165 @@
+"""Drawing tokens: temperature, top-k, top-p and any transformers logits processor, by inverse CDF.
+
+Transformers' processors change the logits; what comes after them is drawn here, because its own warpers sort the whole
+vocabulary at every step (docs and measurements in `ig_plugins.bench`). Given the same uniform number and the same
+logits, a draw is the same in any batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import LongTensor, Tensor
+from transformers import LogitsProcessor, RepetitionPenaltyLogitsProcessor
+
+from ig_plugins.errors import ConfigurationError, InferenceGuardError
+
+# How many of the most likely tokens to look at for a nucleus, before all of them are sorted.
+NUCLEUS_GUESSES = (64, 1024)
+
+
+class NonFiniteLogitsError(InferenceGuardError):
+    """The model's logits cannot be sampled from: NaN, +inf, or every token forbidden. No token is drawn."""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How a request draws its tokens.
+
+    The order is transformers': repetition penalty, processors, (retry) penalties, temperature, top-k, top-p.
+
+    Attributes:
+        temperature: Softmax temperature; 0 takes the most likely token.
+        top_k: Draw among the k most likely tokens; 0 for all.
+        top_p: Draw inside the smallest set of tokens with at least this mass; 1.0 for all.
+        repetition_penalty: As in transformers; 1.0 for none.
+        processors: Further transformers logits processors, called with ids (R, T) and scores (R, V).
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    processors: tuple[LogitsProcessor, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise ConfigurationError(f"temperature is {self.temperature}; give 0 (greedy) or a positive number.")
+        if self.top_k < 0:
+            raise ConfigurationError(f"top_k is {self.top_k}; give 0 (all tokens) or a positive number.")
+        if not 0 < self.top_p <= 1:
+            raise ConfigurationError(f"top_p is {self.top_p}; give a number in (0, 1].")
+        if not 0 < self.repetition_penalty < float("inf"):
+            raise ConfigurationError(f"repetition_penalty is {self.repetition_penalty}; give a positive number.")
+
+    @property
+    def reads_history(self) -> bool:
+        """Whether drawing needs the tokens so far."""
+        return self.repetition_penalty != 1.0 or bool(self.processors)
+
+    def draw(
+        self,
+        logits: Tensor,
+        uniforms: Tensor,
+        *,
+        penalties: Tensor | None = None,
+        history: Sequence[Sequence[int]] | None = None,
+    ) -> LongTensor:
+        """Draw tokens.
+
+        Args:
+            logits: Shape (R, V).
+            uniforms: In [0, 1), shape (R,) for one draw a row or (R, n) for n draws from the same row.
+            penalties: Taken off the logits, shape (R, V) or (V,).
+            history: The tokens so far of every row, prompt included; needed where ``reads_history``.
+
+        Returns:
+            Token ids, in the shape of ``uniforms``.
+
+        Raises:
+            NonFiniteLogitsError: A row cannot be sampled from.
+            ConfigurationError: The history is needed and not given.
+        """
+        scores = self._processed(logits, history)
+        if penalties is not None:
+            scores = scores - penalties.to(scores)
+        many = uniforms if uniforms.dim() == 2 else uniforms.unsqueeze(1)
+        drawn = self._greedy(scores, many) if self.temperature == 0 else self._drawn(scores / self.temperature, many)
+        return drawn.view(uniforms.shape)  # type: ignore[return-value]
+
+    def _processed(self, logits: Tensor, history: Sequence[Sequence[int]] | None) -> Tensor:
+        """Scores in float32 after transformers' processors, which take rectangles: rows of one length at a time."""
+        scores = logits.float()
+        if not self.reads_history:
+            return scores
+        if history is None:
+            raise ConfigurationError(
+                "Logits processors and the repetition penalty read the tokens so far; pass history."
+            )
+        steps = list(self.processors)
+        if self.repetition_penalty != 1.0:
+            steps.insert(0, RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
+        scores = scores.clone()
+        for length in {len(ids) for ids in history}:
+            rows = [row for row, ids in enumerate(history) if len(ids) == length]
+            ids = torch.tensor([list(history[row]) for row in rows], device=scores.device)
+            changed = scores[rows]
+            for step in steps:
+                changed = step(ids, changed)
+            scores[rows] = changed
+        return scores
+
+    def _greedy(self, scores: Tensor, uniforms: Tensor) -> Tensor:
+        best = scores.max(dim=-1, keepdim=True)  # NaN counts as the largest
+        _require_finite(best.values)
+        return best.indices.expand_as(uniforms).contiguous()
+
+    def _drawn(self, scores: Tensor, uniforms: Tensor) -> Tensor:
+        if 0 < self.top_k < scores.shape[-1]:
+            scores, ids = scores.topk(self.top_k, dim=-1)
+            masses = scores.softmax(dim=-1)
+            if self.top_p < 1:
+                masses = _nucleus(masses, self.top_p)
+            return ids.gather(-1, _inverse_cdf(masses, uniforms))
+        masses = scores.softmax(dim=-1)
+        return _inverse_cdf(masses, uniforms) if self.top_p == 1 else self._drawn_in_nucleus(masses, uniforms)
+
+    def _drawn_in_nucleus(self, masses: Tensor, uniforms: Tensor) -> Tensor:
+        """Look for each row's nucleus among its few most likely tokens; sort all only for rows that exceed them."""
+        _require_finite(masses[:, :1])  # a row with any NaN or +inf is NaN throughout
+        drawn = torch.zeros_like(uniforms, dtype=torch.long)
+        rows = torch.arange(len(masses), device=masses.device)
+        for size in (*NUCLEUS_GUESSES, masses.shape[-1]):
+            top, ids = masses[rows].topk(min(size, masses.shape[-1]), dim=-1)
+            drawn[rows] = ids.gather(-1, _inverse_cdf(_nucleus(top, self.top_p), uniforms[rows]))
+            rows = rows[top.sum(dim=-1) < self.top_p]
+            if len(rows) == 0:
+                break
+        return drawn
+
+
+def _nucleus(masses: Tensor, top_p: float) -> Tensor:
+    """Zero what lies behind the smallest set of at least ``top_p``; descending masses (R, m)."""
+    return masses.masked_fill(masses.cumsum(dim=-1) - masses >= top_p, 0.0)
+
+
+def _inverse_cdf(masses: Tensor, uniforms: Tensor) -> Tensor:
+    """Indices (R, n) at which the cumulated masses (R, m), not necessarily normalised, pass the uniforms (R, n).
+
+    A number close to 1 never reaches a token of no mass: the target stays strictly below the total, and the first
+    cumulated mass above it is one that a positive mass has raised.
+    """
+    cumulated = masses.cumsum(dim=-1)
+    total = cumulated[:, -1:].contiguous()
+    _require_finite(total)
+    target = (uniforms.to(masses.device, torch.float64) * total).float()
+    target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulated, target, right=True)
+
+
+def _require_finite(values: Tensor) -> None:
+    if not bool(values.isfinite().all()):
+        raise NonFiniteLogitsError(
+            "The model's logits hold NaN, +inf, or forbid every token, so nothing was sampled. Check the weights and "
+            "the dtype (float16 overflows where bfloat16 and float32 do not), and any logits processor."
+        )

@@ -1,0 +1,179 @@
+"""Sampling a whole block on a tree session."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import BoolTensor, LongTensor, Tensor
+
+from ig_plugins.engine.sampler import Sampler
+from ig_plugins.engine.session import TreeSession
+from ig_plugins.errors import ConfigurationError
+
+Histories = Sequence[Sequence[Sequence[int]]]
+
+
+@dataclass(frozen=True)
+class Block:
+    """What the lanes of a block sampled.
+
+    Attributes:
+        tokens: Shape (B, L, T), -1 behind a lane's end.
+        lengths: Tokens of each lane, shape (B, L).
+        finished: Whether a lane's last token is a stop id, bool, shape (B, L).
+        hidden: The model's state at each lane's last token, shape (B, L, H).
+    """
+
+    tokens: LongTensor
+    lengths: LongTensor
+    finished: BoolTensor
+    hidden: Tensor
+
+
+def sample_block(
+    session: TreeSession,
+    parents: Tensor,
+    *,
+    samplers: Sequence[Sampler],
+    uniforms: Tensor,
+    max_tokens: Sequence[int],
+    stop_ids: Collection[int],
+    penalties: Sequence[Tensor | None] | None = None,
+    histories: Histories | None = None,
+    on_step: Callable[[], None] | None = None,
+) -> Block:
+    """Open a block and let every lane sample until it stops or is full. The block stays open.
+
+    The logits in hand are sampled first and the token is fed after, so that at the end of the block every lane's state
+    and next logits exist: judging and the children of the survivors cost no further forward.
+
+    Args:
+        session: Beams with logits, no block open.
+        parents: Beam of each lane, shape (B, L), -1 for an absent lane.
+        samplers: One a row.
+        uniforms: float64 in [0, 1), shape (B, L, T): number t decides token t of a lane.
+        max_tokens: Longest lane of each row, at most T.
+        stop_ids: Tokens that end a lane; they are fed too.
+        penalties: For each row None or what to take off the logits at each place of the block, shape (T, V).
+        histories: For each row and beam, the tokens so far with the prompt; for samplers that read them.
+        on_step: Called before every token; what it raises ends the sampling.
+
+    Raises:
+        NonFiniteLogitsError: The model gave logits that cannot be sampled from.
+        ConfigurationError: The body has no LM head, or a row asks for more tokens than there are uniforms.
+    """
+    B, L, T = uniforms.shape
+    if session.logits is None:
+        raise ConfigurationError("A body without LM head gives no logits to sample from; attach the causal LM instead.")
+    if max(max_tokens, default=0) > T:
+        raise ConfigurationError(
+            f"max_tokens is {list(max_tokens)} but uniforms hold {T} tokens a lane; give {T} at most."
+        )
+    session.branch(parents)
+    parents = session.tree.open_parents
+    draws = _Draws(session, samplers, penalties or [None] * B, histories)
+    stops = torch.tensor(sorted(stop_ids), dtype=torch.long)
+    tokens = torch.full((B, L, T), -1)
+    lengths = torch.zeros(B, L, dtype=torch.long)
+    finished = torch.zeros(B, L, dtype=torch.bool)
+    limits = torch.tensor(list(max_tokens)).unsqueeze(1)
+    active = (parents >= 0) & (limits > 0)
+    for step in range(T):
+        if not active.any():
+            break
+        if on_step is not None:
+            on_step()
+        drawn = draws.first(uniforms[:, :, 0]) if step == 0 else draws.next(step, uniforms[:, :, step], active, tokens)
+        tokens[:, :, step] = torch.where(active, drawn, -1)
+        session.extend(drawn, active)
+        lengths += active
+        finished |= active & torch.isin(drawn, stops)
+        active = active & ~finished & (lengths < limits)
+    return Block(tokens, lengths, finished, session.lane_hidden)  # type: ignore[arg-type]
+
+
+class _Draws:
+    """Draws for the lanes of an open block; rows with equal samplers are drawn together."""
+
+    def __init__(
+        self,
+        session: TreeSession,
+        samplers: Sequence[Sampler],
+        penalties: Sequence[Tensor | None],
+        histories: Histories | None,
+    ) -> None:
+        self.session, self.penalties, self.histories = session, penalties, histories
+        self.parents = session.tree.open_parents
+        self.groups: dict[Sampler, list[int]] = {}
+        for row, sampler in enumerate(samplers):
+            self.groups.setdefault(sampler, []).append(row)
+
+    @torch.inference_mode()
+    def first(self, uniforms: Tensor) -> Tensor:
+        """First tokens (B, L): lanes of one beam share its logits, which are filtered once."""
+        logits = self.session.logits
+        drawn = torch.zeros_like(self.parents)
+        for sampler, rows in self.groups.items():
+            at, beams = _pairs(rows, self.session.tree.beams >= 0)
+            mine = (self.parents[at] == beams.unsqueeze(1)).long()  # (R, L): lanes of each of the R beams
+            many = sampler.draw(
+                logits[at, beams],  # type: ignore[index]
+                uniforms[at],
+                penalties=self._penalty(at, 0),
+                history=self._history(sampler, at, beams, None),
+            )
+            drawn.index_add_(0, at, many.cpu() * mine)
+        return drawn
+
+    @torch.inference_mode()
+    def next(self, step: int, uniforms: Tensor, active: Tensor, tokens: Tensor) -> Tensor:
+        """Tokens (B, L) of the active lanes at a later step; ``tokens`` (B, L, T) are those before."""
+        logits = self.session.lane_logits
+        drawn = torch.zeros_like(self.parents)
+        for sampler, rows in self.groups.items():
+            at, lanes = _pairs(rows, active)
+            if len(at) == 0:
+                continue
+            picked = sampler.draw(
+                _rows(logits, at, lanes),  # type: ignore[arg-type]
+                uniforms[at, lanes],
+                penalties=self._penalty(at, step),
+                history=self._history(sampler, at, self.parents[at, lanes], tokens[at, lanes, :step]),
+            )
+            drawn[at, lanes] = picked.cpu()
+        return drawn
+
+    def _penalty(self, rows: Tensor, step: int) -> Tensor | None:
+        """Penalties (R, V) of these rows at this place of the block, or None if they have none."""
+        chosen = [self.penalties[row] for row in rows.tolist()]
+        if all(penalty is None for penalty in chosen):
+            return None
+        width = next(penalty.shape[1] for penalty in chosen if penalty is not None)
+        none = torch.zeros(width)
+        return torch.stack([none if p is None or step >= len(p) else p[step].to(none) for p in chosen])
+
+    def _history(self, sampler: Sampler, rows: Tensor, beams: Tensor, tokens: Tensor | None) -> list[list[int]] | None:
+        """The tokens so far of R lanes: their beam's, then the block's (R, t)."""
+        if not sampler.reads_history or self.histories is None:
+            return None
+        new = [[]] * len(rows) if tokens is None else tokens.tolist()
+        pairs = zip(rows.tolist(), beams.tolist(), strict=True)
+        return [[*self.histories[row][beam], *new[i]] for i, (row, beam) in enumerate(pairs)]
+
+
+def _pairs(rows: Sequence[int], flags: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and column of every set flag (B, n) in these rows."""
+    wanted = torch.zeros_like(flags)
+    wanted[list(rows)] = flags[list(rows)]
+    at, columns = wanted.nonzero().unbind(dim=1)
+    return at, columns
+
+
+def _rows(states: Tensor, rows: Tensor, lanes: Tensor) -> Tensor:
+    """States (R, V) of some lanes of (B, L, V), without a copy if they are all there is."""
+    if len(rows) == states.shape[0] * states.shape[1]:
+        return states.flatten(0, 1)
+    return states[rows.to(states.device), lanes.to(states.device)]
+
+
+__all__ = ["Block", "Histories", "Sampler", "sample_block"]
