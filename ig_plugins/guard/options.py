@@ -1,0 +1,114 @@
+"""What a call may change about a guard. Nothing here turns it off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ig_plugins.errors import ConfigurationError
+from ig_plugins.safety import SafetyBudget
+from ig_plugins.search import SearchConfig
+
+OnBlock = Literal["refuse", "raise", "empty"]
+REFUSAL = "I'm sorry, but I can't answer that safely."
+
+_SEARCH_NAMES = {"max_tokens": "max_new_tokens"}
+
+
+class Options(BaseModel):
+    """Everything about a request that is not a model.
+
+    Attributes:
+        search: The search's settings.
+        budgets: One a cost model.
+        stop: Strings that end the answer and are not part of it.
+        timeout: Seconds that a request may take, waiting included; None for no limit.
+        on_block: What a blocked request gives: the refusal, an exception, or an empty text.
+        refusal: The words of the refusal.
+        raw_prompt: A text prompt is sent to the policy as it is, without a prompt format.
+        tools: Functions that the model may call, in OpenAI's format.
+        tool_choice: ``auto``, ``none``, ``any`` or a function's name.
+        logits_processors: transformers' processors, applied while sampling.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    search: SearchConfig = SearchConfig()
+    budgets: tuple[SafetyBudget, ...] = ()
+    stop: tuple[str, ...] = ()
+    timeout: float | None = Field(default=None, gt=0)
+    on_block: OnBlock = "refuse"
+    refusal: str = REFUSAL
+    raw_prompt: bool = False
+    tools: tuple[Any, ...] = ()
+    tool_choice: Any = "auto"
+    logits_processors: tuple[Any, ...] = ()
+
+    def updated(self, **overrides: Any) -> Options:
+        """These options with some of them changed; None leaves a setting as it is, except for seed and timeout.
+
+        Raises:
+            TypeError: A name that is no option.
+            ConfigurationError: A value that is not allowed.
+        """
+        search_names = {**{name: name for name in SearchConfig.model_fields}, **_SEARCH_NAMES}
+        own = set(Options.model_fields) - {"search", "budgets"}
+        unknown = sorted(set(overrides) - set(search_names) - own - {"budget"})
+        if unknown:
+            allowed = sorted({"budget", *own, *search_names})
+            raise TypeError(f"unknown option {unknown[0]!r}; the options are {', '.join(allowed)}")
+        given = {key: value for key, value in overrides.items() if value is not None or key in ("seed", "timeout")}
+        search = {search_names[key]: value for key, value in given.items() if key in search_names}
+        mine = {key: value for key, value in given.items() if key in own}
+        for key in ("stop", "tools", "logits_processors"):
+            if key in mine:
+                mine[key] = (mine[key],) if isinstance(mine[key], str) else tuple(mine[key])
+        with configuration_errors():
+            if search:
+                mine["search"] = SearchConfig(**{**self.search.model_dump(), **search})
+            if "budget" in given:
+                mine["budgets"] = as_budgets(given["budget"], self.budgets)
+            values = {name: getattr(self, name) for name in Options.model_fields}
+            return Options(**{**values, **mine})
+
+
+def as_budgets(
+    budget: float | SafetyBudget | Sequence[float | SafetyBudget], defaults: Sequence[SafetyBudget]
+) -> tuple[SafetyBudget, ...]:
+    """One budget per cost model, from whatever a caller may write.
+
+    Args:
+        budget: A budget, or a bare limit that keeps the default's accounting; a list of them for several cost models.
+        defaults: The cost models' default budgets.
+    """
+    given = list(budget) if isinstance(budget, Sequence) else [budget]
+    if len(given) != len(defaults):
+        raise ConfigurationError(
+            f"{len(given)} budget(s) for {len(defaults)} cost model(s); give one budget for each, in the same order"
+        )
+    return tuple(
+        each if isinstance(each, SafetyBudget) else SafetyBudget(**{**default.model_dump(), "limit": float(each)})
+        for each, default in zip(given, defaults, strict=True)
+    )
+
+
+class configuration_errors:  # noqa: N801  (a context manager reads as a verb)
+    """Turns pydantic's validation errors into ours: which setting, its value, what is allowed."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ValidationError):
+            raise ConfigurationError(explain(error)) from None
+
+
+def explain(error: ValidationError) -> str:
+    """A validation error in one line a fault."""
+    faults = []
+    for fault in error.errors():
+        name = ".".join(str(part) for part in fault["loc"])
+        message = fault["msg"].removeprefix("Value error, ")
+        faults.append(f"{name} is {fault['input']!r}: {message}" if name else message)
+    return "; ".join(faults)

@@ -1,0 +1,243 @@
+"""One request under way: the worker tells it what happened, the caller waits for chunks and the result."""
+
+from __future__ import annotations
+
+import math
+import queue
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ig_plugins.chat import EncodedPrompt, parse_reply, tool_region
+from ig_plugins.errors import DeadlineExceededError, InferenceGuardError
+from ig_plugins.guard.options import Options
+from ig_plugins.guard.parts import Parts
+from ig_plugins.guard.result import BlockRecord, GuardResult, Usage
+from ig_plugins.search import Answer, Outcome, Request, Row, Step
+from ig_plugins.search.scoring import last_measured
+from ig_plugins.search.text import settled
+
+GRACE = 0.25  # seconds past the deadline after which a caller no longer waits for the worker to say so
+
+
+@dataclass(frozen=True)
+class GuardChunk:
+    """A piece of a streamed answer.
+
+    Attributes:
+        text: Verified text, to be appended; may be empty in the last chunk.
+        result: The whole result; only in the last chunk.
+    """
+
+    text: str
+    result: GuardResult | None = None
+
+
+Event = GuardChunk | BaseException
+
+
+class Ticket:
+    """One request between the worker's thread and the caller's.
+
+    Args:
+        engine: The loaded parts.
+        encoded: The prompt.
+        request: The search's view of it.
+        options: The call's options.
+        deliver: Called on the worker's thread with each chunk, or the error that ends the request.
+    """
+
+    def __init__(
+        self,
+        engine: Parts,
+        encoded: EncodedPrompt,
+        request: Request,
+        options: Options,
+        *,
+        deliver: Callable[[Event], None] | None = None,
+    ) -> None:
+        self.engine, self.request = engine, request
+        self._encoded, self._options = encoded, options
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._deliver = deliver or self._events.put
+        self._sent = 0
+
+    def released(self, row: Row, step: Step) -> None:
+        """See `runtime.Job`."""
+        text = self._text_of(step)
+        end = min(settled(text, self.request.stop), self._region(text))
+        if end > self._sent:
+            self._deliver(GuardChunk(text[self._sent : end]))
+            self._sent = end
+
+    def finished(self, outcome: Outcome) -> None:
+        """See `runtime.Job`."""
+        if outcome.error is not None:
+            self._deliver(outcome.error)
+            return
+        try:
+            result = self._result(outcome.row, outcome.answer)
+        except Exception as error:
+            self._deliver(error)
+            return
+        self._deliver(GuardChunk(self._rest(result), result))
+
+    def failed(self, error: BaseException) -> None:
+        """See `runtime.Job`."""
+        self._deliver(error)
+
+    def cancel(self) -> None:
+        """Stops decoding at the next step; harmless when the request has ended."""
+        self.request.cancelled.set()
+
+    def chunks(self) -> Iterator[GuardChunk]:
+        """Waits for the chunks in turn.
+
+        Raises:
+            DeadlineExceededError: The request's time ran out.
+            InferenceGuardError: Whatever else ended it.
+        """
+        try:
+            while True:
+                event = self._next()
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
+                if event.result is not None:
+                    return
+        finally:
+            self.cancel()
+
+    def result(self) -> GuardResult:
+        """Waits for the result; errors as in `chunks`."""
+        *_, last = self.chunks()
+        if last.result is None:
+            raise InferenceGuardError("the request ended without a result; please report this as a bug")
+        return last.result
+
+    def seconds_left(self) -> float | None:
+        """How long to wait for the next event: until a little past the deadline, for ever without one."""
+        deadline = self.request.deadline
+        return None if deadline is None else max(deadline + GRACE - time.monotonic(), 0.0)
+
+    def overdue(self) -> BaseException:
+        """What to tell a caller who waited that long."""
+        return self.request.interruption() or DeadlineExceededError("no verified answer in time; allow more time")
+
+    def _next(self) -> Event:
+        """The next event; a judge that hangs does not make the caller hang past the deadline."""
+        try:
+            return self._events.get(timeout=self.seconds_left())
+        except queue.Empty:
+            return self.overdue()
+
+    def _text_of(self, step: Step) -> str:
+        ids = [*self.request.prefill_ids, *step.token_ids()]
+        return self.engine.policy.detokenizer.text(ids)[len(self.request.prefill_text) :]
+
+    def _region(self, text: str) -> int:
+        syntax = self._encoded.syntax
+        return tool_region(text, opening=self._encoded.opening, syntax=syntax) if self._encoded.tools else len(text)
+
+    def _rest(self, result: GuardResult) -> str:
+        """What the last chunk adds to the text already sent."""
+        if not result.blocked:
+            return result.text[self._sent :]
+        return "\n\n" + result.text if self._sent and result.text else result.text
+
+    def _result(self, row: Row, answer: Answer | None) -> GuardResult:
+        if answer is None:
+            return self._blocked(row)
+        encoded = self._encoded
+        text, calls, reason = answer.text, (), answer.reason
+        if encoded.tools:
+            reply = parse_reply(
+                text,
+                ids=[token for token in answer.step.token_ids() if token not in self.engine.policy.stop_ids],
+                tokenizer=self.engine.policy.tokenizer,
+                tools=encoded.tools,
+                tool_choice=encoded.tool_choice,
+                opening=encoded.opening,
+                syntax=encoded.syntax,
+                prompt_ids=encoded.prompt_ids,
+            )
+            text, calls = reply.text, reply.tool_calls
+            reason = "tool_calls" if calls else reason
+        measure = last_measured(answer.step)
+        spent = self._totals(answer.step)
+        names = list(self.engine.costs)
+        return GuardResult(
+            text=text,
+            blocked=False,
+            finish_reason=reason,
+            cost=max(spent),
+            costs=dict(zip(names, spent, strict=True)),
+            reward=answer.reward,
+            safety_state=min(measure.state),
+            accounting=self._accounting(),
+            blocks=self._ledger(answer.step),
+            usage=self._usage(row, len(answer.step)),
+            seed=self.request.seed,
+            seconds=time.monotonic() - self.request.started,
+            token_ids=tuple(answer.step.token_ids()),
+            lag=row.lag if self.request.stream else None,
+            tool_calls=calls,
+        )
+
+    def _blocked(self, row: Row) -> GuardResult:
+        search = self.request.search
+        return GuardResult(
+            text=self._options.refusal if self._options.on_block == "refuse" else "",
+            blocked=True,
+            reason=f"no candidate of {search.candidates} passed the cost model in {search.tries} tries",
+            finish_reason="content_filter",
+            cost=None,
+            reward=None,
+            safety_state=None,
+            accounting=self._accounting(),
+            blocks=(),
+            usage=self._usage(row, 0),
+            seed=self.request.seed,
+            seconds=time.monotonic() - self.request.started,
+            lag=row.lag if self.request.stream else None,
+        )
+
+    def _accounting(self) -> dict[str, object]:
+        return {name: b.accounting for name, b in zip(self.engine.costs, self.request.budgets, strict=True)}
+
+    def _usage(self, row: Row, completion: int) -> Usage:
+        return Usage(
+            prompt_tokens=len(self.request.prompt_ids),
+            completion_tokens=completion,
+            candidate_tokens=row.candidate_tokens + row.sampled_tokens,
+            judge_calls=row.judge_calls,
+            judge_tokens=row.judge_tokens,
+        )
+
+    def _totals(self, step: Step) -> list[float]:
+        """Per cost model what the answer spent, prefill included: the discounted sum, or the highest score."""
+        steps = [step.root(), *step.path()]
+        totals = []
+        for cost, budget in enumerate(self.request.budgets):
+            spent = [s.measure.spent[cost] for s in steps if s.measure is not None]
+            totals.append(sum(spent) if budget.accounting == "cumulative" else max(spent, default=-math.inf))
+        return totals
+
+    def _ledger(self, step: Step) -> tuple[BlockRecord, ...]:
+        records = []
+        for each in step.path():
+            count, measure = each.count, each.measure
+            if count is None:
+                continue
+            records.append(
+                BlockRecord(
+                    index=count.index,
+                    candidates=count.candidates,
+                    safe=count.safe,
+                    tries=count.tries,
+                    tokens=count.tokens,
+                    cost=None if measure is None else max(measure.spent),
+                    safety_state=None if measure is None else min(measure.state),
+                )
+            )
+        return tuple(records)

@@ -1,0 +1,340 @@
+"""InferenceGuard's block search (paper, section 4), for many prompts at once.
+
+    beams <- {prompt, z = budget}
+    for each block:
+        for try in 1..M:
+            from every beam sample N/K continuations of up to d tokens
+            advance z along every candidate; score every candidate
+            if some candidate is judged safe: stop trying
+        verified finished candidates leave the pool as answers; keep the K best of the rest
+        stop when no open beam can beat the best finished answer, or none is open
+    return the best verified answer, else abstain
+
+Every prompt is a row with its own clock: a row whose block failed tries again while the others go on, rows may join
+and leave between blocks, and none changes the answer of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ig_plugins.engine import Block, TreeSession, sample_block
+from ig_plugins.errors import InferenceGuardError
+from ig_plugins.search.lanes import Answer, Key, Lanes, Row, distinct, pad
+from ig_plugins.search.path import Measure, Step, common_ancestor
+from ig_plugins.search.policy import Policy
+from ig_plugins.search.request import Request
+from ig_plugins.search.scoring import Judgement, Scoring, last_measured
+from ig_plugins.search.text import first_stop
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What the buffers of a search were made for."""
+
+    lanes: int
+    block: int
+    max_new: int
+
+    @classmethod
+    def of(cls, requests: Sequence[Request]) -> Capacity:
+        """Room for these requests. Beside its candidates a row needs a lane per beam, to keep beams on a retry."""
+        searches = [request.search for request in requests]
+        return cls(
+            lanes=max(search.candidates for search in searches) + max(search.beams for search in searches),
+            block=max(min(search.block_tokens, search.max_new_tokens) for search in searches),
+            max_new=max(search.max_new_tokens for search in searches),
+        )
+
+    def holds(self, other: Capacity) -> bool:
+        """Whether a request of the other size fits."""
+        return self.lanes >= other.lanes and self.block >= other.block and self.max_new >= other.max_new
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a row ended: with an answer, without one, or with an error."""
+
+    row: Row
+    answer: Answer | None = None
+    error: InferenceGuardError | None = None
+
+
+class BlockSearch:
+    """The search over a changing set of rows.
+
+    Args:
+        policy: Samples.
+        scoring: Judges.
+        capacity: The largest rows that may join.
+        on_release: Told of (row, step) when text up to the step may leave; only for streaming requests.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        scoring: Scoring,
+        *,
+        capacity: Capacity,
+        on_release: Callable[[Row, Step], None] = lambda row, step: None,
+    ) -> None:
+        self.policy, self.scoring, self.capacity = policy, scoring, capacity
+        self.rows: list[Row] = []
+        self._on_release = on_release
+        self._session: TreeSession | None = None
+
+    def admit(self, requests: Sequence[Request]) -> None:
+        """Adds rows, between blocks."""
+        size = self.capacity
+        prompts = [request.prompt_ids for request in requests]
+        if self._session is None:
+            self._session = self.policy.tree.plant(prompts, lanes=size.lanes, block=size.block, max_new=size.max_new)
+        else:
+            self._session.admit(prompts)
+        for request, measure in zip(
+            requests, self.scoring.admit(requests, [len(row.beams) for row in self.rows]), strict=True
+        ):
+            root = Step(measure=measure)
+            self.rows.append(Row(request, beams=[root], released=root, finished=[]))
+
+    def step(self) -> list[Outcome]:
+        """Searches one block of every row.
+
+        Returns:
+            The rows that ended; they are no longer part of the search.
+        """
+        ended = [Outcome(row, error=error) for row in self.rows if (error := row.request.interruption())]
+        self._drop([outcome.row for outcome in ended])
+        if not self.rows:
+            return ended
+        lanes = self._sample()
+        judgement = self.scoring.judge(lanes)
+        kept = [self._select(lanes, judgement, index) for index in range(len(self.rows))]
+        beams = pad(kept)
+        self.scoring.commit(lanes, beams)
+        self._planted().commit(beams)
+        self._release()
+        done = [Outcome(row, answer=_best(row)) for row in self.rows if not row.beams]
+        restarting = [outcome.row for outcome in done if outcome.answer is None and outcome.row.may_restart]
+        self._drop([outcome.row for outcome in done])
+        if restarting:
+            self._restart(restarting)
+        return ended + [outcome for outcome in done if outcome.row not in restarting]
+
+    def _sample(self) -> Lanes:
+        """Branches every row's beams into lanes and samples one block on them."""
+        sampled = [_spread(row) for row in self.rows]
+        width = max(len(lanes) for lanes in sampled)
+        stays = pad([list(range(len(row.beams))) for row in self.rows])
+        parents = torch.cat([pad(sampled), stays], dim=1)
+        session, depth = self._planted(), max(row.block_tokens for row in self.rows)
+        session.branch(parents)
+        room = torch.zeros_like(parents)
+        uniforms = torch.zeros(*parents.shape, depth, dtype=torch.float64)
+        for index, (row, lanes) in enumerate(zip(self.rows, sampled, strict=True)):
+            room[index, : len(lanes)] = row.block_tokens
+            uniforms[index, : len(lanes), : row.block_tokens] = row.request.uniforms(len(lanes), row.block_tokens)
+        block = sample_block(
+            session,
+            parents,
+            samplers=[self.policy.sampler(row.request) for row in self.rows],
+            uniforms=uniforms,
+            max_tokens=room,
+            stop_ids=self.policy.stop_ids,
+            penalties=[row.retry_penalty for row in self.rows],
+            histories=self._histories(sampled),
+            on_step=self._check_alive,
+        )
+        return self._lanes(parents, block, stays=width)
+
+    def _lanes(self, parents: Tensor, block: Block, *, stays: int) -> Lanes:
+        """The sampled block with stop strings cut and full answers ended."""
+        lanes = Lanes(
+            rows=self.rows,
+            parents=parents,
+            stays=stays,
+            tokens=block.tokens.cpu(),
+            lengths=block.lengths.cpu(),
+            natural=block.finished.cpu(),
+            ended=block.finished.cpu().clone(),
+            hidden=block.hidden,
+            cuts={},
+            detokenizer=self.policy.detokenizer,
+        )
+        for index, row in enumerate(self.rows):
+            if row.request.stop:
+                _cut_at_stop_strings(lanes, index)
+            if row.room <= row.block_tokens:
+                lanes.ended[index] |= lanes.lengths[index] == row.block_tokens
+            row.sampled += int((lanes.lengths[index] > 0).sum())
+            row.sampled_tokens += int(block.lengths[index].sum())
+        return lanes
+
+    def _select(self, lanes: Lanes, judgement: Judgement, index: int) -> list[int]:
+        """Banks a row's answers and picks the lanes that become its beams.
+
+        Returns:
+            The lanes to commit: the K best safe open ones, best first; the beams as they were if the block is to be
+            tried again; nothing if the row has come to its end.
+        """
+        row = self.rows[index]
+        safe = [lane for lane, ok in enumerate(judgement.safe[index].tolist()) if ok]
+        if not safe and not row.last_try:
+            row.fail(_penalty(lanes, index, self.policy.tree.vocab_size))
+            return [lanes.stays + beam for beam in range(len(row.beams))]
+        order = sorted(safe, key=lambda lane: float(judgement.score[index, lane]), reverse=True)
+        count = row.count(safe=len(safe))
+        opened = []
+        for lane in distinct(lanes, index, order):
+            step = Step(
+                parent=lanes.beam(index, lane),
+                tokens=lanes.block(index, lane),
+                count=count,
+                score=float(judgement.score[index, lane]),
+            )
+            _enter(judgement.measures.get((index, lane), []), step)
+            if lanes.ended[index, lane]:
+                row.finished.append(_answer(lanes, judgement, (index, lane), step))
+            elif len(opened) < row.request.search.beams:
+                opened.append((lane, step))
+        best = max((answer.score for answer in row.finished), default=-torch.inf)
+        if opened and best >= opened[0][1].score + self.scoring.optimism:
+            opened = []
+        row.next_block([step for _, step in opened])
+        return [lane for lane, _ in opened]
+
+    def _planted(self) -> TreeSession:
+        if self._session is None:
+            raise InferenceGuardError("the search has no rows; admit requests before stepping")
+        return self._session
+
+    def _release(self) -> None:
+        """Lets text leave that no later block can change, once the judges have passed it."""
+        news = []
+        for row in self.rows:
+            ends = [*row.beams, *([best.step] if (best := _best(row)) else [])]
+            if row.request.stream and row.beams and row.attempt == 0:
+                news.append((row, common_ancestor(ends)))
+        news = [(row, step) for row, step in news if step is not row.released]
+        if not news:
+            return
+        steps = {id(row): step for row, step in news}
+        verdicts = self.scoring.release(self.rows, [steps.get(id(row), row.released) for row in self.rows])
+        for row, passed in zip(self.rows, verdicts, strict=True):
+            step = steps.get(id(row))
+            if step is None:
+                continue
+            if not passed:  # the critic was wrong about text that every beam shares
+                row.beams = []
+                continue
+            row.released = step
+            row.lag = max(row.lag, max(len(beam) for beam in row.beams) - len(step))
+            self._on_release(row, step)
+
+    def _restart(self, rows: Sequence[Row]) -> None:
+        """Searches again from the prompt, with fresh draws, where every beam ran into a dead end."""
+        self.admit([row.request for row in rows])
+        for fresh, old in zip(self.rows[-len(rows) :], rows, strict=True):
+            fresh.inherit(old)
+
+    def _drop(self, gone: Sequence[Row]) -> None:
+        if not gone:
+            return
+        stay = []
+        for index, row in enumerate(self.rows):
+            if any(row is other for other in gone):
+                row.judge_calls += sum(follower.calls[index] for follower in self.scoring.followers)
+                row.judge_tokens += sum(follower.tokens[index] for follower in self.scoring.followers)
+            else:
+                stay.append(index)
+        self.rows = [self.rows[index] for index in stay]
+        if self._session is not None:
+            self._session.retain(stay)
+        self.scoring.retain(stay)
+
+    def _check_alive(self) -> None:
+        """Stops in the middle of a block when nobody waits for any row any more."""
+        interruptions = [row.request.interruption() for row in self.rows]
+        if all(interruptions) and interruptions[0]:
+            raise interruptions[0]
+
+    def _histories(self, sampled: list[list[int]]) -> list[list[list[int]]]:
+        """The ids before the block of every sampled lane, which logits processors read."""
+        return [
+            [[*row.request.prompt_ids, *row.beams[beam].token_ids()] for beam in lanes]
+            for row, lanes in zip(self.rows, sampled, strict=True)
+        ]
+
+
+def _spread(row: Row) -> list[int]:
+    """N lanes over the open beams, as evenly as it goes, the better beams first."""
+    beams = len(row.beams)
+    return [lane % beams for lane in range(row.request.search.candidates)]
+
+
+def _cut_at_stop_strings(lanes: Lanes, row: int) -> None:
+    """Ends lanes in which a stop string appeared, before it."""
+    stop = lanes.rows[row].request.stop
+    for lane in lanes.lengths[row].nonzero().flatten().tolist():
+        ids = lanes.since(row, lane, lanes.rows[row].beams[0].root())
+        text = lanes.detokenizer.text(ids)
+        at = first_stop(text, stop)
+        if at is None:
+            continue
+        before = len(lanes.beam(row, lane))
+        covering = next(
+            length for length in range(before + 1, len(ids) + 1) if len(lanes.detokenizer.text(ids[:length])) > at
+        )
+        lanes.lengths[row, lane] = covering - before
+        lanes.ended[row, lane], lanes.natural[row, lane] = True, False
+        lanes.cuts[row, lane] = text[:at]
+
+
+def _penalty(lanes: Lanes, index: int, vocab_size: int) -> Tensor:
+    """Shape (T, V): at block position i, the penalty on every token that a failed candidate used at i."""
+    row = lanes.rows[index]
+    penalty = torch.zeros(row.request.search.block_tokens, vocab_size)
+    for lane in lanes.lengths[index].nonzero().flatten().tolist():
+        for position, token in enumerate(lanes.block(index, lane)):
+            penalty[position, token] = row.request.search.retry_penalty
+    return penalty if row.retry_penalty is None else torch.maximum(penalty, row.retry_penalty)
+
+
+def _enter(measures: Sequence[Measure | None], step: Step) -> None:
+    """Writes measures into the last steps of a path, the step itself last."""
+    for measure in reversed(measures):
+        if measure is not None:
+            step.measure = measure
+        if step.parent is None:
+            break
+        step = step.parent
+
+
+def _answer(lanes: Lanes, judgement: Judgement, key: Key, step: Step) -> Answer:
+    """A verified finished lane as an answer."""
+    prefill = lanes.rows[key[0]].request.prefill_text
+    stopped = bool(lanes.natural[key]) or key in lanes.cuts
+    return Answer(
+        step=step,
+        score=step.score,
+        reward=judgement.rewards.get(key),
+        reason="stop" if stopped else "length",
+        text=lanes.cuts.get(key, lanes.text(*key).text[len(prefill) :]),
+        slack=min(last_measured(step).state),
+    )
+
+
+def _best(row: Row) -> Answer | None:
+    """The answer to give: the highest score, or the hedged choice.
+
+    Hedged: among the half of the verified answers that leave most of the budget unspent. The most rewarded of many
+    answers that just pass a learned cost model is where that model errs most (Wachi et al., safety hacking).
+    """
+    pool = row.finished
+    if row.request.search.selection == "hedged" and len(pool) > 2:
+        pool = sorted(pool, key=lambda answer: answer.slack, reverse=True)[: (len(pool) + 1) // 2]
+    return max(pool, key=lambda answer: answer.score, default=None)

@@ -1,0 +1,198 @@
+"""Judges that follow the search: on the token tree where they share the policy's tokenizer, else by text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import LongTensor, Tensor
+
+from critic_models.errors import JudgeError
+from critic_models.judges import Judge, TokenJudge
+from ig_plugins.engine import TreeModel, TreeSession
+from ig_plugins.search.request import Request
+
+
+class Scores(NamedTuple):
+    """What a judge said of every lane.
+
+    Attributes:
+        values: Shape (B, L, T), float32 on the CPU; the score of each token, or T = 1 score a block.
+        lengths: Shape (B, L), how many of the T entries are real; 0 for lanes that were not judged.
+    """
+
+    values: Tensor
+    lengths: Tensor
+
+
+@dataclass(frozen=True)
+class LaneText:
+    """A lane's response so far, for judges that read text."""
+
+    text: str
+    finished: bool
+
+
+TextOf = Callable[[int, int], LaneText]
+Call = Callable[[Callable[[], list[float]]], list[float]]
+
+
+class Follower(Protocol):
+    """One judge that keeps up with the search, block by block.
+
+    ``calls`` and ``tokens`` count, per row of the search, what the judge was asked and read since ``admit``.
+    """
+
+    judge: Judge
+    calls: list[int]
+    tokens: list[int]
+
+    def admit(self, requests: Sequence[Request]) -> None:
+        """New rows at the end; prefilled assistant text is read at once."""
+
+    def retain(self, rows: Sequence[int]) -> None:
+        """Only these rows stay."""
+
+    def measure(self, parents: LongTensor, tokens: LongTensor, lengths: LongTensor, text_of: TextOf) -> Scores:
+        """Scores the open block.
+
+        Args:
+            parents: Shape (B, L), the beam that each lane continues, -1 for no lane.
+            tokens: Shape (B, L, T).
+            lengths: Shape (B, L); lanes of length 0 are not judged.
+            text_of: (row, lane) to the lane's text, asked only by judges that read text.
+        """
+
+    def commit(self, lanes: LongTensor) -> None:
+        """Shape (B, K): these lanes are the beams now, -1 for none."""
+
+    def rollback(self) -> None:
+        """Forgets the open block."""
+
+
+class TreeFollower:
+    """A token judge on its own token tree: nothing is read twice, every token gets its score."""
+
+    def __init__(self, judge: TokenJudge, tree: TreeModel, *, lanes: int, block: int, max_new: int) -> None:
+        self.judge, self.tree = judge, tree
+        self._size = {"lanes": lanes, "block": block, "max_new": max_new}
+        self._session: TreeSession | None = None
+        self.calls: list[int] = []
+        self.tokens: list[int] = []
+
+    def admit(self, requests: Sequence[Request]) -> None:
+        """See `Follower`."""
+        prompts = [request.judge_ids for request in requests]
+        if self._session is None or self._session.rows == 0:
+            self._session = self.tree.plant(prompts, **self._size)
+        else:
+            self._session.admit(prompts)
+        self.calls += [1] * len(requests)
+        self.tokens += [len(prompt) for prompt in prompts]
+
+    def retain(self, rows: Sequence[int]) -> None:
+        """See `Follower`."""
+        self._open().retain(rows)
+        self.calls = [self.calls[row] for row in rows]
+        self.tokens = [self.tokens[row] for row in rows]
+
+    def measure(self, parents: LongTensor, tokens: LongTensor, lengths: LongTensor, text_of: TextOf) -> Scores:
+        """See `Follower`."""
+        session = self._open()
+        session.branch(parents)
+        hidden = session.feed(tokens, lengths)  # (B, L, T, H)
+        values = self.judge.score_hidden(hidden).float().cpu()
+        for row, read in enumerate(lengths.sum(dim=1).tolist()):
+            self.calls[row] += 1 if read else 0
+            self.tokens[row] += read
+        return Scores(values, lengths.cpu())
+
+    def commit(self, lanes: LongTensor) -> None:
+        """See `Follower`."""
+        self._open().commit(lanes)
+
+    def rollback(self) -> None:
+        """See `Follower`."""
+        self._open().rollback()
+
+    def _open(self) -> TreeSession:
+        if self._session is None:
+            raise JudgeError(f"{self.judge.name}: asked for a score before any prompt was admitted")
+        return self._session
+
+
+class TextFollower:
+    """A judge of texts: one call a block for all lanes that are to be judged.
+
+    Args:
+        judge: Scores the response so far.
+        cost: Which of the request's budgets is this judge's; None for a reward. Where that budget accumulates, the
+            scores so far become costs of blocks, S_t - S_{t-1}. Without discount their sum is the score of the
+            whole response, however it was cut into blocks.
+        call: Runs the judge; the runtime passes one that knows the deadline.
+    """
+
+    def __init__(self, judge: Judge, *, cost: int | None = None, call: Call | None = None) -> None:
+        self.judge, self._cost = judge, cost
+        self._increments: list[bool] = []
+        self._call: Call = call or (lambda ask: ask())
+        self._prompts: list[str] = []
+        self._beams: list[list[float]] = []  # per row the score so far of every beam
+        self._lanes: list[list[float]] = []
+        self.calls: list[int] = []
+        self.tokens: list[int] = []
+
+    def admit(self, requests: Sequence[Request]) -> None:
+        """See `Follower`."""
+        for request in requests:
+            self._prompts.append(request.judge_prompt)
+            self._beams.append([0.0])
+            self._increments.append(self._cost is not None and request.budgets[self._cost].accounting == "cumulative")
+            self.calls.append(0)
+            self.tokens.append(0)
+
+    def retain(self, rows: Sequence[int]) -> None:
+        """See `Follower`."""
+        self._prompts = [self._prompts[row] for row in rows]
+        self._beams = [self._beams[row] for row in rows]
+        self._increments = [self._increments[row] for row in rows]
+        self.calls = [self.calls[row] for row in rows]
+        self.tokens = [self.tokens[row] for row in rows]
+
+    def measure(self, parents: LongTensor, tokens: LongTensor, lengths: LongTensor, text_of: TextOf) -> Scores:
+        """See `Follower`."""
+        asked = [(int(row), int(lane)) for row, lane in lengths.nonzero().tolist()]
+        texts = [text_of(row, lane) for row, lane in asked]
+        scores = self._ask([self._prompts[row] for row, _ in asked], texts)
+        before = [
+            [beams[parent] if parent >= 0 else 0.0 for parent in mine]
+            for beams, mine in zip(self._beams, parents.tolist(), strict=True)
+        ]
+        self._lanes = [list(row) for row in before]
+        values = torch.zeros(*parents.shape, 1)
+        for (row, lane), text, score in zip(asked, texts, scores, strict=True):
+            self._lanes[row][lane] = score
+            values[row, lane, 0] = score - before[row][lane] if self._increments[row] else score
+            self.tokens[row] += len(text.text.split())
+        for row in {row for row, _ in asked}:
+            self.calls[row] += 1
+        return Scores(values, (lengths > 0).long().cpu())
+
+    def commit(self, lanes: LongTensor) -> None:
+        """See `Follower`."""
+        self._beams = [
+            [scores[lane] if lane >= 0 else 0.0 for lane in kept]
+            for scores, kept in zip(self._lanes, lanes.tolist(), strict=True)
+        ]
+
+    def rollback(self) -> None:
+        """See `Follower`."""
+        self._lanes = []
+
+    def _ask(self, prompts: list[str], texts: list[LaneText]) -> list[float]:
+        if not prompts:
+            return []
+        responses, finished = [t.text for t in texts], [t.finished for t in texts]
+        return self._call(lambda: self.judge.score(prompts, responses, finished=finished))

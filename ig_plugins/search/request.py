@@ -1,0 +1,77 @@
+"""One prompt's order to the search: what to answer, under which settings, and who listens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from threading import Event
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ig_plugins.errors import DeadlineExceededError, InferenceGuardError, RequestCancelledError
+from ig_plugins.safety import SafetyBudget
+from ig_plugins.search.config import SearchConfig
+
+
+@dataclass(eq=False)
+class Request:
+    """One prompt with its settings.
+
+    Attributes:
+        prompt_ids: What the policy reads, a prefilled assistant turn included.
+        judge_ids: What judges on the tree read, the prefill left out.
+        judge_prompt: What judges of texts get as the prompt.
+        prefill_ids: Assistant tokens that the caller wrote; they spend budget.
+        prefill_text: Their text.
+        search: The search's settings.
+        budgets: One budget a cost model.
+        seed: Seeds every draw of this request.
+        stop: Strings that end the answer; they are not part of it.
+        opening: Text that the answer begins with in the caller's eyes (a forced tool call), already in the prefill.
+        stream: Text is released while decoding.
+        deadline: In `time.monotonic` seconds; None for no limit.
+        processors: transformers' logits processors, applied to this request's lanes.
+        cancelled: Set by the caller to stop.
+    """
+
+    prompt_ids: Sequence[int]
+    judge_ids: Sequence[int]
+    judge_prompt: str
+    search: SearchConfig
+    budgets: tuple[SafetyBudget, ...]
+    seed: int
+    prefill_ids: Sequence[int] = ()
+    prefill_text: str = ""
+    stop: tuple[str, ...] = ()
+    opening: str = ""
+    stream: bool = False
+    deadline: float | None = None
+    processors: tuple[Any, ...] = ()
+    cancelled: Event = field(default_factory=Event)
+    started: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self._generator = torch.Generator().manual_seed(self.seed)
+
+    def uniforms(self, lanes: int, tokens: int) -> Tensor:
+        """Fresh uniform numbers for one block, shape (L, T), float64.
+
+        Drawn before the block is sampled, so that the answer does not depend on which lanes end early or on the
+        other prompts of the batch.
+        """
+        return torch.rand(lanes, tokens, generator=self._generator, dtype=torch.float64)
+
+    def interruption(self) -> InferenceGuardError | None:
+        """Why this request must stop now; None when it need not."""
+        if self.cancelled.is_set():
+            return RequestCancelledError("the request was cancelled by its caller; nothing more was decoded")
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            allowed = self.deadline - self.started
+            return DeadlineExceededError(
+                f"no verified answer within the timeout of {allowed:.3g} s; "
+                "allow more time, or ask for fewer candidates or tokens"
+            )
+        return None
