@@ -36,7 +36,7 @@ def sample_block(
     *,
     samplers: Sequence[Sampler],
     uniforms: Tensor,
-    max_tokens: Sequence[int],
+    max_tokens: Sequence[int] | Tensor,
     stop_ids: Collection[int],
     penalties: Sequence[Tensor | None] | None = None,
     histories: Histories | None = None,
@@ -52,7 +52,8 @@ def sample_block(
         parents: Beam of each lane, shape (B, L), -1 for an absent lane.
         samplers: One a row.
         uniforms: float64 in [0, 1), shape (B, L, T): number t decides token t of a lane.
-        max_tokens: Longest lane of each row, at most T.
+        max_tokens: Longest lane of each row, shape (B,), or of each lane, shape (B, L); at most T. A lane of 0 tokens
+            stays at its beam, and committing it keeps the beam.
         stop_ids: Tokens that end a lane; they are fed too.
         penalties: For each row None or what to take off the logits at each place of the block, shape (T, V).
         histories: For each row and beam, the tokens so far with the prompt; for samplers that read them.
@@ -65,9 +66,11 @@ def sample_block(
     B, L, T = uniforms.shape
     if session.logits is None:
         raise ConfigurationError("A body without LM head gives no logits to sample from; attach the causal LM instead.")
-    if max(max_tokens, default=0) > T:
+    limits = torch.as_tensor(max_tokens, dtype=torch.long)
+    limits = limits.unsqueeze(1) if limits.dim() == 1 else limits
+    if int(limits.max()) > T:
         raise ConfigurationError(
-            f"max_tokens is {list(max_tokens)} but uniforms hold {T} tokens a lane; give {T} at most."
+            f"max_tokens is {limits.tolist()} but uniforms hold {T} tokens a lane; give {T} at most."
         )
     session.branch(parents)
     parents = session.tree.open_parents
@@ -76,7 +79,6 @@ def sample_block(
     tokens = torch.full((B, L, T), -1)
     lengths = torch.zeros(B, L, dtype=torch.long)
     finished = torch.zeros(B, L, dtype=torch.bool)
-    limits = torch.tensor(list(max_tokens)).unsqueeze(1)
     active = (parents >= 0) & (limits > 0)
     for step in range(T):
         if not active.any():
