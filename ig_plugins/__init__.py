@@ -1,0 +1,74 @@
+"""InferenceGuard's core: guarded decoding for open-weight language models.
+
+Importing this package loads neither torch nor any framework; a name is loaded when it is first used.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ig_plugins.errors import (
+        ConfigurationError,
+        DeadlineExceededError,
+        GuardBlockedError,
+        InferenceGuardError,
+        JudgeError,
+        MismatchError,
+        ModelLoadError,
+        PromptError,
+        RequestCancelledError,
+        UnsupportedModelError,
+    )
+    from ig_plugins.guard.facade import InferenceGuard
+    from ig_plugins.guard.result import BlockRecord, GuardResult, Usage
+    from ig_plugins.guard.ticket import GuardChunk
+    from ig_plugins.safety.budget import SafetyBudget
+    from ig_plugins.search.config import SearchConfig
+
+    __version__: str
+
+__all__ = [
+    "BlockRecord",
+    "ConfigurationError",
+    "DeadlineExceededError",
+    "GuardBlockedError",
+    "GuardChunk",
+    "GuardResult",
+    "InferenceGuard",
+    "InferenceGuardError",
+    "JudgeError",
+    "MismatchError",
+    "ModelLoadError",
+    "PromptError",
+    "RequestCancelledError",
+    "SafetyBudget",
+    "SearchConfig",
+    "UnsupportedModelError",
+    "Usage",
+    "__version__",
+]
+
+_HOMES = {
+    "BlockRecord": "guard.result",
+    "GuardChunk": "guard.ticket",
+    "GuardResult": "guard.result",
+    "InferenceGuard": "guard.facade",
+    "SafetyBudget": "safety.budget",
+    "SearchConfig": "search.config",
+    "Usage": "guard.result",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("inferenceguard")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}")
+    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
