@@ -1,0 +1,16 @@
+"""The bundled world and its models: two policies, a reward and a cost model, and how they are built."""
+
+from pathlib import Path
+
+MODELS = ("tiny-alpaca", "tiny-beaver", "tiny-reward", "tiny-cost")
+
+
+def path(name: str) -> Path:
+    """The folder of a bundled model.
+
+    Raises:
+        ValueError: There is no bundled model of that name.
+    """
+    if name not in MODELS:
+        raise ValueError(f"no bundled model {name!r}; there are {', '.join(MODELS)}")
+    return Path(__file__).parent / "models" / name
