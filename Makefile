@@ -1,0 +1,56 @@
+# Every target sets up .venv by itself, with the versions of constraints.txt; a second run installs nothing.
+#   make test ARGS="tests/ig_plugins/chat -k beaver"      passes ARGS on
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS  ?=
+
+# The pinned versions need Python 3.11 or newer: the first that is there. Say `make PYTHON=...` for another.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
+	&& echo $$python && break; done)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: help setup demo test slow lint format bench models clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.13 found: install one, or say make PYTHON=path" >&2; exit 1; }
+	@echo "Setting up $(VENV) (once, and again when pyproject.toml or constraints.txt change)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) pip hatchling editables
+	@$(PIP) "$$(grep '^torch==' constraints.txt)"
+	@$(PIP) --no-build-isolation --editable '.[all]' --group test --group lint
+	@touch $@
+
+setup: $(STAMP)  ## fill .venv and do nothing else
+
+demo: $(STAMP)  ## unguarded beside guarded answers, offline, on the bundled models
+	@$(BIN)/inferenceguard demo $(ARGS)
+
+test: $(STAMP)  ## all tests that need no accelerator and no patience
+	@$(BIN)/python -m pytest $(ARGS)
+
+slow: $(STAMP)  ## the tests marked slow
+	@$(BIN)/python -m pytest -m "slow and not gpu" $(ARGS)
+
+lint: $(STAMP)  ## format check, linter, strict types
+	@$(BIN)/ruff format --check --quiet . || { echo "not formatted: run make format" >&2; exit 1; }
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: $(STAMP)  ## format the code and mend what can be mended
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(STAMP)  ## speed against transformers' generate()
+	@$(BIN)/inferenceguard bench $(ARGS)
+
+models: $(STAMP)  ## rebuild the bundled models from nothing
+	@$(BIN)/python -m critic_models.bundled.build $(ARGS)
+
+clean:  ## remove .venv and caches
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist
