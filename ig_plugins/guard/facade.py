@@ -193,9 +193,9 @@ class InferenceGuard:
         """The longest sequence, prompt and answer together, in tokens; None where there is no limit."""
         return self.parts.policy.tree.context
 
-    def count_tokens(self, prompt: Prompt) -> int:
-        """Tokens of a prompt as the policy would read it."""
-        encoded = self._encode(prompt, self.options)
+    def count_tokens(self, prompt: Prompt, *, tools: Sequence[Any] | None = None) -> int:
+        """Tokens of a prompt as the policy would read it, tools included."""
+        encoded = self._encode(prompt, self.options.updated(tools=tools))
         return len(encoded.prompt_ids) + len(encoded.prefill_ids)
 
     def identity(self) -> dict[str, Any]:
@@ -275,7 +275,8 @@ class InferenceGuard:
         if options.raw_prompt:
             if not isinstance(prompt, str) or not prompt:
                 raise PromptError("raw_prompt=True needs a non-empty text; leave it out for a list of messages")
-            ids = self.tokenizer.encode(prompt, add_special_tokens=True)
+            begun = bool(self.tokenizer.bos_token) and prompt.startswith(self.tokenizer.bos_token)
+            ids = self.tokenizer.encode(prompt, add_special_tokens=not begun)
             return EncodedPrompt(prompt_ids=list(ids), prefill_ids=[], judge_prompt=prompt)
         return self.parts.prompt_format.encode(
             prompt, tools=list(options.tools) or None, tool_choice=options.tool_choice

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,7 +14,7 @@ from ig_plugins.search import SearchConfig
 OnBlock = Literal["refuse", "raise", "empty"]
 REFUSAL = "I'm sorry, but I can't answer that safely."
 
-_SEARCH_NAMES = {"max_tokens": "max_new_tokens"}
+_SEARCH = {**{name: name for name in SearchConfig.model_fields}, "max_tokens": "max_new_tokens"}
 
 
 class Options(BaseModel):
@@ -53,15 +53,10 @@ class Options(BaseModel):
             TypeError: A name that is no option.
             ConfigurationError: A value that is not allowed.
         """
-        search_names = {**{name: name for name in SearchConfig.model_fields}, **_SEARCH_NAMES}
-        own = set(Options.model_fields) - {"search", "budgets"}
-        unknown = sorted(set(overrides) - set(search_names) - own - {"budget"})
-        if unknown:
-            allowed = sorted({"budget", *own, *search_names})
-            raise TypeError(f"unknown option {unknown[0]!r}; the options are {', '.join(allowed)}")
+        check_names(overrides)
         given = {key: value for key, value in overrides.items() if value is not None or key in ("seed", "timeout")}
-        search = {search_names[key]: value for key, value in given.items() if key in search_names}
-        mine = {key: value for key, value in given.items() if key in own}
+        search = {_SEARCH[key]: value for key, value in given.items() if key in _SEARCH}
+        mine = {key: value for key, value in given.items() if key in _OWN}
         for key in ("stop", "tools", "logits_processors"):
             if key in mine:
                 mine[key] = (mine[key],) if isinstance(mine[key], str) else tuple(mine[key])
@@ -72,6 +67,21 @@ class Options(BaseModel):
                 mine["budgets"] = as_budgets(given["budget"], self.budgets)
             values = {name: getattr(self, name) for name in Options.model_fields}
             return Options(**{**values, **mine})
+
+
+_OWN = frozenset(Options.model_fields) - {"search", "budgets"}
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuses names that are no option.
+
+    Raises:
+        TypeError: Names the first of them and all that are allowed.
+    """
+    allowed = {"budget", *_OWN, *_SEARCH}
+    unknown = sorted(set(names) - allowed)
+    if unknown:
+        raise TypeError(f"unknown option {unknown[0]!r}; the options are {', '.join(sorted(allowed))}")
 
 
 def as_budgets(

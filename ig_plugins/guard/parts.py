@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from critic_models.judges import Judge, TokenJudge
-from critic_models.latent import LatentCritic
 from ig_plugins.chat import PromptFormat
 from ig_plugins.engine import TreeModel
 from ig_plugins.safety import SafetyBudget
 from ig_plugins.search import BlockSearch, Capacity, CriticScoring, DirectScoring, Policy, Row, Step, TextVerifier
 from ig_plugins.search.follow import Follower, TextFollower, TreeFollower
+
+if TYPE_CHECKING:
+    from critic_models.latent import LatentCritic
 
 
 @dataclass(eq=False)

@@ -132,7 +132,6 @@ class BlockSearch:
         stays = pad([list(range(len(row.beams))) for row in self.rows])
         parents = torch.cat([pad(sampled), stays], dim=1)
         session, depth = self._planted(), max(row.block_tokens for row in self.rows)
-        session.branch(parents)
         room = torch.zeros_like(parents)
         uniforms = torch.zeros(*parents.shape, depth, dtype=torch.float64)
         for index, (row, lanes) in enumerate(zip(self.rows, sampled, strict=True)):
@@ -146,7 +145,7 @@ class BlockSearch:
             max_tokens=room,
             stop_ids=self.policy.stop_ids,
             penalties=[row.retry_penalty for row in self.rows],
-            histories=self._histories(sampled),
+            histories=self._histories(),
             on_step=self._check_alive,
         )
         return self._lanes(parents, block, stays=width)
@@ -204,6 +203,8 @@ class BlockSearch:
         best = max((answer.score for answer in row.finished), default=-torch.inf)
         if opened and best >= opened[0][1].score + self.scoring.optimism:
             opened = []
+        if not row.finished:
+            opened = _settle(opened, row)
         row.next_block([step for _, step in opened])
         return [lane for lane, _ in opened]
 
@@ -219,6 +220,8 @@ class BlockSearch:
             ends = [*row.beams, *([best.step] if (best := _best(row)) else [])]
             if row.request.stream and row.beams and row.attempt == 0:
                 news.append((row, common_ancestor(ends)))
+        for row, step in news:
+            row.lag = max(row.lag, len(row.beams[0]) - len(step))
         news = [(row, step) for row, step in news if step is not row.released]
         if not news:
             return
@@ -232,7 +235,6 @@ class BlockSearch:
                 row.beams = []
                 continue
             row.released = step
-            row.lag = max(row.lag, max(len(beam) for beam in row.beams) - len(step))
             self._on_release(row, step)
 
     def _restart(self, rows: Sequence[Row]) -> None:
@@ -262,18 +264,26 @@ class BlockSearch:
         if all(interruptions) and interruptions[0]:
             raise interruptions[0]
 
-    def _histories(self, sampled: list[list[int]]) -> list[list[list[int]]]:
-        """The ids before the block of every sampled lane, which logits processors read."""
-        return [
-            [[*row.request.prompt_ids, *row.beams[beam].token_ids()] for beam in lanes]
-            for row, lanes in zip(self.rows, sampled, strict=True)
-        ]
+    def _histories(self) -> list[list[list[int]]]:
+        """The ids up to every beam, which logits processors read."""
+        return [[[*row.request.prompt_ids, *beam.token_ids()] for beam in row.beams] for row in self.rows]
 
 
 def _spread(row: Row) -> list[int]:
     """N lanes over the open beams, as evenly as it goes, the better beams first."""
     beams = len(row.beams)
     return [lane % beams for lane in range(row.request.search.candidates)]
+
+
+def _settle(opened: list[tuple[int, Step]], row: Row) -> list[tuple[int, Step]]:
+    """Drops beams that left the best beam's path more than ``max_lag`` blocks ago, so that streams move on."""
+    if not opened:
+        return opened
+    path = opened[0][1].path()
+    if len(path) <= row.request.search.max_lag:
+        return opened
+    settled = path[-1 - row.request.search.max_lag]
+    return [(lane, step) for lane, step in opened if any(mine is settled for mine in step.path())]
 
 
 def _cut_at_stop_strings(lanes: Lanes, row: int) -> None:

@@ -23,6 +23,8 @@ class SearchConfig(BaseModel):
             discounted for being an extreme among many (see docs/methods.md).
         adaptive: ``off`` always searches in full; ``on`` runs few lanes while the critic is sure; ``auto`` lets the
             preset decide.
+        max_lag: Beams must share their path up to this many blocks ago, so that a stream is never further behind
+            decoding while the answer is open. The same for answers that are not streamed.
         seed: The generator's seed; None draws one, and the result says which.
     """
 
@@ -40,6 +42,7 @@ class SearchConfig(BaseModel):
     retry_penalty: float = Field(default=2.0, ge=0.0, allow_inf_nan=False)
     selection: Literal["reward", "hedged"] = "reward"
     adaptive: Literal["off", "on", "auto"] = "auto"
+    max_lag: int = Field(default=4, ge=1)
     seed: int | None = Field(default=None, ge=0, lt=2**63)
 
     @model_validator(mode="after")

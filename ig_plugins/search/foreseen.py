@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import LongTensor, Tensor
 
-from critic_models.latent import LatentCritic
 from ig_plugins.search.direct import lane_states, read_prefills
 from ig_plugins.search.follow import Follower, LaneText
 from ig_plugins.search.lanes import Key, Lanes, Row, distinct
@@ -17,6 +17,9 @@ from ig_plugins.search.request import Request
 from ig_plugins.search.scoring import Judgement, Trail, check_finite, discounted, last_measured
 from ig_plugins.search.text import Detokenizer
 from ig_plugins.search.verify import TextVerifier
+
+if TYPE_CHECKING:
+    from critic_models.latent import LatentCritic
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,226 @@
+"""From names to loaded parts: presets, hub ids, local folders, callables; everything that has a name is loaded once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+from critic_models import bundled
+from critic_models.hub import load_weights, local_folder, read_config
+from critic_models.judges import Judge, as_judge, load_judge
+from critic_models.latent import LatentCritic, tokenizer_hash
+from ig_plugins import presets
+from ig_plugins.chat import prompt_format as make_format
+from ig_plugins.engine import TreeModel
+from ig_plugins.errors import ConfigurationError, ModelLoadError
+from ig_plugins.guard.options import as_budgets, configuration_errors
+from ig_plugins.guard.parts import Parts
+from ig_plugins.presets import Checkpoint, Preset
+from ig_plugins.runtime import shared
+from ig_plugins.safety import SafetyBudget
+from ig_plugins.search import Policy, SearchConfig
+
+BUNDLED = "bundled:"
+
+
+def load_parts(
+    model: str,
+    *,
+    cost_model: Any,
+    reward_model: Any,
+    critic: Any,
+    budget: Any,
+    prompt_format: str | None,
+    revision: str | None,
+    device: Any,
+    dtype: Any,
+    load_options: dict[str, Any],
+) -> tuple[Parts, SearchConfig]:
+    """Loads what `InferenceGuard.from_pretrained` was asked for; see there."""
+    chosen = presets.preset(model) if model.partition(":")[0] in presets.names() else None
+    if chosen is None and cost_model is None:
+        raise ConfigurationError(
+            f"{model!r} is no preset, so cost_model is needed: without one nothing can be verified. "
+            f"Give a checkpoint or a callable, or use a preset: {', '.join(presets.names())}"
+        )
+    place = {"device": pick_device(device), "dtype": dtype}
+    source = chosen.policy if chosen else Checkpoint(source=model, revision=revision, licence="")
+    policy = load_policy(source.source, revision=revision or source.revision, load_options=load_options, **place)
+    costs = _costs(chosen, cost_model, place)
+    reward = _judge(reward_model if reward_model is not None else _source(chosen, "reward"), "reward", place)
+    budgets = _budgets(chosen if cost_model is None else None, list(costs.values()), budget)
+    latent = _critic(chosen, critic, replaced=cost_model is not None or reward_model is not None)
+    names = {
+        "model": model,
+        "policy": source.source,
+        "revision": revision or source.revision,
+        "cost_model": ", ".join(costs),
+        "reward_model": reward.name if reward else None,
+        "critic": _critic_name(chosen, critic) if latent else None,
+        "dtype": str(policy.tree.dtype).removeprefix("torch."),
+    }
+    parts = Parts(
+        policy=policy,
+        prompt_format=make_format(prompt_format or (chosen.prompt_format if chosen else "auto"), policy.tokenizer),
+        costs=costs,
+        budgets=budgets,
+        reward=reward,
+        critic=latent,
+        names=names,
+    )
+    if latent is not None:
+        check_critic(latent, policy, source.source, budgets)
+    return parts, chosen.search if chosen else SearchConfig()
+
+
+def load_policy(
+    source: str,
+    *,
+    revision: str | None = None,
+    device: Any = None,
+    dtype: Any = None,
+    load_options: Mapping[str, Any] | None = None,
+) -> Policy:
+    """A policy by hub id, folder or ``bundled:NAME``; loaded once for all that name it.
+
+    Raises:
+        ModelLoadError: It cannot be loaded.
+        UnsupportedModelError: No path can decode this family exactly.
+    """
+    options = dict(load_options or {})
+
+    def load() -> Policy:
+        folder = (
+            bundled.path(source.removeprefix(BUNDLED))
+            if source.startswith(BUNDLED)
+            else local_folder(source, revision=revision)
+        )
+        read_config(folder)
+        model = load_weights(
+            AutoModelForCausalLM.from_pretrained, folder, source=source, device=device, dtype=dtype, **options
+        )
+        return make_policy(model, load_tokenizer(folder, source))
+
+    key = ("policy", source, revision, str(device), str(dtype), repr(sorted(options.items(), key=str)))
+    return shared(key, load)
+
+
+def make_policy(model: Any, tokenizer: PreTrainedTokenizerBase) -> Policy:
+    """A loaded model and its tokenizer as a policy."""
+    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    stop_ids = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
+    return Policy(tree=TreeModel.attach(model), tokenizer=tokenizer, stop_ids=frozenset(stop_ids))
+
+
+def load_tokenizer(folder: Any, source: str) -> PreTrainedTokenizerBase:
+    """The tokenizer in a checkpoint's folder.
+
+    Raises:
+        ModelLoadError: There is none that transformers can read.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:
+        raise ModelLoadError(
+            f"{source}: no tokenizer can be loaded ({type(error).__name__}). "
+            "Save it beside the model with tokenizer.save_pretrained(folder)"
+        ) from error
+
+
+def pick_device(device: Any) -> torch.device:
+    """The device asked for, else the best one there is: CUDA, then MPS, then the CPU."""
+    if device is not None:
+        try:
+            return torch.device(device)
+        except RuntimeError as error:
+            raise ConfigurationError(
+                f"device is {device!r}; give one such as 'cuda', 'cuda:0', 'mps' or 'cpu'"
+            ) from error
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def check_critic(critic: LatentCritic, policy: Policy, policy_id: str, budgets: Sequence[SafetyBudget]) -> None:
+    """Refuses a critic that was trained for another policy, accounting or budget.
+
+    Raises:
+        MismatchError: Names both sides.
+    """
+    critic.check(
+        policy_id=policy_id,
+        hidden_size=policy.tree.hidden_size,
+        tokenizer_hash=tokenizer_hash(policy.tokenizer),
+        accounting=[budget.accounting for budget in budgets],
+        limits=[budget.limit for budget in budgets],
+    )
+
+
+def _source(chosen: Preset | None, part: str) -> Checkpoint | None:
+    return getattr(chosen, part) if chosen else None
+
+
+def _costs(chosen: Preset | None, cost_model: Any, place: Mapping[str, Any]) -> dict[str, Judge]:
+    given = cost_model if cost_model is not None else _source(chosen, "cost")
+    judges = [_judge(each, "cost", place) for each in (given if isinstance(given, list | tuple) else [given])]
+    costs: dict[str, Judge] = {}
+    for judge in judges:
+        if judge is None:
+            raise ConfigurationError("a cost model is None; give a checkpoint, a judge or a callable")
+        name = judge.name
+        while name in costs:
+            name += "'"
+        costs[name] = judge
+    return costs
+
+
+def _judge(thing: Any, kind: Any, place: Mapping[str, Any]) -> Judge | None:
+    """A judge from a preset's checkpoint, a name, or an object."""
+    if thing is None or thing is False:
+        return None
+    if isinstance(thing, str) and thing.partition(":")[0] in presets.names():
+        thing = getattr(presets.preset(thing), kind)
+    if isinstance(thing, str):
+        thing = Checkpoint(source=thing, licence="")
+    if not isinstance(thing, Checkpoint):
+        return as_judge(thing, kind=kind)
+    source, revision = thing.source, thing.revision
+    at = str(bundled.path(source.removeprefix(BUNDLED))) if source.startswith(BUNDLED) else source
+    key = ("judge", kind, source, revision, str(place["device"]), str(place["dtype"]))
+    return shared(key, lambda: load_judge(at, kind=kind, revision=revision, name=source.removeprefix(BUNDLED), **place))
+
+
+def _budgets(chosen: Preset | None, judges: Sequence[Judge], budget: Any) -> tuple[SafetyBudget, ...]:
+    with configuration_errors():
+        defaults = (
+            (chosen.cost.budget,)
+            if chosen
+            else tuple(
+                SafetyBudget(accounting=j.default_accounting, limit=j.default_limit, discount=j.default_discount)
+                for j in judges
+            )
+        )
+        return defaults if budget is None else as_budgets(budget, defaults)
+
+
+def _critic_name(chosen: Preset | None, critic: Any) -> str | None:
+    if isinstance(critic, str):
+        return critic
+    if critic is None:
+        return chosen.critic.source if chosen and chosen.critic else None
+    return type(critic).__name__
+
+
+def _critic(chosen: Preset | None, critic: Any, *, replaced: bool) -> LatentCritic | None:
+    """The critic to use; a preset's own foresees only its own judges, so it goes when one of them is replaced."""
+    if critic is False or (critic is None and (replaced or chosen is None or chosen.critic is None)):
+        return None
+    if isinstance(critic, LatentCritic):
+        return critic
+    checkpoint = chosen.critic if critic is None and chosen else Checkpoint(source=str(critic), licence="")
+    source = checkpoint.source
+    at = str(bundled.path(source.removeprefix(BUNDLED))) if source.startswith(BUNDLED) else source
+    return shared(("critic", source, checkpoint.revision), lambda: LatentCritic.from_pretrained(at))

@@ -1,0 +1,63 @@
+"""Presets by name, read from the TOML files of this folder."""
+
+from __future__ import annotations
+
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ig_plugins.errors import ConfigurationError
+from ig_plugins.presets.schema import Checkpoint, CostCheckpoint, Preset
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["Checkpoint", "CostCheckpoint", "Preset", "names", "preset", "read"]
+
+_FOLDER = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """The presets' names, the bundled ones first."""
+    found = [path.stem for path in _FOLDER.glob("*.toml")]
+    return sorted(found, key=lambda name: (not name.startswith("tiny-"), name))
+
+
+@lru_cache
+def preset(name: str) -> Preset:
+    """A preset by name; ``NAME:VARIANT`` takes another reward model.
+
+    Raises:
+        ConfigurationError: No such preset or variant; the message lists what there is.
+    """
+    base, _, variant = name.partition(":")
+    if base not in names():
+        raise ConfigurationError(f"no preset {base!r}; there are {', '.join(names())}")
+    found = read(_FOLDER / f"{base}.toml")
+    if not variant:
+        return found
+    if variant not in found.variants:
+        known = ", ".join(found.variants) or "none"
+        raise ConfigurationError(f"preset {base!r} has no variant {variant!r}; its variants: {known}")
+    return found.model_copy(update={"name": name, "reward": found.variants[variant]})
+
+
+def read(path: Path) -> Preset:
+    """A preset from a TOML file, one's own included.
+
+    Raises:
+        ConfigurationError: The file is missing, is no TOML, or says something that is not known or not allowed.
+    """
+    try:
+        return Preset(**tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the preset {path}: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path} is not TOML: {error}") from error
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors())
+        raise ConfigurationError(f"{path}: {faults}") from error
