@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 from ig_plugins.chat import EncodedPrompt, Message
-from ig_plugins.errors import ConfigurationError, GuardBlockedError, PromptError
+from ig_plugins.errors import GuardBlockedError, PromptError
 from ig_plugins.guard.options import Options
 from ig_plugins.guard.parts import Parts
 from ig_plugins.guard.result import GuardResult

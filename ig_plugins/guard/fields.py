@@ -1,0 +1,224 @@
+"""The flat, typed fields that both adapters share, and the guard behind them."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+from weakref import WeakValueDictionary
+
+from pydantic import AliasChoices, BaseModel, Field, PrivateAttr
+from typing_extensions import Self
+
+from ig_plugins.errors import ModelLoadError
+from ig_plugins.guard.facade import InferenceGuard
+from ig_plugins.guard.options import OnBlock, check_names
+
+# Fields that name models, as opposed to settings that a call may change.
+LOADING = (
+    "model",
+    "cost_model",
+    "reward_model",
+    "critic",
+    "prompt_format",
+    "revision",
+    "device",
+    "dtype",
+    "load_options",
+    "certificate",
+)
+SETTINGS = (
+    "budget",
+    "candidates",
+    "beams",
+    "block_tokens",
+    "max_tokens",
+    "tries",
+    "temperature",
+    "top_p",
+    "top_k",
+    "repetition_penalty",
+    "stop",
+    "seed",
+    "timeout",
+    "on_block",
+    "refusal",
+    "selection",
+    "adaptive",
+)
+
+_wrapped: WeakValueDictionary[str, InferenceGuard] = WeakValueDictionary()
+
+
+class GuardHandle:
+    """Holds a guard for a model class that frameworks copy, pickle and compare; weights never travel with it.
+
+    A copy shares the guard. A pickle carries no guard: it is loaded again by name, or, for a guard that was handed
+    in, found again within the same process.
+    """
+
+    def __init__(self, guard: InferenceGuard | None = None, token: str | None = None) -> None:
+        self._guard = guard
+        self.token = token
+
+    @classmethod
+    def wrapping(cls, guard: InferenceGuard) -> GuardHandle:
+        """A handle on a guard that no name stands for."""
+        token = uuid.uuid4().hex
+        _wrapped[token] = guard
+        return cls(guard, token)
+
+    def get(self, fields: GuardFields) -> InferenceGuard:
+        """The guard, loaded at the first use.
+
+        Raises:
+            ModelLoadError: The handle came from another process, where a guard had been handed in.
+        """
+        if self._guard is None and self.token is not None:
+            self._guard = _wrapped.get(self.token)
+            if self._guard is None:
+                raise ModelLoadError(
+                    "this object wrapped a guard of another process, and weights are never pickled; "
+                    "make it again with from_guard(guard)"
+                )
+        if self._guard is None:
+            self._guard = fields.load_guard()
+        return self._guard
+
+    def __copy__(self) -> GuardHandle:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GuardHandle:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (GuardHandle, (None, self.token))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GuardHandle) and (self is other or self.token == other.token)
+
+    def __hash__(self) -> int:
+        return hash(self.token)
+
+    def __repr__(self) -> str:
+        return "GuardHandle()"
+
+
+class GuardFields(BaseModel):
+    """Mixin for framework classes: what they let users set, and how that becomes a guard's call."""
+
+    model: str = "tiny-beaver"
+    """A preset, a hub id or a local folder; ``inferenceguard presets`` lists the presets."""
+
+    cost_model: Any = None
+    """Judges safety: a preset, a checkpoint, a judge, a callable ``f(prompts, responses)``, or a list of these."""
+
+    reward_model: Any = None
+    """Judges helpfulness; as ``cost_model``."""
+
+    critic: Any = None
+    """The policy's latent critic: a folder, a hub id or a loaded one; False for none."""
+
+    prompt_format: str | None = None
+    """``beaver``, ``chat_template``, ``plain`` or ``auto``; the preset's by default."""
+
+    revision: str | None = None
+    """The policy's branch, tag or commit on the hub."""
+
+    device: Any = None
+    """Where to run; by default CUDA, then MPS, then the CPU."""
+
+    dtype: Any = None
+    """Of the policy's weights; the checkpoint's own by default."""
+
+    load_options: dict[str, Any] = Field(default_factory=dict)
+    """Passed on to transformers: ``device_map``, ``quantization_config``, ..."""
+
+    certificate: str | None = None
+    """A ``certificate.json``; a guard that it was not made for is refused."""
+
+    budget: Any = None
+    """How much cost an answer may spend: a ``SafetyBudget``, a bare limit, or one for each cost model."""
+
+    candidates: int | None = None
+    """Lanes sampled per block."""
+
+    beams: int | None = None
+    """Lanes kept after a block."""
+
+    block_tokens: int | None = None
+    """Tokens per block."""
+
+    max_tokens: int | None = Field(default=None, validation_alias=AliasChoices("max_tokens", "max_new_tokens"))
+    """The longest answer, in tokens."""
+
+    tries: int | None = None
+    """How often a block is sampled before giving up."""
+
+    temperature: float | None = None
+    """Softmax temperature; 0 is greedy."""
+
+    top_p: float | None = None
+    """Draw inside the nucleus of this mass."""
+
+    top_k: int | None = None
+    """Draw among the k most likely tokens."""
+
+    repetition_penalty: float | None = None
+    """As in transformers."""
+
+    stop: list[str] | None = Field(default=None, validation_alias=AliasChoices("stop", "stop_sequences"))
+    """Strings that end the answer and are not part of it."""
+
+    seed: int | None = None
+    """With it the same call gives the same answer."""
+
+    timeout: float | None = None
+    """Seconds that one answer may take."""
+
+    on_block: OnBlock | None = None
+    """What a blocked request gives: ``refuse`` (default), ``raise`` or ``empty``."""
+
+    refusal: str | None = None
+    """The words of the refusal."""
+
+    selection: str | None = None
+    """How the answer is picked among verified ones: ``reward`` or ``hedged``."""
+
+    adaptive: str | None = None
+    """``on`` runs few lanes while the critic is sure; ``off`` always searches in full; ``auto`` as the preset says."""
+
+    _handle: GuardHandle = PrivateAttr(default_factory=GuardHandle)
+
+    @classmethod
+    def from_guard(cls, guard: InferenceGuard, **fields: Any) -> Self:
+        """Wraps a guard that exists; its options are the defaults, and its weights are shared."""
+        made = cls(**{"model": guard.policy_id, **fields})
+        made._handle = GuardHandle.wrapping(guard)
+        return made
+
+    @property
+    def guard(self) -> InferenceGuard:
+        """The guard; loaded at the first use, and shared by all that name the same models."""
+        return self._handle.get(self)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether using the guard loads nothing any more."""
+        return self._handle._guard is not None
+
+    def load_guard(self) -> InferenceGuard:
+        """Loads the guard that the fields name."""
+        return InferenceGuard.from_pretrained(**{name: getattr(self, name) for name in LOADING})
+
+    def call_options(self, **kwargs: Any) -> dict[str, Any]:
+        """The overrides of one guard call: the fields that are set, then the call's own arguments.
+
+        Raises:
+            TypeError: An argument that is no option, with the names that are.
+            ConfigurationError: A value that is not allowed.
+        """
+        aliases = {"max_new_tokens": "max_tokens", "stop_sequences": "stop"}
+        mine = {name: getattr(self, name) for name in SETTINGS if getattr(self, name) is not None}
+        options = {**mine, **{aliases.get(name, name): value for name, value in kwargs.items()}}
+        check_names(options)
+        return options
