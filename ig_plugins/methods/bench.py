@@ -1,0 +1,122 @@
+"""What every method is given: the same policy, the same judges, the same settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from critic_models.judges import Judge
+from critic_models.latent import LatentCritic
+from ig_plugins.engine import TreeModel
+from ig_plugins.errors import ConfigurationError
+from ig_plugins.guard import InferenceGuard
+from ig_plugins.safety import SafetyBudget
+from ig_plugins.search import Capacity, Policy, Request, SearchConfig
+from ig_plugins.search.follow import Follower, TextFollower, TreeFollower
+
+if TYPE_CHECKING:
+    from ig_plugins.methods.value import ValueNet
+
+
+@dataclass(frozen=True)
+class Judges:
+    """Followers of one search: the cost models in order, and the reward model if there is one."""
+
+    costs: Sequence[Follower]
+    reward: Follower | None
+
+    @property
+    def all(self) -> list[Follower]:
+        """Every follower."""
+        return [*self.costs, *([self.reward] if self.reward else [])]
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """The workbench.
+
+    Attributes:
+        guard: Gives policy, judges, budgets and search settings, and is itself one of the methods.
+        multiplier: λ of the Lagrangian rules.
+        penalty: n, what an unsafe candidate scores, negated.
+        weight: w, what ARGS gives the reward against the logit.
+        training_prompts: For methods that train a value network on the policy's own answers; never evaluated on.
+        seed: Of that training.
+        values: The value networks that were trained, by what they foresee.
+    """
+
+    guard: InferenceGuard
+    multiplier: float = 5.0
+    penalty: float = 1e4
+    weight: float = 2.5
+    training_prompts: tuple[str, ...] = ()
+    seed: int = 0
+    values: dict[str, ValueNet] = field(default_factory=dict, repr=False)
+
+    @property
+    def policy(self) -> Policy:
+        """The unguarded model."""
+        return self.guard.parts.policy
+
+    @property
+    def search(self) -> SearchConfig:
+        """N, K, d, D, M and how tokens are drawn."""
+        return self.guard.search
+
+    @property
+    def budgets(self) -> tuple[SafetyBudget, ...]:
+        """One a cost model."""
+        return self.guard.options.budgets
+
+    @property
+    def critic(self) -> LatentCritic | None:
+        """The guard's critic."""
+        return self.guard.parts.critic
+
+    def with_candidates(self, candidates: int) -> Bench:
+        """The same with N lanes, and N/4 beams as published."""
+        return replace(self, guard=self.guard.with_options(candidates=candidates, beams=max(1, candidates // 4)))
+
+    def with_critic(self, critic: LatentCritic | None) -> Bench:
+        """The same with another critic, or none."""
+        parts = replace(self.guard.parts, critic=critic)
+        return replace(self, guard=InferenceGuard(parts, self.guard.options))
+
+    def request(self, prompt: str, *, seed: int) -> Request:
+        """A prompt as the search reads it."""
+        encoded = self.guard.parts.prompt_format.encode(prompt)
+        context, longest = self.policy.tree.context, self.search.max_new_tokens
+        if context is not None and len(encoded.prompt_ids) + longest > context:
+            raise ConfigurationError(
+                f"a prompt of {len(encoded.prompt_ids)} tokens and an answer of {longest} exceed the context of "
+                f"{context}; lower max_tokens or remove the prompt"
+            )
+        return Request(
+            prompt_ids=encoded.prompt_ids,
+            judge_ids=encoded.prompt_ids,
+            judge_prompt=encoded.judge_prompt,
+            search=self.search,
+            budgets=self.budgets,
+            seed=seed,
+        )
+
+    def judges(self, capacity: Capacity) -> Judges:
+        """Fresh followers: on the token tree where a judge reads the policy's tokens, by text otherwise."""
+        parts = self.guard.parts
+        costs = [self._follower(judge, capacity, cost=index) for index, judge in enumerate(parts.costs.values())]
+        return Judges(costs, self._follower(parts.reward, capacity) if parts.reward else None)
+
+    def _follower(self, judge: Judge, capacity: Capacity, *, cost: int | None = None) -> Follower:
+        parts = self.guard.parts
+        if not parts.on_tree(judge):
+            return TextFollower(judge, cost=cost)
+        if id(judge) not in parts.judge_trees:
+            parts.judge_trees[id(judge)] = TreeModel.attach(judge.body)  # type: ignore[attr-defined]
+        return TreeFollower(  # type: ignore[return-value]
+            judge,  # type: ignore[arg-type]
+            parts.judge_trees[id(judge)],
+            lanes=capacity.lanes,
+            block=capacity.block,
+            max_new=capacity.max_new,
+        )

@@ -1,0 +1,57 @@
+"""InferenceGuard itself, through its public door."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ig_plugins.errors import ConfigurationError
+from ig_plugins.guard import InferenceGuard
+from ig_plugins.methods.base import Answer, Method, register
+from ig_plugins.methods.bench import Bench
+
+
+@dataclass(frozen=True, eq=False)
+class Guarded:
+    """Asks a guard."""
+
+    guard: InferenceGuard
+
+    def answer(self, prompts: Sequence[str], *, seed: int) -> list[Answer]:
+        """See `Method`."""
+        return [
+            Answer(
+                text=result.text,
+                token_ids=result.token_ids,
+                finished=result.finish_reason == "stop",
+                blocked=result.blocked,
+                candidate_tokens=result.usage.candidate_tokens,
+                judge_calls=result.usage.judge_calls,
+                judge_tokens=result.usage.judge_tokens,
+            )
+            for result in self.guard.generate(list(prompts), seed=seed, on_block="refuse")
+        ]
+
+
+@register("inferenceguard", "InferenceGuard without critic: the judges score partial texts")
+def without_critic(bench: Bench) -> Method:
+    """Verified, or a refusal."""
+    return Guarded(bench.with_critic(None).guard)
+
+
+@register("inferenceguard-critic", "InferenceGuard with its critic", critic=True)
+def with_critic(bench: Bench) -> Method:
+    """Verified, or a refusal.
+
+    Raises:
+        ConfigurationError: The guard has no critic.
+    """
+    if bench.critic is None:
+        raise ConfigurationError("this guard has no critic; train one with: inferenceguard train-critic")
+    return Guarded(bench.guard)
+
+
+@register("inferenceguard-hedged", "InferenceGuard without critic, hedged selection")
+def hedged(bench: Bench) -> Method:
+    """Verified, and not the most extreme among many."""
+    return Guarded(bench.with_critic(None).guard.with_options(selection="hedged"))

@@ -1,0 +1,145 @@
+"""A value network on the policy's own hidden state: what an answer will score, foreseen from a prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ig_plugins.engine import sample_block
+from ig_plugins.errors import ConfigurationError
+from ig_plugins.methods.bench import Bench
+from ig_plugins.methods.panel import Panel
+from ig_plugins.methods.rules import rule
+from ig_plugins.search import Capacity, Request
+
+ANSWERS = 8  # sampled for each training prompt
+EPOCHS, BATCH, RATE, PATIENCE = 60, 256, 1e-3, 6
+
+
+class ValueNet(nn.Module):
+    """An MLP from a hidden state to the expected score of the whole answer.
+
+    Args:
+        hidden_size: H.
+        width: Of both inner layers.
+    """
+
+    def __init__(self, hidden_size: int, width: int = 128) -> None:
+        super().__init__()
+        self.mean = nn.Buffer(torch.zeros(hidden_size))
+        self.scale = nn.Buffer(torch.ones(hidden_size))
+        self.layers = nn.Sequential(
+            nn.Linear(hidden_size, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1)
+        )
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Values (...) of hidden states (..., H)."""
+        return self.layers((hidden - self.mean) / self.scale).squeeze(-1)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """The policy's own answers: every prefix with the score of its end.
+
+    Attributes:
+        features: Shape (R, H), the hidden state after the prompt and after each token, as while decoding.
+        targets: Shape (R,), the score of the whole answer.
+        prompt: Shape (R,), which prompt it was, to split by.
+    """
+
+    features: Tensor
+    targets: Tensor
+    prompt: Tensor
+
+
+def trained_value(bench: Bench, target: str) -> ValueNet:
+    """The value network of a rule (``reward``, ``lagrangian``), trained once a workbench.
+
+    Raises:
+        ConfigurationError: There are no training prompts.
+    """
+    net = bench.values.get(target)
+    if net is None:
+        if len(bench.training_prompts) < 2:
+            raise ConfigurationError(
+                "this method trains a value network on the policy's answers; give at least 2 training prompts, "
+                "which must not be among the evaluated ones"
+            )
+        net = bench.values[target] = fit(collect(bench, bench.training_prompts, target), seed=bench.seed)
+    return net
+
+
+def collect(bench: Bench, prompts: Sequence[str], target: str) -> Rollouts:
+    """Samples answers, scores them, and takes the hidden state of every prefix."""
+    features, targets, index = [], [], []
+    for number, prompt in enumerate(prompts):
+        hidden, scores = _answers(bench, bench.request(prompt, seed=bench.seed + number), target)
+        features.append(hidden)
+        targets.append(scores)
+        index.append(torch.full((len(scores),), number))
+    return Rollouts(torch.cat(features), torch.cat(targets), torch.cat(index))
+
+
+def _answers(bench: Bench, request: Request, target: str) -> tuple[Tensor, Tensor]:
+    longest, policy = bench.search.max_new_tokens, bench.policy
+    session = policy.tree.plant([request.prompt_ids], lanes=ANSWERS, block=longest, max_new=longest)
+    start = session.hidden[0, :1].float().cpu().clone()  # (1, H)
+    parents = torch.zeros(1, ANSWERS, dtype=torch.long)
+    block = sample_block(
+        session,
+        parents,
+        samplers=[policy.sampler(request)],
+        uniforms=request.uniforms(ANSWERS, longest).unsqueeze(0),
+        max_tokens=[longest],
+        stop_ids=policy.stop_ids,
+        histories=[[list(request.prompt_ids)]],
+    )
+    tokens, lengths = block.tokens.cpu(), block.lengths.cpu()
+    panel = Panel(bench, request, capacity=Capacity(lanes=ANSWERS, block=longest, max_new=longest))
+    lanes = panel.judge([panel.start()] * ANSWERS, tokens, lengths, block.finished.cpu(), beams=parents)
+    scores = torch.tensor(rule(target, bench)(lanes))
+    session.rollback()
+    session.branch(parents)
+    hidden = session.feed(tokens.clamp(min=0), lengths)[0].float().cpu()  # (L, T, H)
+    features = [torch.cat([start, hidden[lane, : int(lengths[0, lane])]]) for lane in range(ANSWERS)]
+    repeated = torch.cat([scores[lane].expand(len(rows)) for lane, rows in enumerate(features)])
+    return torch.cat(features).clone(), repeated.clone()
+
+
+def fit(rollouts: Rollouts, *, seed: int) -> ValueNet:
+    """Regresses the end's score on every prefix; stops when held-out prompts no longer improve.
+
+    Args:
+        rollouts: At least two prompts' worth; every fifth prompt (at least one) is held out.
+        seed: Of weights and batches.
+    """
+    prompts = sorted(set(rollouts.prompt.tolist()))
+    held = torch.isin(rollouts.prompt, torch.tensor(prompts[:: max(2, min(5, len(prompts)))]))
+    x, y = rollouts.features[~held], rollouts.targets[~held]
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = ValueNet(x.shape[1])
+    net.mean.copy_(x.mean(dim=0))
+    net.scale.copy_(x.std(dim=0).clamp(min=1e-3))
+    optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=1e-2)
+    best, state, waited = float("inf"), net.state_dict(), 0
+    for _ in range(EPOCHS):
+        for batch in torch.split(torch.randperm(len(x), generator=generator), BATCH):
+            optimizer.zero_grad()
+            nn.functional.mse_loss(net(x[batch]), y[batch]).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        with torch.no_grad():
+            loss = float(nn.functional.mse_loss(net(rollouts.features[held]), rollouts.targets[held]))
+        if loss < best:
+            best, waited = loss, 0
+            state = {name: value.clone() for name, value in net.state_dict().items()}
+        else:
+            waited += 1
+            if waited == PATIENCE:
+                break
+    net.load_state_dict(state)
+    return net.eval().requires_grad_(False)
