@@ -16,13 +16,17 @@ class Body:
         body: Its transformer; ``last_hidden_state`` is what the LM head reads.
         head: The LM head if calling it gives exactly the model's logits. Some families scale or cap them (cohere,
             granite, gemma2): their head is left alone and the whole model is run.
+        config: The configuration of the text model.
+        accepts: Names of the arguments of the body's forward.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
-        self.body = model.base_model
+        self.body = _decoder(model)
         self.has_logits = self.body is not model and model.get_output_embeddings() is not None
+        self.config = self.body.config.get_text_config(decoder=True)
         self.accepts = set(inspect.signature(self.body.forward).parameters)
+        self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.head = self._direct_head() if self.has_logits else None
 
     @property
@@ -50,6 +54,9 @@ class Body:
             output = self.body(input_ids=ids, **inputs)
             hidden = output.last_hidden_state
             return hidden, self.head(hidden[keep]), output
+        if not self._keeps:
+            output, hidden = self._whole(ids, **inputs)
+            return hidden, output.logits[keep], output
         columns, place = keep[1].unique(return_inverse=True)
         output, hidden = self._whole(ids, logits_to_keep=columns, **inputs)
         return hidden, output.logits[keep[0], place], output
@@ -77,3 +84,9 @@ class Body:
         output, hidden = self._whole(torch.arange(4, device=self.device).unsqueeze(0), use_cache=False)
         head = self.model.get_output_embeddings()
         return head if torch.equal(head(hidden), output.logits) else None
+
+
+def _decoder(model: PreTrainedModel) -> PreTrainedModel:
+    """The transformer under the head, or the model itself if it is one (llama4 does not say where its own is)."""
+    decoder = model.get_decoder()
+    return getattr(model, "model", model) if decoder is model else decoder

@@ -3,8 +3,8 @@
 Public inputs of transformers' decoders, so it runs whatever attention the model has: windows, sinks, soft caps.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import LongTensor, Tensor
@@ -14,18 +14,25 @@ from ig_plugins.engine.caches import SlotCache
 from ig_plugins.engine.path import Sizes, prefill
 from ig_plugins.tree import Packing, SlotMap, TokenTree
 
+Near = Callable[[Tensor, Tensor], Tensor]  # whether positions of queries and keys are near enough to be seen
 
-def window_kinds(config: object) -> dict[str, int | None]:
-    """The attention windows of a model by layer type; None sees everything.
+
+def attention_kinds(config: Any) -> dict[str, Near | None]:
+    """How far a model's layers look, by layer type; None for all the way.
 
     Raises:
-        ValueError: A layer type that is neither full nor sliding attention.
+        ValueError: A layer type that is not attention over tokens.
     """
-    window = getattr(config, "sliding_window", None)
+    window, chunk = getattr(config, "sliding_window", None), getattr(config, "attention_chunk_size", None)
+    known: dict[str, Near | None] = {
+        "full_attention": None,
+        "sliding_attention": lambda query, key: query - key < window,
+        "chunked_attention": lambda query, key: query // chunk == key // chunk,
+    }
     kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
-    if not kinds <= {"full_attention", "sliding_attention"}:
+    if not kinds <= set(known):
         raise ValueError(f"its layers are of types {sorted(kinds)}")
-    return {kind: window if kind == "sliding_attention" else None for kind in sorted(kinds)}
+    return {kind: known[kind] for kind in sorted(kinds)}
 
 
 class MaskedPath:
@@ -34,8 +41,10 @@ class MaskedPath:
     name: ClassVar[str] = "masked"
 
     def __init__(self, body: Body, sizes: Sizes) -> None:
+        if "position_ids" not in body.accepts:
+            raise ValueError("it takes no positions")
         self.body, self.sizes = body, sizes
-        self.windows = window_kinds(body.body.config)
+        self.kinds = attention_kinds(body.config)
 
     def plant(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
         """Prefill the first rows into slots of their own."""
@@ -124,10 +133,10 @@ class MaskedPath:
             rows: The rows these are.
         """
         masks = {}
-        for kind, window in self.windows.items():
+        for kind, near in self.kinds.items():
             visible = sees
-            if window is not None:
-                visible = sees & (positions.unsqueeze(2) - self.slots.positions[rows].unsqueeze(1) < window)
+            if near is not None:
+                visible = sees & near(positions.unsqueeze(2), self.slots.positions[rows].unsqueeze(1))
             dtype = self.body.model.dtype
             hidden = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
             masks[kind] = hidden.masked_fill_(~visible, torch.finfo(dtype).min).unsqueeze(1)

@@ -1,5 +1,6 @@
 """A Hugging Face model that follows a token tree."""
 
+import logging
 from collections.abc import Sequence
 from typing import Literal
 
@@ -9,51 +10,118 @@ from transformers import PreTrainedModel
 from ig_plugins.engine.body import Body
 from ig_plugins.engine.masked import MaskedPath
 from ig_plugins.engine.path import Path, Sizes
+from ig_plugins.engine.portable import PortablePath
+from ig_plugins.engine.selftest import prove
 from ig_plugins.engine.session import TreeSession
-from ig_plugins.errors import PromptError
+from ig_plugins.errors import ConfigurationError, ModelLoadError, PromptError, UnsupportedModelError
 
-PathName = Literal["segments", "masked", "portable"]
+logger = logging.getLogger(__name__)
+
+PathName = Literal["auto", "masked", "portable"]
+PATHS: dict[str, type[Path]] = {path.name: path for path in (MaskedPath, PortablePath)}  # fastest first
 
 
 class TreeModel:
-    """A model, and the way it can follow a tree. Made by ``attach``."""
+    """A model, and the way in which it was shown to follow a tree exactly. Made by ``attach``."""
 
     def __init__(self, body: Body, path: type[Path]) -> None:
         self.body = body
         self._path = path
 
     @classmethod
-    def attach(
-        cls, model: PreTrainedModel, *, path: Literal["auto", "segments", "masked", "portable"] = "auto"
-    ) -> "TreeModel":
+    def attach(cls, model: PreTrainedModel, *, path: PathName = "auto") -> "TreeModel":
+        """Find the fastest path that gives this model the states of its plain full forward.
+
+        The model is put into evaluation mode and otherwise left as it is.
+
+        Args:
+            model: A causal language model, or a bare body, which then has hidden states and no logits.
+            path: ``auto``, or the one path to use if it passes the self-test.
+
+        Raises:
+            UnsupportedModelError: No path is exact; the message names the family and what each path failed at.
+            ModelLoadError: The model's own forward is not finite.
+            ConfigurationError: An unknown path.
+        """
+        if path != "auto" and path not in PATHS:
+            raise ConfigurationError(f"path is {path!r}; choose one of {['auto', *PATHS]}.")
         model.eval()
-        return cls(Body(model), MaskedPath)
+        body = Body(model)
+        refused = {}
+        for candidate in PATHS.values() if path == "auto" else [PATHS[path]]:
+            refused[candidate.name] = _refusal(body, candidate)
+            if refused[candidate.name] is None:
+                return cls(body, candidate)
+        raise UnsupportedModelError(
+            f"The model family {model.config.model_type!r} ({type(model).__name__}) cannot be decoded exactly: "
+            + "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+            + ". Use a decoder-only family such as llama, qwen3, mistral or gemma3."
+        )
 
     @property
     def path(self) -> str:
+        """The name of the path in use."""
         return self._path.name
 
     @property
     def hidden_size(self) -> int:
-        return int(self.body.body.config.hidden_size)
+        """H, the width of the hidden states."""
+        return int(self.body.config.hidden_size)
 
     @property
     def vocab_size(self) -> int:
-        return int(self.body.body.config.vocab_size)
+        """V, the number of logits; for a bare body, of its embeddings."""
+        return int(self.body.config.vocab_size)
 
     @property
     def context(self) -> int | None:
-        return getattr(self.body.body.config, "max_position_embeddings", None)
+        """Positions that the model has, or None if it does not say."""
+        return _context(self.body)
 
     @property
     def device(self) -> torch.device:
+        """Where the model takes its ids."""
         return self.body.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.body.model.dtype
+        """The dtype of the weights."""
+        return self.body.model.dtype  # type: ignore[no-any-return]
 
     def plant(self, prompts: Sequence[Sequence[int]], *, lanes: int, block: int, max_new: int) -> TreeSession:
+        """Prefill prompts of any lengths and start a tree for each.
+
+        Args:
+            prompts: Token ids of B prompts.
+            lanes: Lanes that a block will have, at most.
+            block: Tokens that a lane will grow in a block.
+            max_new: Tokens of the longest answer; with it the prompts must fit the context.
+
+        Raises:
+            PromptError: No prompt, an empty one, or one too long for the context.
+        """
         if not prompts:
             raise PromptError("There is no prompt; give at least one.")
         return TreeSession(self, self._path(self.body, Sizes(lanes, block, max_new)), prompts, max_new=max_new)
+
+
+def _context(body: Body) -> int | None:
+    return getattr(body.config, "max_position_embeddings", None)
+
+
+def _window(body: Body) -> int | None:
+    """The shortest distance at which some layer stops to look back."""
+    spans = (getattr(body.config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    return min((span for span in spans if span), default=None)
+
+
+def _refusal(body: Body, path: type[Path]) -> str | None:
+    """Why a path cannot follow this model's trees, or None if it passed the self-test."""
+    try:
+        prove(body, path, window=_window(body), context=_context(body))
+    except (ModelLoadError, torch.OutOfMemoryError):
+        raise
+    except Exception as reason:  # whatever a model raises on inputs that it cannot take: the next path may do
+        logger.debug("%s is not followed on the %s path", type(body.model).__name__, path.name, exc_info=True)
+        return f"{type(reason).__name__}: {reason}"
+    return None

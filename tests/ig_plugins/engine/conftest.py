@@ -97,7 +97,7 @@ class Walk:
     def reference(self, ids):
         """Hidden states (T, H) and logits (T, V) of one text, by the plain full forward."""
         model = self.tree_model.body.model
-        body = model.base_model
+        body = getattr(model, "model", model.base_model)
         hidden = body(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state[0]
         logits = None if body is model else model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
         return hidden, logits
@@ -105,7 +105,7 @@ class Walk:
     @staticmethod
     def same(actual, expected):
         scale = expected.abs().max().clamp(min=1.0)
-        torch.testing.assert_close(actual / scale, expected / scale, atol=2e-5, rtol=0)
+        torch.testing.assert_close(actual / scale, expected / scale, atol=5e-5, rtol=0)
 
     def check(self):
         """Every beam's state, and every lane's inside a block, equals the full forward's last one."""
