@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaModel
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
 torch.set_num_threads(1)
 BODY = {
@@ -16,7 +17,7 @@ BODY = {
 
 
 def _write_checkpoint(
-    folder: Path, *, seed: int = 0, bias: bool = True, stats=(0.7, 2.5), rank: int = 1, drop=(), extra=None, **config
+    folder: Path, *, seed: int = 0, bias: bool = True, stats=(0.7, 2.5), rank: int = 1, extra=None, **config
 ) -> dict[str, torch.Tensor]:
     """Writes config.json and model.safetensors; returns the tensors."""
     torch.manual_seed(seed)
@@ -31,8 +32,6 @@ def _write_checkpoint(
         tensors["normalizer.var"] = torch.full(shape, stats[1])
         tensors["normalizer.count"] = torch.full((1,), 12, dtype=torch.long)
     tensors |= extra or {}
-    for name in drop:
-        del tensors[name]
     raw = {
         **LlamaConfig(**BODY).to_dict(), "architectures": ["LlamaForScore"], "bias": False, "score_dim": 1,
         "score_bias": bias, "score_type": "cost", "do_normalize": False, "normalizer_type": "RunningMeanStd",
@@ -60,3 +59,25 @@ def write_checkpoint():
 def checkpoint(tmp_path):
     _write_checkpoint(tmp_path / "cost")
     return tmp_path / "cost"
+
+
+@pytest.fixture(scope="session")
+def byte_tokenizer():
+    """Function that makes a tokenizer of bytes with BOS, EOS, PAD and one turn marker; 262 ids."""
+
+    def make(chat_template: str | None = None, **options) -> PreTrainedTokenizerFast:
+        specials = ["<s>", "</s>", "<pad>", "<|turn|>"]
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        backend = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate([*specials, *alphabet])}, merges=[]))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        backend.add_special_tokens(specials)
+        backend.post_processor = processors.TemplateProcessing(
+            single="<s> $A", pair="<s> $A <|turn|> $B:1", special_tokens=[("<s>", 0), ("<|turn|>", 3)]
+        )
+        names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>"}
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **{**names, **options})
+        tokenizer.chat_template = chat_template
+        return tokenizer
+
+    return make

@@ -1,0 +1,25 @@
+"""Judges: everything that scores a response, behind one protocol."""
+
+from critic_models.judges.callables import CallableJudge
+from critic_models.judges.classifier import ClassifierJudge
+from critic_models.judges.guard_llm import GuardJudge
+from critic_models.judges.loading import as_judge, judge_of, load_judge
+from critic_models.judges.protocol import Accounting, Judge, Kind, TokenJudge
+from critic_models.judges.score import ScoreJudge
+from critic_models.judges.templates import FAMILIES, GuardTemplate
+
+__all__ = [
+    "FAMILIES",
+    "Accounting",
+    "CallableJudge",
+    "ClassifierJudge",
+    "GuardJudge",
+    "GuardTemplate",
+    "Judge",
+    "Kind",
+    "ScoreJudge",
+    "TokenJudge",
+    "as_judge",
+    "judge_of",
+    "load_judge",
+]

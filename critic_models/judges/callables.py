@@ -1,0 +1,40 @@
+"""Any Python function as a judge."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from critic_models.errors import JudgeError
+from critic_models.judges.protocol import Accounting, check_pairs, check_scores
+
+
+class CallableJudge:
+    """Wraps ``f(prompts: list[str], responses: list[str]) -> list[float]``, the score of each response so far.
+
+    As a cost, a score above 0 is unsafe and 0 or below is safe.
+
+    Args:
+        function: The callable. It sees unfinished responses as well.
+        name: Shown in results; the function's own name if None.
+    """
+
+    default_accounting: Accounting = "worst"
+    default_limit = 0.0
+    default_discount = 1.0
+
+    def __init__(self, function: Callable[[list[str], list[str]], Any], *, name: str | None = None) -> None:
+        self.function = function
+        self.name: str = name or getattr(function, "__name__", None) or type(function).__name__
+
+    def score(
+        self, prompts: Sequence[str], responses: Sequence[str], *, finished: Sequence[bool] | None = None
+    ) -> list[float]:
+        """See ``Judge.score``. Whatever the function raises becomes a JudgeError with the cause attached."""
+        check_pairs(prompts, responses, judge=self.name)
+        if not responses:
+            return []
+        try:
+            raw = self.function(list(prompts), list(responses))
+        except Exception as error:
+            # The exception's own text may quote the prompt, so only its type is named here.
+            raise JudgeError(f"judge {self.name!r} raised {type(error).__name__}; see the cause above") from error
+        return check_scores(raw, count=len(responses), judge=self.name)
