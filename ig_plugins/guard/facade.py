@@ -198,6 +198,14 @@ class InferenceGuard:
         encoded = self._encode(prompt, self.options.updated(tools=tools))
         return len(encoded.prompt_ids) + len(encoded.prefill_ids)
 
+    def request(self, prompt: Prompt, *, stream: bool = False) -> Request:
+        """The search's view of one prompt under this guard's options; for code that drives the search itself.
+
+        Raises:
+            PromptError: The prompt cannot be answered.
+        """
+        return self._request(self._encode(prompt, self.options), self.options, stream=stream)
+
     def identity(self) -> dict[str, Any]:
         """Everything that decides an answer, as plain JSON: the models and the settings."""
         options = self.options
@@ -302,8 +310,9 @@ class InferenceGuard:
         )
 
     def _check_fits(self, prompt_tokens: int, search: SearchConfig) -> None:
-        trees = [self.parts.policy.tree, *self.parts.judge_trees.values()]
-        limits = [tree.context for tree in trees if tree.context is not None]
+        judges = [*self.parts.costs.values(), *([self.parts.reward] if self.parts.reward else [])]
+        trees = [self.parts.policy.tree, *map(self.parts.judge_tree, judges)]
+        limits = [tree.context for tree in trees if tree is not None and tree.context is not None]
         if limits and prompt_tokens + search.max_new_tokens > min(limits):
             raise PromptError(
                 f"the prompt has {prompt_tokens} tokens and the answer may have {search.max_new_tokens}, but the "

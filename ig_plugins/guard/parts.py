@@ -29,7 +29,7 @@ class Parts:
         reward: Ranks safe answers; None takes the first safe one.
         critic: Foresees safety and reward; None lets the judges score partial texts.
         names: Where each part came from, for identities and certificates.
-        judge_trees: Token trees of judges, attached once.
+        judge_trees: The judges' models on token trees, by the judge's id; None where it reads text.
     """
 
     policy: Policy
@@ -39,12 +39,11 @@ class Parts:
     reward: Judge | None = None
     critic: LatentCritic | None = None
     names: Mapping[str, str | None] = field(default_factory=dict)
-    judge_trees: dict[int, TreeModel] = field(default_factory=dict)
+    judge_trees: dict[int, TreeModel | None] = field(default_factory=dict)
 
     def start_search(self, capacity: Capacity, on_release: Callable[[Row, Step], None]) -> BlockSearch:
         """A search over these parts; see `runtime.Engine`."""
-        costs = [self._follower(judge, capacity, cost=index) for index, judge in enumerate(self.costs.values())]
-        reward = self._follower(self.reward, capacity) if self.reward else None
+        costs, reward = self.followers(capacity)
         verifier = TextVerifier(list(self.costs.values()))
         scoring: DirectScoring | CriticScoring
         if self.critic is None:
@@ -56,22 +55,25 @@ class Parts:
             )
         return BlockSearch(self.policy, scoring, capacity=capacity, on_release=on_release)
 
-    def _follower(self, judge: Judge, capacity: Capacity, *, cost: int | None = None) -> Follower:
-        if not self.on_tree(judge):
-            return TextFollower(judge, cost=cost)
-        if id(judge) not in self.judge_trees:
-            self.judge_trees[id(judge)] = TreeModel.attach(judge.body)
-        whole = self.critic is not None  # with a critic, finalists are read from the released step in one go
-        return TreeFollower(
-            judge,
-            self.judge_trees[id(judge)],
-            lanes=capacity.lanes,
-            block=capacity.max_new if whole else capacity.block,
-            max_new=capacity.max_new,
-        )
+    def followers(self, capacity: Capacity) -> tuple[list[Follower], Follower | None]:
+        """Fresh followers of the cost models, in order, and of the reward model."""
+        costs = [self._follower(judge, capacity, cost=index) for index, judge in enumerate(self.costs.values())]
+        return costs, self._follower(self.reward, capacity) if self.reward else None
 
-    def on_tree(self, judge: Judge) -> bool:
-        """Whether a judge can read the policy's own tokens: it scores tokens, and the vocabularies are the same."""
-        if not isinstance(judge, TokenJudge):
-            return False
-        return bool(judge.tokenizer.get_vocab() == self.policy.tokenizer.get_vocab())
+    def judge_tree(self, judge: Judge) -> TreeModel | None:
+        """The judge's model on token trees, attached once; None for judges that read text.
+
+        A judge can read the policy's own tokens if it scores tokens and both vocabularies are the same.
+        """
+        if id(judge) not in self.judge_trees:
+            same = isinstance(judge, TokenJudge) and judge.tokenizer.get_vocab() == self.policy.tokenizer.get_vocab()
+            self.judge_trees[id(judge)] = TreeModel.attach(judge.body) if same else None
+        return self.judge_trees[id(judge)]
+
+    def _follower(self, judge: Judge, capacity: Capacity, *, cost: int | None = None) -> Follower:
+        tree = self.judge_tree(judge)
+        if tree is None:
+            return TextFollower(judge, cost=cost)
+        # With a critic, finalists are read from the released step in one go.
+        block = capacity.block if self.critic is None else capacity.max_new
+        return TreeFollower(judge, tree, lanes=capacity.lanes, block=block, max_new=capacity.max_new)
