@@ -4,8 +4,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from ig_plugins.errors import PromptError
-from ig_plugins.guard import GuardResult
 from llama_index.core.base.llms.types import (
     CachePoint,
     ChatMessage,
@@ -18,6 +16,9 @@ from llama_index.core.base.llms.types import (
     ThinkingBlock,
     ToolCallBlock,
 )
+
+from ig_plugins.errors import PromptError
+from ig_plugins.guard import GuardResult
 
 ROLES = {
     MessageRole.SYSTEM: "system",
@@ -47,18 +48,7 @@ def to_messages(messages: Sequence[ChatMessage], *, system_prompt: str | None = 
     converted = [_message(message) for message in messages]
     if system_prompt and {"role": "system", "content": system_prompt} not in converted:
         converted.insert(0, {"role": "system", "content": system_prompt})
-    return _merge_opening(converted)
-
-
-def _merge_opening(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One system message for all opening ones: LLM and agent have one each, and chat templates take only one."""
-    opening = 0
-    while opening < len(messages) and messages[opening]["role"] == "system":
-        opening += 1
-    if opening < 2:
-        return messages
-    content = "\n\n".join(message["content"] for message in messages[:opening])
-    return [{"role": "system", "content": content}, *messages[opening:]]
+    return converted
 
 
 def _message(message: ChatMessage) -> dict[str, Any]:

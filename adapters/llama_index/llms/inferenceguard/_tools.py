@@ -3,11 +3,12 @@
 from collections.abc import AsyncGenerator, Generator, Sequence
 from typing import Any
 
-from ig_plugins.errors import ConfigurationError, GuardBlockedError
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole, ToolCallBlock
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.program.utils import get_program_for_llm
+
+from ig_plugins.errors import GuardBlockedError
 
 
 class GuardedToolCalls(FunctionCallingLLM):  # type: ignore[misc]
@@ -29,9 +30,11 @@ class GuardedToolCalls(FunctionCallingLLM):  # type: ignore[misc]
             user_msg = ChatMessage(role=MessageRole.USER, content=user_msg)
         if user_msg is not None:
             messages.append(user_msg)
-        choice = tool_choice(kwargs.pop("tool_choice", None), required=tool_required)
+        choice = kwargs.pop("tool_choice", None)
         if not tools:
             return {"messages": messages, **kwargs}
+        if choice is None:
+            choice = "any" if tool_required else "auto"
         return {
             "messages": messages,
             "tools": [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools],
@@ -105,24 +108,6 @@ class GuardedToolCalls(FunctionCallingLLM):  # type: ignore[misc]
             yield await program.acall(llm_kwargs=_raising(llm_kwargs), **prompt_args)
 
         return once()
-
-
-def tool_choice(choice: Any, *, required: bool = False) -> str:
-    """The core's tool choice ("auto", "none", "any" or a name) for the spellings in use.
-
-    Raises:
-        ConfigurationError: A choice that is no string and no OpenAI dict.
-    """
-    if isinstance(choice, dict):
-        choice = choice.get("function", {}).get("name")
-    elif choice is None:
-        choice = "any" if required else "auto"
-    if not isinstance(choice, str) or not choice:
-        raise ConfigurationError(
-            f"tool_choice is {choice!r}; give 'auto', 'none', 'required', a tool's name, or "
-            "{'type': 'function', 'function': {'name': ...}}"
-        )
-    return "any" if choice == "required" or (choice == "auto" and required) else choice
 
 
 def _raising(llm_kwargs: dict[str, Any] | None) -> dict[str, Any]:

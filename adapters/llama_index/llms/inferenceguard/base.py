@@ -6,9 +6,6 @@ from contextlib import aclosing, closing
 from functools import partial
 from typing import Any, TypeVar
 
-from ig_plugins.errors import ConfigurationError
-from ig_plugins.guard import InferenceGuard
-from ig_plugins.guard.fields import GuardFields
 from llama_index.core.base.llms.generic_utils import messages_to_prompt as default_messages_to_prompt
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -22,11 +19,16 @@ from llama_index.core.base.llms.types import (
     MessageRole,
 )
 from llama_index.core.bridge.pydantic import ConfigDict
+from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.llms.llm import default_completion_to_prompt
+
+from ig_plugins.errors import ConfigurationError
+from ig_plugins.guard import InferenceGuard
+from ig_plugins.guard.fields import GuardFields
 from llama_index.llms.inferenceguard._convert import chat_response, completion_response, to_messages
-from llama_index.llms.inferenceguard._tools import GuardedToolCalls, tool_choice
+from llama_index.llms.inferenceguard._tools import GuardedToolCalls
 
 Reply = TypeVar("Reply", ChatResponse, CompletionResponse)
 Prompt = str | list[dict[str, Any]]
@@ -47,8 +49,8 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
         """What LlamaIndex plans with, from the model's own configuration. Loads the model on first use."""
         guard = self.guard
         return LLMMetadata(
-            context_window=guard.context,
-            num_output=guard.search.max_new_tokens,
+            context_window=guard.context or DEFAULT_CONTEXT_WINDOW,
+            num_output=self.max_tokens or guard.search.max_new_tokens,
             is_chat_model=True,
             is_function_calling_model=not self._own_prompt_format,
             model_name=self.model,
@@ -57,7 +59,8 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
 
     def to_payload(self) -> dict[str, Any]:
         """What events say about this LLM. Never loads the model: events fire on the event loop."""
-        return {"class_name": self.class_name(), "model_name": self.model}
+        known = self.metadata.model_dump(mode="json") if self.is_loaded else {"model_name": self.model}
+        return {"class_name": self.class_name(), **known}
 
     # The eight methods. Each is decorated once, and none calls another: one start and one end event a call.
 
@@ -97,9 +100,7 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
         return await self._aanswer(*self._completion_request(prompt, formatted, kwargs))
 
     @llm_completion_callback()  # type: ignore[untyped-decorator]
-    async def astream_complete(
-        self, prompt: str, formatted: bool = False, **kwargs: Any
-    ) -> CompletionResponseAsyncGen:
+    async def astream_complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponseAsyncGen:
         """``stream_complete``, without blocking the event loop; leaving the loop stops decoding."""
         return self._astream(*self._completion_request(prompt, formatted, kwargs))
 
@@ -114,8 +115,6 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
         self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]
     ) -> tuple[Prompt, dict[str, Any], Callable[..., ChatResponse]]:
         parallel = kwargs.pop("allow_parallel_tool_calls", True)
-        if "tool_choice" in kwargs:
-            kwargs["tool_choice"] = tool_choice(kwargs["tool_choice"])
         options = self.call_options(**kwargs)
         reply = partial(chat_response, self.model, parallel=parallel)
         if not self._own_prompt_format:
@@ -151,7 +150,7 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
         self, prompt: Prompt, options: dict[str, Any], reply: Callable[..., Reply]
     ) -> Generator[Reply, None, None]:
         text = ""
-        with closing(self.guard.stream(prompt, **options)) as chunks:
+        with closing(self.guard.stream(prompt, **options)) as chunks:  # type: ignore[type-var]
             for chunk in chunks:
                 text += chunk.text
                 yield _item(reply, text, chunk)
@@ -160,14 +159,15 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
         self, prompt: Prompt, options: dict[str, Any], reply: Callable[..., Reply]
     ) -> AsyncGenerator[Reply, None]:
         text = ""
-        async with aclosing((await self._aguard()).astream(prompt, **options)) as chunks:
+        guard = await self._aguard()
+        async with aclosing(guard.astream(prompt, **options)) as chunks:  # type: ignore[type-var]
             async for chunk in chunks:
                 text += chunk.text
                 yield _item(reply, text, chunk)
 
     async def _aguard(self) -> InferenceGuard:
         """The guard; loading takes seconds to minutes, so it happens beside the event loop."""
-        return await asyncio.to_thread(lambda: self.guard)
+        return self.guard if self.is_loaded else await asyncio.to_thread(lambda: self.guard)
 
 
 def _item(reply: Callable[..., Reply], text: str, chunk: Any) -> Reply:
