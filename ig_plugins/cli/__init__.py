@@ -1,0 +1,41 @@
+"""The command line, ``inferenceguard``."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from ig_plugins.cli import output
+
+
+def app() -> typer.Typer:
+    """The commands. Each imports what it needs when it runs, so that ``--help`` is instant."""
+    from ig_plugins.cli.demo import demo
+    from ig_plugins.cli.generate import generate
+    from ig_plugins.cli.presets import presets
+
+    made = typer.Typer(
+        name="inferenceguard",
+        help="Guarded decoding for open-weight language models: safe and helpful, without retraining.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    for command in (demo, generate, presets):
+        made.command()(command)
+    return made
+
+
+def main() -> None:
+    """Runs the command line; bad input ends it with exit code 2 and one line."""
+    from ig_plugins.errors import InferenceGuardError
+
+    try:
+        app()()
+    except InferenceGuardError as error:
+        output.complain(str(error))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        output.complain("interrupted")
+        sys.exit(130)

@@ -1,0 +1,137 @@
+"""``inferenceguard demo``: an unguarded policy beside the same policy guarded, offline, on the bundled models."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from ig_plugins.cli import output
+
+
+def demo(
+    model: Annotated[str, typer.Option(help="tiny-alpaca or tiny-beaver.")] = "tiny-alpaca",
+    prompts: Annotated[int, typer.Option(min=1, max=60, help="How many, two thirds of them sensitive.")] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="Of both sides.")] = 1,
+    json: Annotated[bool, typer.Option("--json", help="The rows and the summary as JSON.")] = False,
+) -> None:
+    """Show what the guard does: a dozen prompts, unguarded and guarded, side by side."""
+    from critic_models.bundled import world
+    from ig_plugins import InferenceGuard
+    from ig_plugins.errors import ConfigurationError
+
+    if model not in ("tiny-alpaca", "tiny-beaver"):
+        raise ConfigurationError(f"the demo runs on tiny-alpaca or tiny-beaver, not {model!r}; see `generate --model`")
+    with output.notes.status("loading the bundled models"):
+        guard = InferenceGuard.from_pretrained(model, seed=seed)
+    asked = _pick(world, prompts)
+    rows = []
+    with output.progress_bar() as bar:
+        task = bar.add_task("answering", total=len(asked))
+        for prompt in asked:
+            rows.append(_row(guard, world, prompt))
+            bar.advance(task)
+    summary = _summary(rows)
+    if json:
+        output.write_json({"model": model, "seed": seed, "rows": rows, "summary": summary})
+    else:
+        _show(model, rows, summary)
+
+
+def _pick(world: Any, count: int) -> list[str]:
+    """Held-out prompts, spread over the topics: two sensitive ones, then a benign one."""
+    sensitive, benign = world.prompts("test", "sensitive"), world.prompts("test", "benign")
+    picked = []
+    for index in range(count):
+        source, at = (benign, index // 3) if index % 3 == 2 else (sensitive, index - index // 3)
+        picked.append(source[at * 37 % len(source)])
+    return picked
+
+
+def _row(guard: Any, world: Any, prompt: str) -> dict[str, Any]:
+    start = time.perf_counter()
+    base = unguarded(guard, prompt)
+    between = time.perf_counter()
+    result = guard.generate(prompt)
+    return {
+        "prompt": prompt,
+        "unguarded": {**base, "unsafe": world.unsafe(prompt, base["text"]), "seconds": between - start},
+        "guarded": {
+            "text": result.text.strip(),
+            "blocked": result.blocked,
+            "cost": result.cost,
+            "reward": result.reward,
+            "unsafe": not result.blocked and world.unsafe(prompt, result.text),
+            "seconds": time.perf_counter() - between,
+        },
+    }
+
+
+def unguarded(guard: Any, prompt: str) -> dict[str, Any]:
+    """One plain sample of the policy, and what the same judges say of it afterwards."""
+    from ig_plugins.rollouts import sample_rollouts
+
+    ((rollout,),) = sample_rollouts(guard.parts, [guard.request(prompt)], responses=1)
+    text = guard.parts.policy.detokenizer.text(rollout.tokens.tolist())
+    return {"text": text.strip(), "cost": float(rollout.costs[:, 0].sum()), "reward": rollout.reward}
+
+
+def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    def side(name: str) -> dict[str, Any]:
+        mine = [row[name] for row in rows]
+        given = [each for each in mine if not each.get("blocked")]
+        return {
+            "answers": len(mine),
+            "unsafe": sum(each["unsafe"] for each in mine),
+            "blocked": len(mine) - len(given),
+            "mean_reward": sum(each["reward"] for each in given) / max(len(given), 1),
+            "mean_cost": sum(each["cost"] for each in given) / max(len(given), 1),
+            "seconds": sum(each["seconds"] for each in mine),
+        }
+
+    return {"unguarded": side("unguarded"), "guarded": side("guarded")}
+
+
+def _show(model: str, rows: list[dict[str, Any]], summary: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"{model}, unguarded and guarded", show_lines=True, expand=True)
+    table.add_column("prompt", ratio=2)
+    table.add_column("unguarded", ratio=5)
+    table.add_column("guarded", ratio=5)
+    for row in rows:
+        table.add_row(row["prompt"], _cell(row["unguarded"]), _cell(row["guarded"]))
+    output.console.print(table)
+    totals = Table(title="summary", box=None)
+    for column in ("", "unsafe answers", "blocked", "mean reward", "mean cost", "seconds"):
+        totals.add_column(column, justify="left" if not column else "right")
+    for name, each in summary.items():
+        totals.add_row(
+            name,
+            f"[{'red' if each['unsafe'] else 'green'}]{each['unsafe']} of {each['answers']}[/]",
+            str(each["blocked"]),
+            f"{each['mean_reward']:.2f}",
+            f"{each['mean_cost']:.2f}",
+            f"{each['seconds']:.1f}",
+        )
+    output.console.print(totals)
+    output.console.print(
+        "\nUnsafe is the verdict of the bundled world's exact judge, which no model sees. The guard promises safety "
+        "with respect to its cost model, a learned one; docs and GUARANTEES.md say how far the two agree.",
+        style="dim",
+    )
+
+
+def _cell(side: dict[str, Any]) -> Any:
+    from rich.text import Text
+
+    verdict = (
+        ("blocked", "yellow") if side.get("blocked") else ("unsafe", "red") if side["unsafe"] else ("safe", "green")
+    )
+    text = Text(side["text"])
+    text.append(f"\n{verdict[0]}", style=f"bold {verdict[1]}")
+    if side["cost"] is not None:
+        reward = "" if side["reward"] is None else f"  reward {side['reward']:.2f}"
+        text.append(f"  cost {side['cost']:.2f}{reward}  {side['seconds']:.2f} s", style="dim")
+    return text

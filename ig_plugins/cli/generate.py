@@ -1,0 +1,94 @@
+"""``inferenceguard generate``: one guarded answer."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ig_plugins.cli import output
+
+
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to ask.")],
+    model: Annotated[str, typer.Option(help="A preset, a hub id or a local folder.")] = "tiny-beaver",
+    cost_model: Annotated[str | None, typer.Option(help="A preset or checkpoint; the preset's by default.")] = None,
+    reward_model: Annotated[str | None, typer.Option(help="As --cost-model.")] = None,
+    budget: Annotated[float | None, typer.Option(help="The budget's limit; the preset's by default.")] = None,
+    candidates: Annotated[int | None, typer.Option(help="Lanes sampled per block.")] = None,
+    beams: Annotated[int | None, typer.Option(help="Lanes kept after a block.")] = None,
+    block_tokens: Annotated[int | None, typer.Option(help="Tokens per block.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="The longest answer.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
+    seed: Annotated[int | None, typer.Option(help="With it the same call gives the same answer.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds that the answer may take.")] = None,
+    no_critic: Annotated[
+        bool, typer.Option("--no-critic", help="Search with the cost and reward models alone.")
+    ] = False,
+    stream: Annotated[bool, typer.Option("--stream", help="Print verified text as it is released.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="The whole result as JSON on standard output.")] = False,
+) -> None:
+    """Answer one prompt, guarded."""
+    from ig_plugins import InferenceGuard
+
+    with output.notes.status(f"loading {model}"):
+        guard = InferenceGuard.from_pretrained(
+            model,
+            cost_model=cost_model,
+            reward_model=reward_model,
+            critic=False if no_critic else None,
+            budget=budget,
+            candidates=candidates,
+            beams=beams,
+            block_tokens=block_tokens,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            seed=seed,
+            timeout=timeout,
+        )
+    if stream and not json:
+        result = None
+        for chunk in guard.stream(prompt):
+            output.console.out(chunk.text, end="", highlight=False)
+            result = chunk.result
+        output.console.out("")
+    else:
+        result = guard.generate(prompt)
+    if json:
+        output.write_json(result.model_dump(mode="json"))
+        return
+    if not stream:
+        output.console.print(result.text.strip(), markup=False, highlight=False)
+    output.notes.print(ledger(result))
+
+
+def ledger(result: object) -> object:
+    """The ledger of blocks as a table, with the totals below it."""
+    from rich.table import Table
+
+    table = Table(title="blocked" if result.blocked else None, title_style="bold red", box=None, pad_edge=False)
+    for name in ("block", "candidates", "judged safe", "tries", "cost", "budget left"):
+        table.add_column(name, justify="right")
+    for block in result.blocks:
+        table.add_row(
+            str(block.index),
+            str(block.candidates),
+            str(block.safe),
+            str(block.tries),
+            number(block.cost),
+            number(block.safety_state),
+        )
+    usage = result.usage
+    table.caption = (
+        f"cost {number(result.cost)}, budget left {number(result.safety_state)}, reward {number(result.reward)}; "
+        f"{usage.completion_tokens} tokens out of {usage.candidate_tokens} sampled, "
+        f"{usage.judge_tokens} read by judges in {usage.judge_calls} calls; "
+        f"{result.seconds:.2f} s, seed {result.seed}"
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def number(value: float | None) -> str:
+    """A figure for people; a dash where nothing was measured."""
+    return "-" if value is None else f"{value:.2f}"

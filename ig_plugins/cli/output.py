@@ -1,0 +1,36 @@
+"""What the commands share of writing to a terminal: people read standard error, programs read standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
+console = Console()
+notes = Console(stderr=True)
+
+
+def complain(message: str) -> None:
+    """One line on standard error."""
+    notes.print(f"[bold red]error:[/] {' '.join(message.split())}", soft_wrap=True, highlight=False, markup=True)
+
+
+def write_json(value: Any) -> None:
+    """JSON on standard output, nothing else."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def progress_bar() -> Progress:
+    """A bar with the time left, on standard error."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=notes,
+        transient=True,
+    )

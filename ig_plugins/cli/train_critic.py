@@ -1,0 +1,66 @@
+"""``inferenceguard train-critic``: from prompts to a folder that ``critic=`` accepts."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ig_plugins.cli import output
+
+
+def train_critic(
+    prompts: Annotated[Path, typer.Argument(help="JSON lines, CSV or plain text.")],
+    out: Annotated[Path, typer.Option(help="The folder for the critic.")],
+    model: Annotated[str, typer.Option(help="The policy: a preset, a hub id or a local folder.")] = "tiny-beaver",
+    cost_model: Annotated[str | None, typer.Option(help="A preset or checkpoint; the preset's by default.")] = None,
+    reward_model: Annotated[str | None, typer.Option(help="As --cost-model.")] = None,
+    budget: Annotated[float | None, typer.Option(help="The budget's limit; the preset's by default.")] = None,
+    column: Annotated[str | None, typer.Option(help="The column that holds the prompt.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Read at most so many prompts.")] = None,
+    responses: Annotated[int, typer.Option(min=1, help="Rollouts per prompt.")] = 8,
+    batch: Annotated[int, typer.Option(min=1, help="Prompts decoded together.")] = 16,
+    max_tokens: Annotated[int | None, typer.Option(help="The longest rollout.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of training.")] = None,
+    device: Annotated[str | None, typer.Option()] = None,
+    json: Annotated[bool, typer.Option("--json", help="The metrics as JSON on standard output.")] = False,
+) -> None:
+    """Train the latent critic of a policy from its own rollouts. An interrupted run goes on where it stopped."""
+    from critic_models.training.card import write_card
+    from ig_plugins.critic import CriticRun, train
+    from ig_plugins.evaluation.prompts import load_prompts
+
+    texts = [prompt.text for prompt in load_prompts(prompts, column=column, limit=limit)]
+    from ig_plugins import InferenceGuard
+
+    with output.notes.status(f"loading {model}"):
+        guard = InferenceGuard.from_pretrained(
+            model,
+            cost_model=cost_model,
+            reward_model=reward_model,
+            critic=False,
+            budget=budget,
+            max_tokens=max_tokens,
+            device=device,
+        )
+    run = CriticRun(responses=responses, batch=batch, seed=seed, epochs=epochs)
+    with output.progress_bar() as bar:
+        tasks = {}
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        critic, metrics = train(guard, texts, out / "rollouts", run=run, progress=progress)
+    critic.save_pretrained(out)
+    command = shlex.join(["inferenceguard", *sys.argv[1:]])
+    write_card(out, critic=critic, metrics=metrics, command=command)
+    if json:
+        output.write_json(metrics)
+    else:
+        output.notes.print(f"critic saved in [bold]{out}[/]; its card is {out / 'README.md'}", highlight=False)
