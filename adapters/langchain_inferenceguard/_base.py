@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
-from ig_plugins.guard.fields import GuardFields
 from langchain_core.language_models import BaseLanguageModel, LangSmithParams
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables.config import run_in_executor
@@ -12,6 +11,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, model_validator
 from typing_extensions import Self
 
+from ig_plugins.guard.fields import GuardFields
 from langchain_inferenceguard._convert import PROVIDER, to_messages
 
 # Standard parameters of hosted models. A local model has nothing to retry and no key; code written for any
@@ -44,9 +44,15 @@ class GuardedModel(GuardFields, BaseLanguageModel[Any]):
             self._add_version("inferenceguard", "0+unknown")
         return self
 
+    @property
+    def model_name(self) -> str:
+        """The model's name, under the name that LangChain's users look for it."""
+        return self.model
+
     async def _loaded(self) -> None:
         """Loads the weights, if nobody has yet, without holding up the event loop."""
-        await run_in_executor(None, lambda: self.guard)
+        if not self.is_loaded:
+            await run_in_executor(None, lambda: self.guard)
 
     def _trace_params(
         self, kind: Literal["chat", "llm"], stop: list[str] | None, options: Mapping[str, Any]
@@ -74,4 +80,4 @@ class GuardedModel(GuardFields, BaseLanguageModel[Any]):
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
         """Tokens of the messages as the model will read them: rendered by its chat format, tools included."""
         formatted = [convert_to_openai_tool(tool) for tool in tools] if tools else None
-        return self.guard.count_tokens(to_messages(messages), tools=formatted)
+        return self.guard.with_options(tools=formatted).count_tokens(to_messages(messages))

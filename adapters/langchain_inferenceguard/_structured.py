@@ -43,7 +43,7 @@ def structured(
         name = convert_to_openai_tool(schema)["function"]["name"]
         model = bind_tools([schema], tool_choice=name, strict=strict, ls_structured_output_format=told)
         parser = (
-            PydanticToolsParser(tools=[schema], first_tool_only=True)  # type: ignore[list-item]
+            PydanticToolsParser(tools=[schema], first_tool_only=True)
             if is_class
             else JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
         )

@@ -16,8 +16,11 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
+from typing_extensions import Self
 
 from ig_plugins.chat.tools import choose
+from ig_plugins.guard import GuardResult, InferenceGuard
+from ig_plugins.guard.peek import peek_context, peek_max_tokens
 from langchain_inferenceguard._base import STRICT, GuardedModel
 from langchain_inferenceguard._convert import to_chat_chunk, to_chat_generation, to_messages, token_usage
 from langchain_inferenceguard._structured import structured, with_instruction
@@ -45,7 +48,16 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         return self._trace_params("chat", stop, kwargs)
 
+    @classmethod
+    def from_guard(cls, guard: InferenceGuard, **fields: Any) -> Self:
+        """Wraps a guard that exists; its options are the defaults, and its weights are shared."""
+        chat = super().from_guard(guard, **fields)
+        if "profile" not in fields:
+            chat.profile = chat._resolve_model_profile()
+        return chat
+
     def _resolve_model_profile(self) -> ModelProfile | None:
+        """What agents may rely on, without loading anything."""
         profile = ModelProfile(
             text_inputs=True,
             text_outputs=True,
@@ -56,6 +68,12 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
             tool_choice=True,
             structured_output=False,  # no constrained decoding: agents shall force a tool call instead
         )
+        context = self.guard.context if self.is_loaded else peek_context(self.model, self.revision)
+        longest = self.guard.search.max_new_tokens if self.is_loaded else peek_max_tokens(self.model)
+        if context:
+            profile["max_input_tokens"] = context
+        if answer := self.max_tokens or longest:
+            profile["max_output_tokens"] = answer
         return profile
 
     def _combine_llm_outputs(self, llm_outputs: list[dict[str, Any] | None], /) -> dict[str, Any]:
@@ -98,7 +116,7 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         conversation, options = self._request(messages, stop, kwargs)
         return self._chat_result(await self.guard.agenerate(conversation, **options))
 
-    def _chat_result(self, result: Any) -> ChatResult:
+    def _chat_result(self, result: GuardResult) -> ChatResult:
         output = {"token_usage": token_usage([result.usage]), "model_name": self.model_name}
         return ChatResult(generations=[to_chat_generation(result, self.model_name)], llm_output=output)
 
@@ -110,7 +128,7 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         conversation, options = self._request(messages, stop, kwargs)
-        with closing(self.guard.stream(conversation, **options)) as pieces:
+        with closing(self.guard.stream(conversation, **options)) as pieces:  # type: ignore[type-var]
             for piece in pieces:
                 chunk = to_chat_chunk(piece.text, piece.result, self.model_name)
                 if run_manager:
@@ -125,7 +143,7 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         conversation, options = self._request(messages, stop, kwargs)
-        async with aclosing(self.guard.astream(conversation, **options)) as pieces:
+        async with aclosing(self.guard.astream(conversation, **options)) as pieces:  # type: ignore[type-var]
             async for piece in pieces:
                 chunk = to_chat_chunk(piece.text, piece.result, self.model_name)
                 if run_manager:

@@ -195,7 +195,7 @@ class InferenceGuardLLM(GuardedModel, BaseLLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
-        with closing(self.guard.stream(self._input(prompt), **self._options(stop, kwargs))) as pieces:
+        with closing(self.guard.stream(self._input(prompt), **self._options(stop, kwargs))) as pieces:  # type: ignore[type-var]
             for piece in pieces:
                 chunk = to_chunk(piece.text, piece.result, self.model_name)
                 if run_manager:
@@ -209,7 +209,7 @@ class InferenceGuardLLM(GuardedModel, BaseLLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
-        async with aclosing(self.guard.astream(self._input(prompt), **self._options(stop, kwargs))) as pieces:
+        async with aclosing(self.guard.astream(self._input(prompt), **self._options(stop, kwargs))) as pieces:  # type: ignore[type-var]
             async for piece in pieces:
                 chunk = to_chunk(piece.text, piece.result, self.model_name)
                 if run_manager:
@@ -247,7 +247,7 @@ class InferenceGuardLLM(GuardedModel, BaseLLM):
         return await each(self, inputs, config, return_exceptions=return_exceptions, **kwargs)
 
     def _raises(self, kwargs: Mapping[str, Any]) -> bool:
-        return kwargs.get("on_block", self.on_block) == "raise"
+        return bool(kwargs.get("on_block", self.on_block or self.guard.options.on_block) == "raise")
 
     def __str__(self) -> str:
         """The fields; `BaseLLM` would load the weights to print its identity."""

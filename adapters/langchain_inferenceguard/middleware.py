@@ -233,7 +233,8 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
             self._raise_if_asked(verdict)
             return stopped_tool(self._words(verdict), verdict, call_id=message.tool_call_id, name=message.name)
 
-        return _each_message(answer, judged)
+        judged_answer: ToolAnswer = _each_message(answer, judged)
+        return judged_answer
 
     # ---- what stands in for a stopped text ----
 
@@ -258,7 +259,7 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
 def _answer_text(response: ModelResponse[Any]) -> str:
     """What the model said; a structured answer is said in its calls' arguments."""
     answers = [m for m in response.result if isinstance(m, AIMessage)]
-    parts = [m.text for m in answers]
+    parts = [str(m.text) for m in answers]
     if response.structured_response is not None:
         parts += [call_text(call) for m in answers for call in m.tool_calls]
     return "\n".join(part for part in parts if part)

@@ -14,7 +14,9 @@ CALL = '<tool_call>\n{"name": "%s", "arguments": %s}\n</tool_call>'
 
 def tool_caller(prompt: str) -> dict[str, float]:
     """The one answer (with probability 1) to a decoded prompt; starts where the prompt's forced opening ends."""
-    turns = re.findall(r"(?:^|\n)(system|user|assistant|tool)\n(.*?)(?=\n(?:system|user|assistant|tool)\n|$)", prompt, re.S)
+    turns = re.findall(
+        r"(?:^|\n)(system|user|assistant|tool)\n(.*?)(?=\n(?:system|user|assistant|tool)\n|$)", prompt, re.S
+    )
     role, question = next(((r, t) for r, t in reversed(turns) if r in ("user", "tool")), ("user", prompt))
     opening = turns[-1][1].lstrip("\n") if turns and turns[-1][0] == "assistant" else ""
     tools = _tools(prompt)
@@ -25,7 +27,7 @@ def tool_caller(prompt: str) -> dict[str, float]:
     if schema := _schema(prompt):
         return {json.dumps(_arguments(schema, question), ensure_ascii=False): 1.0}
     if "JSON" in question:
-        return {json.dumps({key: "meow" for key in re.findall(r"'(\w+)'", question)}): 1.0}
+        return {json.dumps(dict.fromkeys(re.findall(r"'(\w+)'", question), "meow")): 1.0}
     return {"I heard you, and I have no tools.": 1.0}
 
 

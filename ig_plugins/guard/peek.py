@@ -1,0 +1,54 @@
+"""What can be known about a model without loading it: frameworks ask when an object is made, which must stay quick."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import try_to_load_from_cache
+
+from critic_models import bundled
+from critic_models.hub import read_config
+from ig_plugins import presets
+from ig_plugins.errors import InferenceGuardError
+
+# The names under which model families keep the longest sequence they can read.
+_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
+
+
+def peek_context(model: str, revision: str | None = None) -> int | None:
+    """The longest sequence of a model in tokens, read from its config.json if that is on this machine.
+
+    Args:
+        model: A preset, a hub id or a local folder.
+        revision: Of the policy, on the hub.
+
+    Returns:
+        None where the file is not there yet or does not say; never an error, never a download.
+    """
+    try:
+        folder = _folder(model, revision)
+        config = read_config(folder) if folder else {}
+    except (InferenceGuardError, OSError, ValueError):
+        return None
+    inner = config.get("text_config") if isinstance(config.get("text_config"), dict) else None
+    found = [value for key in _CONTEXT_KEYS if isinstance(value := {**config, **(inner or {})}.get(key), int)]
+    return found[0] if found else None
+
+
+def peek_max_tokens(model: str) -> int | None:
+    """The longest answer that a preset allows; None where the model is no preset."""
+    known = model.partition(":")[0] in presets.names()
+    return presets.preset(model).search.max_new_tokens if known else None
+
+
+def _folder(model: str, revision: str | None) -> Path | None:
+    source = model
+    if model.partition(":")[0] in presets.names():
+        policy = presets.preset(model).policy
+        source, revision = policy.source, revision or policy.revision
+    if source.startswith("bundled:"):
+        return bundled.path(source.removeprefix("bundled:"))
+    if Path(source).expanduser().is_dir():
+        return Path(source).expanduser()
+    cached = try_to_load_from_cache(source, "config.json", revision=revision)
+    return Path(cached).parent if isinstance(cached, str) else None

@@ -1,0 +1,224 @@
+"""The middleware around agents whose model is somebody else's."""
+
+import json
+
+import pytest
+from langchain.agents import create_agent
+from langchain.agents.structured_output import ToolStrategy
+from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
+from langchain_core.tools import tool
+from langgraph.types import Command
+from pydantic import BaseModel
+
+from ig_plugins.errors import ConfigurationError, JudgeError
+from langchain_inferenceguard import GuardBlockedError, InferenceGuardMiddleware
+
+BAD = "WRECK"
+STOPPED = "This was stopped by a safety check."
+CALL = {"name": "look_up", "id": "1", "type": "tool_call"}
+
+
+class Hosted(GenericFakeChatModel):
+    """Stands for a hosted model: scripted, streaming word by word, unguarded."""
+
+    def bind_tools(self, tools, **kwargs):
+        return self
+
+    @property
+    def _llm_type(self):
+        return "hosted"
+
+
+def hosted(*messages: str | AIMessage) -> Hosted:
+    return Hosted(messages=iter([m if isinstance(m, AIMessage) else AIMessage(m) for m in messages]))
+
+
+def judge(prompts, responses):
+    return [1.0 if BAD in response else -1.0 for response in responses]
+
+
+@pytest.fixture
+def ran():
+    return []
+
+
+@pytest.fixture
+def look_up(ran):
+    @tool
+    def look_up(what: str) -> str:
+        """Look something up."""
+        ran.append(what)
+        return f"{BAD} found" if what == "danger" else f"{what} found"
+
+    return look_up
+
+
+def agent_of(model, tools=(), **settings):
+    return create_agent(model, list(tools), middleware=[InferenceGuardMiddleware(judge, **settings)])
+
+
+def ask(agent, text="Hello"):
+    return agent.invoke({"messages": [HumanMessage(text)]})["messages"]
+
+
+def call(what):
+    return AIMessage("", tool_calls=[{**CALL, "args": {"what": what}}])
+
+
+# ---- what passes, passes unchanged ----
+
+
+async def test_harmless_runs_are_left_alone(look_up, ran):
+    for run in ("invoke", "ainvoke"):
+        agent = agent_of(hosted(call("moss"), "Moss is green."), [look_up])
+        question = {"messages": [HumanMessage("What is moss?")]}
+        state = await agent.ainvoke(question) if run == "ainvoke" else agent.invoke(question)
+        assert [m.text for m in state["messages"]] == ["What is moss?", "", "moss found", "Moss is green."]
+    assert ran == ["moss", "moss"]
+
+
+# ---- each place, each behaviour ----
+
+
+def test_input(look_up):
+    model = hosted("never", "asked")
+    end = ask(agent_of(model), f"Please {BAD}")
+    assert end[-1].text == STOPPED
+    assert end[-1].response_metadata["inference_guard"]["stage"] == "input"
+    with pytest.raises(GuardBlockedError) as caught:
+        ask(agent_of(model, exit_behavior="error"), f"Please {BAD}")
+    assert caught.value.report["cost"] == 1.0
+    assert BAD not in str(caught.value)
+    replaced = ask(agent_of(model, exit_behavior="replace"), f"Please {BAD}")
+    assert [m.text for m in replaced] == [STOPPED, "never"]  # the model answered what was put there
+    assert ask(agent_of(model, check_input=False), f"Please {BAD}")[-1].text == "asked"
+
+
+async def test_output_never_enters_the_state():
+    seen = []
+    for mode in ("updates", "values"):
+        agent = agent_of(hosted(f"First {BAD} it"))
+        seen += [str(part) for part in agent.stream({"messages": [HumanMessage("Hello")]}, stream_mode=mode)]
+    assert not any(BAD in part for part in seen)
+    message = ask(agent_of(hosted(f"First {BAD} it")))[-1]
+    assert message.text == STOPPED
+    assert message.additional_kwargs["refusal"] == STOPPED
+    assert message.response_metadata["finish_reason"] == "content_filter"
+    with pytest.raises(GuardBlockedError):
+        ask(agent_of(hosted(f"First {BAD} it"), exit_behavior="error"))
+    assert ask(agent_of(hosted(f"First {BAD} it"), exit_behavior="replace"))[-1].text == STOPPED
+    assert BAD in ask(agent_of(hosted(f"First {BAD} it"), check_output=False))[-1].text
+
+
+def test_a_flagged_answer_takes_its_calls_with_it(look_up, ran):
+    said = AIMessage(f"I {BAD} and look", tool_calls=[{**CALL, "args": {"what": "moss"}}])
+    assert ask(agent_of(hosted(said, "unused"), [look_up]))[-1].text == STOPPED
+    assert ran == []
+    replaced = ask(agent_of(hosted(said, "Moss is green."), [look_up], exit_behavior="replace"))
+    assert [m.text for m in replaced] == ["Hello", STOPPED, "moss found", "Moss is green."]
+
+
+def test_tool_calls_are_judged_before_they_run(look_up, ran):
+    end = ask(agent_of(hosted(call(BAD), "unused"), [look_up]))
+    assert isinstance(end[-1], AIMessage)
+    assert end[-1].text == STOPPED
+    with pytest.raises(GuardBlockedError):
+        ask(agent_of(hosted(call(BAD)), [look_up], exit_behavior="error"))
+    replaced = ask(agent_of(hosted(call(BAD), "I could not."), [look_up], exit_behavior="replace"))
+    assert isinstance(replaced[2], ToolMessage)
+    assert (replaced[2].text, replaced[2].status, replaced[-1].text) == (STOPPED, "error", "I could not.")
+    assert ran == []
+    ask(agent_of(hosted(call(BAD), "Done."), [look_up], check_tool_calls=False, check_tool_results=False))
+    assert ran == [BAD]
+
+
+async def test_tool_results_are_judged_before_the_model_reads_them(look_up):
+    settings = {"check_tool_calls": False}
+    end = ask(agent_of(hosted(call("danger"), "unused"), [look_up], **settings))
+    assert end[-1].text == STOPPED
+    assert not any(BAD in m.text for m in end)
+    agent = agent_of(hosted(call("danger"), "I could not."), [look_up], exit_behavior="replace", **settings)
+    state = await agent.ainvoke({"messages": [HumanMessage("Hello")]})
+    assert [m.text for m in state["messages"][2:]] == [STOPPED, "I could not."]
+    with pytest.raises(GuardBlockedError):
+        ask(agent_of(hosted(call("danger")), [look_up], exit_behavior="error", **settings))
+
+
+def test_results_inside_commands_are_judged():
+    @tool
+    def look_up(what: str) -> Command:
+        """Look something up."""
+        return Command(update={"messages": [ToolMessage(f"{BAD} found", tool_call_id="1")]})
+
+    messages = ask(agent_of(hosted(call("moss"), "Hm."), [look_up], exit_behavior="replace"))
+    assert [m.text for m in messages[2:]] == [STOPPED, "Hm."]
+
+
+def test_a_flagged_structured_answer_ends_the_run():
+    class Plan(BaseModel):
+        """A plan."""
+
+        step: str
+
+    said = AIMessage("", tool_calls=[{"name": "Plan", "id": "1", "args": {"step": f"{BAD} it"}}])
+    agent = create_agent(
+        hosted(said, said, said), [], response_format=ToolStrategy(Plan), middleware=[InferenceGuardMiddleware(judge)]
+    )
+    state = agent.invoke({"messages": [HumanMessage("Hello")]})
+    assert state.get("structured_response") is None
+    assert state["messages"][-1].text == STOPPED
+
+
+# ---- streaming: what it holds back, and what it says it cannot ----
+
+
+async def test_other_models_are_not_streamed_while_held():
+    question = {"messages": [HumanMessage("Hello")]}
+    held = list(agent_of(hosted(f"First {BAD} it now")).stream(question, stream_mode="messages"))
+    assert [m.text for m, _ in held] == [STOPPED]
+    passed = list(agent_of(hosted("All is well")).stream(question, stream_mode="messages"))
+    assert [m.text for m, _ in passed] == ["All is well"]
+    events = [e async for e in agent_of(hosted(f"First {BAD} it now")).astream_events(question, version="v2")]
+    assert not any(e["event"] == "on_chat_model_stream" for e in events)
+    told = [e["event"] for e in events if BAD in str(e["data"])]
+    assert set(told) == {"on_chat_model_end"}  # as the docstring says: the model's own callbacks get its answer
+
+
+def test_without_holding_tokens_of_other_models_do_leave():
+    agent = agent_of(hosted(f"First {BAD} it now"), hold_stream=False)
+    parts = agent.stream({"messages": [HumanMessage("Hello")]}, stream_mode="messages")
+    assert BAD in "".join(m.text for m, _ in parts if isinstance(m, AIMessageChunk))
+
+
+# ---- fails closed, and says what is wrong ----
+
+
+@pytest.mark.parametrize("scores", [lambda p, r: 1 / 0, lambda p, r: [float("nan")], lambda p, r: [0.0, 0.0]])
+async def test_a_failing_judge_lets_nothing_through(scores):
+    for place in ("check_input", "check_output"):
+        only = dict.fromkeys(["check_input", "check_output", "check_tool_calls", "check_tool_results"], False)
+        guard = InferenceGuardMiddleware(scores, **{**only, place: True})
+        agent = create_agent(hosted("secret words", "secret words"), [], middleware=[guard])
+        with pytest.raises(JudgeError) as caught:
+            agent.invoke({"messages": [HumanMessage("Hello")]})
+        assert "secret" not in str(caught.value)
+        with pytest.raises(JudgeError):
+            await agent.ainvoke({"messages": [HumanMessage("Hello")]})
+
+
+def test_settings_are_checked_at_once():
+    with pytest.raises(ConfigurationError, match="exit_behavior"):
+        InferenceGuardMiddleware(judge, exit_behavior="shrug")
+    with pytest.raises(ConfigurationError, match="violation_message"):
+        InferenceGuardMiddleware(judge, violation_message="No {reason}")
+    with pytest.raises(ConfigurationError, match="limit"):
+        InferenceGuardMiddleware(judge, limit=float("nan"))
+
+
+def test_limit_and_message():
+    words = "Stopped at {stage}: {score:.1f} over {limit}"
+    message = ask(agent_of(hosted(f"{BAD}"), limit=0.5, violation_message=words))[-1]
+    assert message.text == "Stopped at output: 1.0 over 0.5"
+    json.dumps(message.response_metadata)
+    assert BAD in ask(agent_of(hosted(f"{BAD}"), limit=1.0))[-1].text  # a score equal to the limit is safe
