@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import uuid
+from types import FunctionType
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -26,6 +28,7 @@ LOADING = (
     "load_options",
     "certificate",
 )
+JUDGING = ("cost_model", "reward_model", "critic")  # fields that may hold loaded objects
 SETTINGS = (
     "budget",
     "candidates",
@@ -206,6 +209,35 @@ class GuardFields(BaseModel):
         """Whether using the guard loads nothing any more."""
         return self._handle._guard is not None
 
+    # What travels with a copy or a pickle: names and settings. Never weights, and never a field less.
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """A copy that shares loaded judges, as it shares the guard."""
+        memo = {} if memo is None else memo
+        memo.update({id(part): part for part in (getattr(self, name) for name in JUDGING) if part is not None})
+        return super().__deepcopy__(memo)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """See pickle.
+
+        Raises:
+            TypeError: A judge is neither a name nor a function of a module.
+        """
+        for name in JUDGING:
+            given = getattr(self, name)
+            for part in given if isinstance(given, list | tuple) else [given]:
+                if not _has_name(part):
+                    raise TypeError(
+                        f"{name} is an object of type {type(part).__name__}, and pickles carry names, never weights; "
+                        "save it and give its folder, or give a function that a module defines"
+                    )
+        return super().__getstate__()
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        """See pickle; a framework that calls ``__init__`` here would lose which guard was wrapped."""
+        super().__setstate__(state)
+        self._handle = (state.get("__pydantic_private__") or {}).get("_handle") or GuardHandle()
+
     def load_guard(self) -> InferenceGuard:
         """Loads the guard that the fields name."""
         return InferenceGuard.from_pretrained(**{name: getattr(self, name) for name in LOADING})
@@ -222,3 +254,12 @@ class GuardFields(BaseModel):
         options = {**mine, **{aliases.get(name, name): value for name, value in kwargs.items()}}
         check_names(options)
         return options
+
+
+def _has_name(part: Any) -> bool:
+    """Whether a pickle of this is a name: of a checkpoint, or of a function that can be imported."""
+    if part is None or isinstance(part, str | bool):
+        return True
+    if not isinstance(part, FunctionType):
+        return False
+    return getattr(sys.modules.get(part.__module__), part.__qualname__, None) is part
