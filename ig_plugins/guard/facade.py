@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from typing import Any, overload
 
 from ig_plugins.chat import EncodedPrompt, Message
@@ -127,7 +127,7 @@ class InferenceGuard:
                 ticket.cancel()
         return results if many else results[0]
 
-    def stream(self, prompt: Prompt, **overrides: Any) -> Iterator[GuardChunk]:
+    def stream(self, prompt: Prompt, **overrides: Any) -> Generator[GuardChunk, None, None]:
         """Answers one prompt in chunks of verified text; the last one carries the result.
 
         The joined texts are the text of `generate` with the same seed. A chunk leaves when no later block can change
@@ -143,7 +143,7 @@ class InferenceGuard:
         results = await _all(tasks)
         return results if many else results[0]
 
-    async def astream(self, prompt: Prompt, **overrides: Any) -> AsyncIterator[GuardChunk]:
+    async def astream(self, prompt: Prompt, **overrides: Any) -> AsyncGenerator[GuardChunk, None]:
         """As `stream`; the event loop goes on, and cancelling the task stops decoding."""
         loop = asyncio.get_running_loop()
         events: asyncio.Queue[Event] = asyncio.Queue()
@@ -235,7 +235,7 @@ class InferenceGuard:
 
         Certificate.load(path).check(self.identity())
 
-    def _relay(self, ticket: Ticket, overrides: Mapping[str, Any]) -> Iterator[GuardChunk]:
+    def _relay(self, ticket: Ticket, overrides: Mapping[str, Any]) -> Generator[GuardChunk, None, None]:
         for chunk in ticket.chunks():
             if chunk.result is not None:
                 self._checked(chunk.result, overrides)
