@@ -14,6 +14,8 @@ def app() -> typer.Typer:
     from ig_plugins.cli.demo import demo
     from ig_plugins.cli.generate import generate
     from ig_plugins.cli.presets import presets
+    from ig_plugins.cli.serve import serve
+    from ig_plugins.cli.train_critic import train_critic
 
     made = typer.Typer(
         name="inferenceguard",
@@ -22,7 +24,7 @@ def app() -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for command in (demo, generate, presets):
+    for command in (demo, generate, presets, train_critic, serve):
         made.command()(command)
     return made
 

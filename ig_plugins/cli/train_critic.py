@@ -31,12 +31,13 @@ def train_critic(
 ) -> None:
     """Train the latent critic of a policy from its own rollouts. An interrupted run goes on where it stopped."""
     from critic_models.training.card import write_card
-    from ig_plugins.critic import CriticRun, train
+    from critic_models.training.critic import CriticTrainingConfig
+    from ig_plugins import InferenceGuard
     from ig_plugins.evaluation.prompts import load_prompts
+    from ig_plugins.rollouts import RolloutConfig
+    from ig_plugins.rollouts import train_critic as train
 
     texts = [prompt.text for prompt in load_prompts(prompts, column=column, limit=limit)]
-    from ig_plugins import InferenceGuard
-
     with output.notes.status(f"loading {model}"):
         guard = InferenceGuard.from_pretrained(
             model,
@@ -47,19 +48,20 @@ def train_critic(
             max_tokens=max_tokens,
             device=device,
         )
-    run = CriticRun(responses=responses, batch=batch, seed=seed, epochs=epochs)
-    with output.progress_bar() as bar:
-        tasks = {}
-
-        def progress(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done, total=total)
-
-        critic, metrics = train(guard, texts, out / "rollouts", run=run, progress=progress)
-    critic.save_pretrained(out)
     command = shlex.join(["inferenceguard", *sys.argv[1:]])
-    write_card(out, critic=critic, metrics=metrics, command=command)
+    with output.progress_bar() as bar:
+        tasks = {stage: bar.add_task(stage, total=None) for stage in ("rollouts", "training")}
+        critic, metrics = train(
+            guard,
+            texts,
+            out / "rollouts",
+            rollouts=RolloutConfig(responses=responses, batch=batch, seed=seed),
+            training=CriticTrainingConfig(seed=seed, **({"epochs": epochs} if epochs else {})),
+            command=command,
+            progress=lambda stage, done, total: bar.update(tasks[stage], completed=done, total=total),
+        )
+    critic.save_pretrained(out)
+    write_card(critic, metrics, out)
     if json:
         output.write_json(metrics)
     else:

@@ -209,6 +209,11 @@ class GuardFields(BaseModel):
         """Whether using the guard loads nothing any more."""
         return self._handle._guard is not None
 
+    @property
+    def wraps_guard(self) -> bool:
+        """Whether this was made with ``from_guard``, so that the fields do not name its models."""
+        return self._handle.token is not None
+
     # What travels with a copy or a pickle: names and settings. Never weights, and never a field less.
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-
 from critic_models.training.critic import RolloutData
 from ig_plugins.guard import InferenceGuard
 from ig_plugins.rollouts.sample import sample_rollouts

@@ -22,8 +22,8 @@ class Rollout:
     Attributes:
         tokens: Shape (T,).
         features: The policy's hidden state after each token, captured while decoding, shape (T, H).
-        costs: Per token and cost model, shape (T, C); a judge of texts scores the ends of blocks, and between them
-            costs nothing (cumulative) or repeats its last score (worst).
+        costs: Per token and cost model, shape (T, C); a judge of texts scores the ends of blocks: its cost
+            stands there alone (cumulative), or at every token of the block (worst).
         reward: Of the whole response.
         finished: Ended by itself rather than at the longest length.
     """

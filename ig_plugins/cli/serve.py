@@ -1,0 +1,37 @@
+"""``inferenceguard serve``: the guard behind HTTP."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ig_plugins.cli import output
+
+
+def serve(
+    model: Annotated[str, typer.Option(help="A preset, a hub id or a local folder.")] = "tiny-beaver",
+    cost_model: Annotated[str | None, typer.Option(help="A preset or checkpoint; the preset's by default.")] = None,
+    reward_model: Annotated[str | None, typer.Option(help="As --cost-model.")] = None,
+    certificate: Annotated[str | None, typer.Option(help="Refuse to serve what it was not made for.")] = None,
+    host: Annotated[str, typer.Option(help="Loopback unless you say otherwise.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    timeout: Annotated[float | None, typer.Option(help="Seconds that one answer may take.")] = None,
+) -> None:
+    """Serve an OpenAI-style chat endpoint whose every answer is verified."""
+    try:
+        import uvicorn
+
+        from ig_plugins.server import create_app
+    except ImportError as error:
+        from ig_plugins.errors import ConfigurationError
+
+        raise ConfigurationError(f"{error.name} is missing; pip install 'inferenceguard[server]'") from error
+    from ig_plugins import InferenceGuard
+
+    with output.notes.status(f"loading {model}"):
+        guard = InferenceGuard.from_pretrained(
+            model, cost_model=cost_model, reward_model=reward_model, certificate=certificate, timeout=timeout
+        )
+    output.notes.print(f"serving {model} at http://{host}:{port}/v1/chat/completions", highlight=False)
+    uvicorn.run(create_app(guard), host=host, port=port, log_level="warning")

@@ -1,0 +1,80 @@
+"""The service speaks the OpenAI chat format and never sends unverified text."""
+
+import json
+
+import pytest
+from fastapi.testclient import TestClient
+
+from ig_plugins.server import create_app
+from tests.kit.guards import MARKER, make_guard
+
+ASK = {"messages": [{"role": "user", "content": "How?"}], "seed": 1}
+
+
+@pytest.fixture(scope="module")
+def client():
+    guard = make_guard({f"Just {MARKER} it.": 0.7, "Do it gently, with gloves on.": 0.3}, timeout=30)
+    return TestClient(create_app(guard))
+
+
+def events(response):
+    lines = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def test_an_answer_carries_usage_and_the_guard_report(client):
+    body = client.post("/v1/chat/completions", json=ASK).json()
+    assert body["choices"][0]["message"]["content"] == "Do it gently, with gloves on."
+    assert body["choices"][0]["finish_reason"] == "stop"
+    assert body["inference_guard"]["blocked"] is False
+    assert body["usage"]["total_tokens"] == body["usage"]["prompt_tokens"] + body["usage"]["completion_tokens"]
+
+
+def test_a_stream_joins_to_the_same_answer_with_the_report_in_the_last_chunk_only(client):
+    chunks = events(client.post("/v1/chat/completions", json={**ASK, "stream": True}))
+    text = "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks)
+    assert text == "Do it gently, with gloves on."
+    assert [("inference_guard" in chunk) for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+
+
+def test_a_blocked_answer_is_marked_as_a_refusal():
+    client = TestClient(create_app(make_guard({f"Just {MARKER} it.": 1.0})))
+    body = client.post("/v1/chat/completions", json=ASK).json()
+    assert body["choices"][0]["finish_reason"] == "content_filter"
+    assert body["choices"][0]["message"]["refusal"] == body["choices"][0]["message"]["content"]
+    assert MARKER not in json.dumps(body)
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "says"),
+    [
+        ({"messages": []}, 422, "messages"),
+        ({"messages": [{"role": "wizard", "content": "x"}]}, 400, "wizard"),
+        ({"beams": 99}, 400, "beams is 99"),
+        ({"guard": False}, 422, "guard"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_bad_requests_are_refused_with_a_reason_before_anything_is_sent(client, change, status, says, stream):
+    response = client.post("/v1/chat/completions", json={**ASK, "stream": stream, **change})
+    assert response.status_code == status
+    assert says in response.text
+
+
+def test_a_judge_that_fails_gives_an_error_and_no_text():
+    def broken(prompts, responses):
+        raise RuntimeError("boom")
+
+    client = TestClient(create_app(make_guard({"Hello.": 1.0}, cost=broken)))
+    response = client.post("/v1/chat/completions", json=ASK)
+    assert response.status_code == 500
+    assert response.json()["error"]["type"] == "JudgeError"
+    assert "Hello" not in response.text
+    (event,) = events(client.post("/v1/chat/completions", json={**ASK, "stream": True}))
+    assert event["error"]["type"] == "JudgeError"
+
+
+def test_health_and_models(client):
+    assert client.get("/health").json() == {"status": "ok"}
+    assert client.get("/v1/models").json()["data"][0]["id"] == "scripted"
