@@ -45,7 +45,8 @@ class Capacity:
         """Room for these requests. Beside its candidates a row needs a lane per beam, to keep beams on a retry."""
         searches = [request.search for request in requests]
         return cls(
-            lanes=max(search.candidates for search in searches) + max(search.beams for search in searches),
+            lanes=max(max(search.widest, search.calm_candidates) for search in searches)
+            + max(search.beams for search in searches),
             block=max(min(search.block_tokens, search.max_new_tokens) for search in searches),
             max_new=max(search.max_new_tokens for search in searches),
         )
@@ -99,7 +100,8 @@ class BlockSearch:
             requests, self.scoring.admit(requests, [len(row.beams) for row in self.rows]), strict=True
         ):
             root = Step(measure=measure)
-            self.rows.append(Row(request, beams=[root], released=root, finished=[]))
+            calm = request.search.adaptive == "on" and self.scoring.foresees
+            self.rows.append(Row(request, beams=[root], released=root, calm=calm))
 
     def step(self) -> list[Outcome]:
         """Searches one block of every row.
@@ -181,7 +183,11 @@ class BlockSearch:
             tried again; nothing if the row has come to its end.
         """
         row = self.rows[index]
-        safe = [lane for lane, ok in enumerate(judgement.safe[index].tolist()) if ok]
+        if row.calm and not bool(judgement.calm[index].any()):
+            row.alarm()
+            return [lanes.stays + beam for beam in range(len(row.beams))]
+        accepted = judgement.calm if row.calm else judgement.safe
+        safe = [lane for lane, ok in enumerate(accepted[index].tolist()) if ok]
         if not safe and not row.last_try:
             row.fail(_penalty(lanes, index, self.policy.tree.vocab_size))
             return [lanes.stays + beam for beam in range(len(row.beams))]
@@ -198,7 +204,7 @@ class BlockSearch:
             _enter(judgement.measures.get((index, lane), []), step)
             if lanes.ended[index, lane]:
                 row.finished.append(_answer(lanes, judgement, (index, lane), step))
-            elif len(opened) < row.request.search.beams:
+            elif len(opened) < row.beam_count:
                 opened.append((lane, step))
         best = max((answer.score for answer in row.finished), default=-torch.inf)
         if opened and best >= opened[0][1].score + self.scoring.optimism:
@@ -272,7 +278,7 @@ class BlockSearch:
 def _spread(row: Row) -> list[int]:
     """N lanes over the open beams, as evenly as it goes, the better beams first."""
     beams = len(row.beams)
-    return [lane % beams for lane in range(row.request.search.candidates)]
+    return [lane % beams for lane in range(row.lanes)]
 
 
 def _settle(opened: list[tuple[int, Step]], row: Row) -> list[tuple[int, Step]]:

@@ -21,8 +21,12 @@ class SearchConfig(BaseModel):
         retry_penalty: Taken off the logit of tokens that failed candidates used at the same block position.
         selection: How the answer is picked among verified ones: the highest ``reward``, or ``hedged``, a reward
             discounted for being an extreme among many (see docs/methods.md).
-        adaptive: ``off`` always searches in full; ``on`` runs few lanes while the critic is sure; ``auto`` lets the
-            preset decide.
+        adaptive: ``off`` always searches in full; ``on`` runs few lanes while the critic is sure of a safe end and the
+            budget is comfortable, and takes the block back and searches in full where it is not; ``auto`` as the
+            guard's preset says, and off without one.
+        calm_candidates: Lanes of a block that an adaptive search tries first.
+        schedule: Candidates of the first block, the second, and so on; the last entry counts for all that follow.
+            Empty for ``candidates`` throughout.
         max_lag: Beams must share their path up to this many blocks ago, so that a stream is never further behind
             decoding while the answer is open. The same for answers that are not streamed.
         seed: The generator's seed; None draws one, and the result says which.
@@ -42,6 +46,8 @@ class SearchConfig(BaseModel):
     retry_penalty: float = Field(default=2.0, ge=0.0, allow_inf_nan=False)
     selection: Literal["reward", "hedged"] = "reward"
     adaptive: Literal["off", "on", "auto"] = "auto"
+    calm_candidates: int = Field(default=4, ge=1)
+    schedule: tuple[int, ...] = ()
     max_lag: int = Field(default=4, ge=1)
     seed: int | None = Field(default=None, ge=0, lt=2**63)
 
@@ -52,4 +58,18 @@ class SearchConfig(BaseModel):
                 f"beams is {self.beams} and candidates {self.candidates}; "
                 f"keep at most as many beams as there are candidates, for example beams={max(1, self.candidates // 4)}"
             )
+        if any(not self.beams <= lanes <= 1024 for lanes in self.schedule):
+            raise ValueError(
+                f"schedule is {self.schedule}; every block needs at least as many candidates as beams "
+                f"({self.beams}), and at most 1024"
+            )
         return self
+
+    def lanes(self, block: int) -> int:
+        """Candidates of a block when it is searched in full."""
+        return self.schedule[min(block, len(self.schedule) - 1)] if self.schedule else self.candidates
+
+    @property
+    def widest(self) -> int:
+        """The most lanes that any block may have."""
+        return max(self.candidates, *self.schedule) if self.schedule else self.candidates

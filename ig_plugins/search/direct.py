@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import LongTensor, Tensor
+from torch import Tensor
 
 from ig_plugins.search.follow import Follower, LaneText
 from ig_plugins.search.lanes import Lanes, Row, pad
@@ -33,6 +33,8 @@ class DirectScoring:
         reward: The reward model's follower; None ranks all safe candidates alike.
         verifier: Judges answers that a stop string cut inside a token.
     """
+
+    foresees = False
 
     def __init__(self, costs: Sequence[Follower], reward: Follower | None, *, verifier: TextVerifier) -> None:
         self._costs, self._reward, self._verifier = costs, reward, verifier
@@ -78,9 +80,9 @@ class DirectScoring:
         score = reward.clone()
         for (row, lane), value in rewards.items():
             score[row, lane] = discounted(value, lanes.depth(row, lane), lanes.rows[row].request.budgets)
-        return Judgement(safe, score, rewards if self._reward else {}, measures)
+        return Judgement(safe, score, torch.zeros_like(safe), rewards if self._reward else {}, measures)
 
-    def commit(self, lanes: Lanes, kept: LongTensor) -> None:
+    def commit(self, lanes: Lanes, kept: Tensor) -> None:
         """See `Scoring`."""
         for follower in self.followers:
             follower.commit(kept)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import LongTensor, Tensor
+from torch import Tensor
 
 from critic_models.errors import JudgeError
 from critic_models.judges import Judge, TokenJudge
@@ -55,7 +55,7 @@ class Follower(Protocol):
     def retain(self, rows: Sequence[int]) -> None:
         """Only these rows stay."""
 
-    def measure(self, parents: LongTensor, tokens: LongTensor, lengths: LongTensor, text_of: TextOf) -> Scores:
+    def measure(self, parents: Tensor, tokens: Tensor, lengths: Tensor, text_of: TextOf) -> Scores:
         """Scores the open block.
 
         Args:
@@ -65,7 +65,7 @@ class Follower(Protocol):
             text_of: (row, lane) to the lane's text, asked only by judges that read text.
         """
 
-    def commit(self, lanes: LongTensor) -> None:
+    def commit(self, lanes: Tensor) -> None:
         """Shape (B, K): these lanes are the beams now, -1 for none."""
 
     def rollback(self) -> None:
@@ -98,7 +98,7 @@ class TreeFollower:
         self.calls = [self.calls[row] for row in rows]
         self.tokens = [self.tokens[row] for row in rows]
 
-    def measure(self, parents: LongTensor, tokens: LongTensor, lengths: LongTensor, text_of: TextOf) -> Scores:
+    def measure(self, parents: Tensor, tokens: Tensor, lengths: Tensor, text_of: TextOf) -> Scores:
         """See `Follower`."""
         session = self._open()
         session.branch(parents)
@@ -109,7 +109,7 @@ class TreeFollower:
             self.tokens[row] += read
         return Scores(values, lengths.cpu())
 
-    def commit(self, lanes: LongTensor) -> None:
+    def commit(self, lanes: Tensor) -> None:
         """See `Follower`."""
         self._open().commit(lanes)
 
@@ -161,7 +161,7 @@ class TextFollower:
         self.calls = [self.calls[row] for row in rows]
         self.tokens = [self.tokens[row] for row in rows]
 
-    def measure(self, parents: LongTensor, tokens: LongTensor, lengths: LongTensor, text_of: TextOf) -> Scores:
+    def measure(self, parents: Tensor, tokens: Tensor, lengths: Tensor, text_of: TextOf) -> Scores:
         """See `Follower`."""
         asked = [(int(row), int(lane)) for row, lane in lengths.nonzero().tolist()]
         texts = [text_of(row, lane) for row, lane in asked]
@@ -180,7 +180,7 @@ class TextFollower:
             self.calls[row] += 1
         return Scores(values, (lengths > 0).long().cpu())
 
-    def commit(self, lanes: LongTensor) -> None:
+    def commit(self, lanes: Tensor) -> None:
         """See `Follower`."""
         self._beams = [
             [scores[lane] if lane >= 0 else 0.0 for lane in kept]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import LongTensor, Tensor
+from torch import Tensor
 
 from ig_plugins.search.direct import lane_states, read_prefills
 from ig_plugins.search.follow import Follower, LaneText
@@ -20,6 +21,9 @@ from ig_plugins.search.verify import TextVerifier
 
 if TYPE_CHECKING:
     from critic_models.latent import LatentCritic
+
+
+SURE = math.log(0.95 / 0.05)  # log-odds of a safe end above which few lanes are enough
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class CriticScoring:
         detokenizer: Gives the text of what is to be released.
         optimism: How far an answer may exceed the critic's expectation; the search goes on for that much.
     """
+
+    foresees = True
 
     def __init__(
         self,
@@ -71,7 +77,7 @@ class CriticScoring:
         for follower in self.followers:
             follower.retain(rows)
 
-    def commit(self, lanes: Lanes, kept: LongTensor) -> None:
+    def commit(self, lanes: Lanes, kept: Tensor) -> None:
         """See `Scoring`. The judges do not follow open beams."""
 
     def judge(self, lanes: Lanes) -> Judgement:
@@ -81,7 +87,7 @@ class CriticScoring:
         for index, row in enumerate(lanes.rows):
             if row.last_try and not safe[index].any():  # go on with the least doubtful: the verifier has the last word
                 safe[index], score[index] = lanes.open[index], logit[index]
-        judgement = Judgement(safe, score, {}, {})
+        judgement = Judgement(safe, score, self._calm(lanes, logit, value), {}, {})
         queues = [self._finalists(lanes, index, logit, value) for index in range(len(lanes.rows))]
         while any(finalists := [next(queue, []) for queue in queues]):
             for row in self._verify(lanes, finalists, judgement):
@@ -114,6 +120,24 @@ class CriticScoring:
         state = lane_states(lanes).to(lanes.hidden.device)
         logit, value = self._critic(lanes.hidden.float(), state.float())
         return logit.float().cpu(), value.float().cpu()
+
+    def _calm(self, lanes: Lanes, logit: Tensor, value: Tensor) -> Tensor:
+        """Open lanes (B, L) that need no wider search.
+
+        The critic is sure of a safe end, at least half of every cumulative budget is left, and the lane is worth no
+        less than its beam was, give or take half the critic's own error.
+        """
+        calm = lanes.open & (logit > SURE)
+        for row, lane in calm.nonzero().tolist():
+            beam, budgets = lanes.beam(row, lane), lanes.rows[row].request.budgets
+            states = last_measured(beam).state
+            comfortable = all(
+                budget.accounting == "worst" or state >= budget.limit / 2
+                for state, budget in zip(states, budgets, strict=True)
+            )
+            falls = beam.parent is not None and float(value[row, lane]) < beam.score - self.optimism / 2
+            calm[row, lane] = comfortable and not falls
+        return calm
 
     @staticmethod
     def _finalists(lanes: Lanes, row: int, logit: Tensor, value: Tensor) -> Iterator[list[int]]:
@@ -156,7 +180,7 @@ class CriticScoring:
         read = self._read(self._reward, [[passage for _, passage in mine] for mine in ranked]) if passed else []
         for row, mine in enumerate(ranked):
             for slot, (key, _) in enumerate(mine):
-                judgement.safe[key], judgement.score[key] = True, 0.0
+                judgement.safe[key], judgement.score[key], judgement.calm[key] = True, 0.0, True
                 if self._reward:
                     reward = float(read[row][slot][0][-1])
                     judgement.rewards[key] = reward

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from torch import LongTensor, Tensor
+from torch import Tensor
 
 from ig_plugins.search.follow import LaneText
 from ig_plugins.search.path import BlockCount, Step
@@ -40,6 +40,7 @@ class Row:
         blocks: Blocks that are done.
         attempt: Tries of the open block that failed.
         restarts: How often the search began anew from the prompt.
+        calm: The open block is tried with few lanes.
         retry_penalty: Shape (T, V), taken off the logits on the next try; None on the first.
         sampled: Lanes of the open block, all tries together.
         sampled_tokens: Their tokens.
@@ -56,6 +57,7 @@ class Row:
     blocks: int = 0
     attempt: int = 0
     restarts: int = 0
+    calm: bool = False
     retry_penalty: Tensor | None = None
     sampled: int = 0
     sampled_tokens: int = 0
@@ -75,9 +77,20 @@ class Row:
         return min(self.request.search.block_tokens, self.room)
 
     @property
+    def lanes(self) -> int:
+        """Candidates of the open block."""
+        return self.request.search.calm_candidates if self.calm else self.request.search.lanes(self.blocks)
+
+    @property
+    def beam_count(self) -> int:
+        """K, or in a calm block the same share of its few lanes."""
+        search = self.request.search
+        return max(1, search.beams * self.lanes // search.candidates) if self.calm else search.beams
+
+    @property
     def last_try(self) -> bool:
         """Whether the open block is not sampled again if it fails."""
-        return self.attempt + 1 >= self.request.search.tries
+        return not self.calm and self.attempt + 1 >= self.request.search.tries
 
     @property
     def may_restart(self) -> bool:
@@ -88,6 +101,10 @@ class Row:
         """The open block had no safe candidate and is tried again."""
         self.attempt += 1
         self.retry_penalty = penalty
+
+    def alarm(self) -> None:
+        """Few lanes were not enough: the open block and all that follow are searched in full."""
+        self.calm = False
 
     def count(self, *, safe: int) -> BlockCount:
         """The open block's figures."""
@@ -127,10 +144,10 @@ class Lanes:
     """
 
     rows: list[Row]
-    parents: LongTensor
+    parents: Tensor
     stays: int
-    tokens: LongTensor
-    lengths: LongTensor
+    tokens: Tensor
+    lengths: Tensor
     ended: Tensor
     natural: Tensor
     hidden: Tensor
@@ -182,7 +199,7 @@ def distinct(lanes: Lanes, row: int, order: list[int]) -> list[int]:
     return kept
 
 
-def pad(rows: list[list[int]], *, fill: int = -1) -> LongTensor:
+def pad(rows: list[list[int]], *, fill: int = -1) -> Tensor:
     """Ragged lists as one (B, K) tensor."""
     width = max((len(row) for row in rows), default=0)
     return torch.tensor([row + [fill] * (width - len(row)) for row in rows], dtype=torch.long).view(len(rows), width)  # type: ignore[return-value]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import LongTensor, Tensor
+from torch import Tensor
 
 from critic_models.errors import JudgeError
 from ig_plugins.safety import SafetyBudget, advance, initial_state, is_safe
@@ -34,6 +34,7 @@ class Judgement(NamedTuple):
     Attributes:
         safe: Shape (B, L): finished lanes that the verifier passed, open lanes that may go on.
         score: Shape (B, L), only meaningful where safe.
+        calm: Shape (B, L), safe lanes of which the critic is sure; an adaptive search goes on with few lanes.
         rewards: The reward of finished safe lanes, by (row, lane).
         measures: Per (row, lane) what the cost models measured on the way to the lane's end: one entry for every
             step after the last measured one, the open block itself included. Lanes not measured are missing.
@@ -41,6 +42,7 @@ class Judgement(NamedTuple):
 
     safe: Tensor
     score: Tensor
+    calm: Tensor
     rewards: dict[tuple[int, int], float]
     measures: dict[tuple[int, int], list[Measure | None]]
 
@@ -50,10 +52,12 @@ class Scoring(Protocol):
 
     Attributes:
         followers: All judges, for their usage counts.
+        foresees: Whether there is a critic, without which no search can be adaptive.
         optimism: By how much an open candidate may end better than its score says; infinite where nobody knows.
     """
 
     followers: Sequence[Follower]
+    foresees: bool
     optimism: float
 
     def admit(self, requests: Sequence[Request], beams: Sequence[int]) -> list[Measure]:
@@ -65,7 +69,7 @@ class Scoring(Protocol):
     def judge(self, lanes: Lanes) -> Judgement:
         """Judges every sampled lane."""
 
-    def commit(self, lanes: Lanes, kept: LongTensor) -> None:
+    def commit(self, lanes: Lanes, kept: Tensor) -> None:
         """Shape (B, K): the lanes that are the beams from now on."""
 
     def release(self, rows: Sequence[Row], steps: Sequence[Step]) -> list[bool]:
