@@ -36,6 +36,8 @@ CLASSES = [GuardFields, Framework]
 def test_a_wrapped_guard_is_found_again_in_this_process(kind):
     guard = make_guard()
     made = kind.from_guard(guard, temperature=0.5)
+    assert made.wraps_guard
+    assert not kind().wraps_guard
     for other in (pickle.loads(pickle.dumps(made)), copy.deepcopy(made), copy.copy(made), made.model_copy()):
         assert other.guard is guard
         assert other.temperature == 0.5
