@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing, closing
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from llama_index.core.base.llms.generic_utils import messages_to_prompt as default_messages_to_prompt
 from llama_index.core.base.llms.types import (
@@ -61,6 +61,19 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
         """What events say about this LLM. Never loads the model: events fire on the event loop."""
         known = self.metadata.model_dump(mode="json") if self.is_loaded else {"model_name": self.model}
         return {"class_name": self.class_name(), **known}
+
+    def to_dict(self, **kwargs: Any) -> dict[str, Any]:
+        """What LlamaIndex stores: names and settings, from which ``from_dict`` makes this LLM again.
+
+        Raises:
+            ValueError: It wraps a guard object, for which no name stands.
+        """
+        if self.wraps_guard:
+            raise ValueError(
+                "this InferenceGuardLLM was made with from_guard(guard), which a dict cannot say; "
+                "name the models as fields instead, or pickle it within this process"
+            )
+        return cast(dict[str, Any], super().to_dict(**kwargs))
 
     # The eight methods. Each is decorated once, and none calls another: one start and one end event a call.
 
@@ -150,7 +163,7 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
         self, prompt: Prompt, options: dict[str, Any], reply: Callable[..., Reply]
     ) -> Generator[Reply, None, None]:
         text = ""
-        with closing(self.guard.stream(prompt, **options)) as chunks:  # type: ignore[type-var]
+        with closing(self.guard.stream(prompt, **options)) as chunks:
             for chunk in chunks:
                 text += chunk.text
                 yield _item(reply, text, chunk)
@@ -160,7 +173,7 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
     ) -> AsyncGenerator[Reply, None]:
         text = ""
         guard = await self._aguard()
-        async with aclosing(guard.astream(prompt, **options)) as chunks:  # type: ignore[type-var]
+        async with aclosing(guard.astream(prompt, **options)) as chunks:
             async for chunk in chunks:
                 text += chunk.text
                 yield _item(reply, text, chunk)
