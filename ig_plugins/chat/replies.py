@@ -58,7 +58,7 @@ def parse_reply(
 
     Args:
         text: The answer as shown, decoded without special tokens, from the end of the prefill on.
-        ids: Its tokens; needed where the marker of a call is a special token.
+        ids: Its tokens; used only where the marker of a call is a special token, which the text does not show.
         tokenizer: The policy's.
         tools: The tools offered.
         tool_choice: The choice given; a forced tool is the only one that may be called.
@@ -71,7 +71,7 @@ def parse_reply(
     if choice == "none":
         return ParsedReply(text)
     syntax = syntax or PROMPTED
-    full = opening + (tokenizer.decode(list(ids), skip_special_tokens=False) if tokenizer and len(ids) else text)
+    full = opening + _written(text, ids, syntax, tokenizer)
     start = full.find(syntax.start)
     if start < 0:
         return ParsedReply(text)
@@ -108,6 +108,15 @@ def tool_region(text: str, *, opening: str = "", syntax: ToolSyntax | None = PRO
         lengths = range(min(len(syntax.marker), len(text)), 0, -1)
         found = len(text) - next((n for n in lengths if text.endswith(syntax.marker[:n])), 0)
     return len(text[:found].rstrip())
+
+
+def _written(text: str, ids: Sequence[int], syntax: ToolSyntax, tokenizer: PreTrainedTokenizerBase | None) -> str:
+    """The answer with the markers of calls, which the shown text lacks where they are special tokens."""
+    if syntax.marker or tokenizer is None or not len(ids):
+        return text
+    shown, whole = (str(tokenizer.decode(list(ids), skip_special_tokens=skip)) for skip in (True, False))
+    # A stop string cut the text, but not the tokens: what was cut off must not be executed.
+    return whole if len(shown.strip()) <= len(text.strip()) else whole.partition(syntax.end)[0]
 
 
 def _words_before(shown: str, before: str, syntax: ToolSyntax, tokenizer: PreTrainedTokenizerBase | None) -> str:

@@ -144,6 +144,14 @@ def test_the_tokens_are_read_where_the_marker_is_special(hermes, tools):
     reply = parse_reply(shown, ids=ids, tokenizer=tokenizer, tools=tools, syntax=syntax)
     assert reply.text == "Well."
     assert reply.tool_calls[0]["arguments"] == {"city": "Oslo"}
+    cut = parse_reply(shown[:-4], ids=ids, tokenizer=tokenizer, tools=tools, syntax=syntax)
+    assert (cut.text, cut.tool_calls, cut.malformed) == ("Well.", (), True)
+
+
+def test_a_stop_string_cuts_the_call_too(chatml, tools):
+    ids = chatml.encode(CALL, add_special_tokens=False)
+    reply = parse_reply(CALL.partition("</tool")[0], ids=ids, tokenizer=chatml, tools=tools)
+    assert (reply.tool_calls, reply.malformed) == ((), True)
 
 
 @pytest.mark.parametrize(
