@@ -1,0 +1,344 @@
+"""Training of the latent critic on Monte-Carlo targets from the frozen policy's rollouts (paper, section 4).
+
+At every prefix of a sampled response the targets are how it ended: safe or not, and its discounted reward. Safety also
+depends on the budget, which is drawn anew for every row and epoch (as in Sauté RL), so that one critic serves every
+budget. While decoding with a critic only the last *measured* safety state is known, so the measuring point is drawn at
+random as well.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
+
+from critic_models.errors import ConfigurationError
+from critic_models.latent import CriticConfig, CriticCost, LatentCritic
+from critic_models.latent.config import Accounting, Reading
+from critic_models.training.metrics import explained, safety_metrics
+from critic_models.training.rollouts import Ledger, RolloutData
+
+__all__ = ["CriticTrainingConfig", "RolloutData", "TrainingCost", "fit_critic"]
+BATCH = 8192  # rows a forward when nothing is learned
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class TrainingCost(_Settings):
+    """One cost, as the guard will count it.
+
+    Attributes:
+        accounting: ``cumulative`` or ``worst``.
+        limit: The usual budget; metrics are given for it.
+        discount: γ of the cumulative accounting.
+        budget_range: Least and greatest budget to draw; a quarter to four times the limit if None. The worst-case
+            accounting has one limit only.
+    """
+
+    accounting: Accounting = "cumulative"
+    limit: float = 10.0
+    discount: float = Field(default=0.999, gt=0.0, le=1.0)
+    budget_range: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _range_means_something(self) -> "TrainingCost":
+        if self.accounting == "cumulative" and self.limit <= 0:
+            raise ValueError(f"cumulative limit is {self.limit}; it must be above 0")
+        low, high = self.range
+        if self.accounting == "cumulative" and not 0 < low <= self.limit <= high:
+            raise ValueError(f"budget_range is {low} to {high}; it must hold the limit {self.limit} and start above 0")
+        if self.accounting == "worst" and (low, high) != (self.limit, self.limit):
+            raise ValueError("the worst-case accounting has one limit; leave budget_range out")
+        return self
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Least and greatest budget."""
+        if self.budget_range is not None:
+            return self.budget_range
+        return (self.limit / 4, self.limit * 4) if self.accounting == "cumulative" else (self.limit, self.limit)
+
+
+class CriticTrainingConfig(_Settings):
+    """How a critic is trained. The paper's lr 1e-5, batch 8, 50 epochs are for hidden states of 4096.
+
+    Attributes:
+        costs: One entry per cost, in the order of ``RolloutData.costs``.
+        reading: ``any_time``: safe at every step; ``terminal``: at the last one.
+        block_tokens: Tokens of a block of the search; metrics are given after the first one.
+        width: Of the network.
+        depth: Residual blocks.
+        epochs: At most so many.
+        rows_per_epoch: Rows drawn an epoch; neighbours are much alike, so all of them are not needed.
+        batch_size: Rows a step.
+        learning_rate: Of AdamW, falling to 0 along a cosine.
+        weight_decay: Of AdamW.
+        patience: Epochs without a better validation loss before it stops.
+        value_weight: Weight of the value's squared error (of targets with variance 1) beside the cross-entropy.
+        start_share: Share of rows whose safety state is that of the start, as it is until text is released.
+        validation_share: Prompts kept for early stopping.
+        held_out_share: Prompts kept for the metrics.
+        seed: Decides the split, the draws and the first weights.
+    """
+
+    costs: tuple[TrainingCost, ...] = Field(default=(TrainingCost(),), min_length=1)
+    reading: Reading = "any_time"
+    block_tokens: int = Field(default=16, ge=1)
+    width: int = Field(default=256, ge=1)
+    depth: int = Field(default=1, ge=0)
+    epochs: int = Field(default=30, ge=1)
+    rows_per_epoch: int = Field(default=65_536, ge=1)
+    batch_size: int = Field(default=512, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0.0)
+    weight_decay: float = Field(default=1e-2, ge=0.0)
+    patience: int = Field(default=5, ge=1)
+    value_weight: float = Field(default=0.5, ge=0.0)
+    start_share: float = Field(default=0.5, ge=0.0, le=1.0)
+    validation_share: float = Field(default=0.1, gt=0.0, lt=0.5)
+    held_out_share: float = Field(default=0.15, gt=0.0, lt=0.5)
+    seed: int = Field(default=0, ge=0)
+
+
+Progress = Callable[[int, int, float], None]  # epochs done, epochs at most, validation loss
+
+
+def fit_critic(
+    rollouts: RolloutData,
+    *,
+    config: CriticTrainingConfig | None = None,
+    on_epoch: Progress | None = None,
+) -> tuple[LatentCritic, dict[str, Any]]:
+    """Trains a critic; the same rollouts and config give the same critic.
+
+    Args:
+        rollouts: What the frozen policy did.
+        config: See there; the defaults if None.
+        on_epoch: Told the epochs done, the most there can be, and the validation loss.
+
+    Returns:
+        The critic, yet to be bound (``critic.binding``), and its metrics on held-out prompts as plain JSON.
+
+    Raises:
+        ConfigurationError: Too few prompts to hold some out, costs that do not match the config, or a loss that is no
+            longer finite.
+    """
+    config = config or CriticTrainingConfig()
+    if rollouts.costs.shape[1] != len(config.costs):
+        raise ConfigurationError(f"rollouts have {rollouts.costs.shape[1]} costs, the config {len(config.costs)}")
+    started = time.perf_counter()
+    train, validation, held_out = _split(rollouts, config)
+    task = _Task(rollouts, config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        critic = LatentCritic(_critic_config(rollouts, config, train))
+    _normalise(critic, rollouts, task, train)
+    epochs = _train(critic, task, train, validation, on_epoch)
+    metrics = _evaluate(critic, task, held_out)
+    critic.held_out_error.fill_(metrics["value_error"])
+    metrics |= {
+        "prompts": len(torch.unique(rollouts.prompt)),
+        "responses": len(rollouts.reward),
+        "rows": len(rollouts.features),
+        "epochs": epochs,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    return critic, metrics
+
+
+class _Task:
+    """Inputs and targets for any rows, budgets and measuring points."""
+
+    def __init__(self, data: RolloutData, config: CriticTrainingConfig) -> None:
+        self.data, self.config = data, config
+        terminal = config.reading == "terminal"
+        self.ledgers = [
+            Ledger(data, index, accounting=cost.accounting, discount=cost.discount, terminal=terminal)
+            for index, cost in enumerate(config.costs)
+        ]
+        # Discounted as the search does it: by the strongest γ of the cumulative costs, 1 if there is none.
+        discount = min((cost.discount for cost in config.costs if cost.accounting == "cumulative"), default=1.0)
+        self.value = discount ** data.lengths.double() * data.reward.double()
+
+    def draw_limits(self, count: int, generator: torch.Generator) -> Tensor:
+        """Initial budgets, log-uniform over each cost's range, shape (count, C)."""
+        columns = []
+        for cost in self.config.costs:
+            low, high = cost.range
+            if low == high:
+                columns.append(torch.full((count,), low, dtype=torch.float64))
+            else:
+                share = torch.rand(count, generator=generator, dtype=torch.float64)
+                columns.append(torch.exp(math.log(low) + share * (math.log(high) - math.log(low))))
+        return torch.stack(columns, dim=1)
+
+    def draw_measured(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """How many tokens are measured at each row, 0 to all of them, shape (n,)."""
+        count = self.data.position[rows] + 1
+        anywhere = (torch.rand(len(rows), generator=generator) * (count + 1)).long().minimum(count)
+        start = torch.rand(len(rows), generator=generator) < self.config.start_share
+        return torch.where(start, 0, anywhere)
+
+    def usual_limits(self, count: int) -> Tensor:
+        """The limits that metrics are given for, shape (count, C)."""
+        return torch.tensor([[cost.limit for cost in self.config.costs]], dtype=torch.float64).expand(count, -1)
+
+    def batch(self, rows: Tensor, limits: Tensor, measured: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Hidden states (n, H), safety states (n, C), whether they end safe (n,), and value targets (n,)."""
+        response = self.data.response[rows]
+        pairs = list(zip(self.ledgers, limits.unbind(dim=1), strict=True))
+        state = torch.stack([ledger.state(response, measured, limit) for ledger, limit in pairs], dim=1)
+        safe = torch.stack([ledger.safe(response, limit) for ledger, limit in pairs], dim=1).all(dim=1)
+        return self.data.features[rows].float(), state.float(), safe, self.value[response].float()
+
+
+def _split(data: RolloutData, config: CriticTrainingConfig) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows for training, validation and metrics; no prompt is in two of them."""
+    prompts = torch.unique(data.prompt)
+    kept = [max(1, round(share * len(prompts))) for share in (config.validation_share, config.held_out_share)]
+    if len(prompts) <= sum(kept):
+        raise ConfigurationError(
+            f"rollouts of {len(prompts)} prompts cannot be split in three; sample for more prompts"
+        )
+    order = prompts[torch.randperm(len(prompts), generator=torch.Generator().manual_seed(config.seed))]
+    validation, held_out = order[: kept[0]], order[kept[0] : sum(kept)]
+    of_row = data.prompt[data.response]
+    in_validation, in_held_out = torch.isin(of_row, validation), torch.isin(of_row, held_out)
+    parts = (~(in_validation | in_held_out), in_validation, in_held_out)
+    train, validate, test = (part.nonzero().squeeze(1) for part in parts)
+    return train, validate, test
+
+
+def _critic_config(data: RolloutData, config: CriticTrainingConfig, train: Tensor) -> CriticConfig:
+    costs = []
+    for index, cost in enumerate(config.costs):
+        low, high = cost.range
+        if cost.accounting == "cumulative":
+            scales = (low, math.sqrt(low * high), high)
+        else:
+            spread = float(data.costs[train, index].double().std()) if len(train) > 1 else 1.0
+            spread = spread if spread > 0 else 1.0
+            scales = (spread / 4, spread, 4 * spread)
+        costs.append(
+            CriticCost(
+                accounting=cost.accounting, lowest=low, highest=high, discount=cost.discount,
+                scales=tuple(sorted(set(scales))),
+            )
+        )  # fmt: skip
+    return CriticConfig(
+        hidden_size=data.features.shape[1],
+        width=config.width,
+        depth=config.depth,
+        costs=tuple(costs),
+        reading=config.reading,
+    )
+
+
+@torch.no_grad()
+def _normalise(critic: LatentCritic, data: RolloutData, task: _Task, train: Tensor) -> None:
+    """Mean and scale of the training rows' hidden states and values."""
+    features = data.features[train].float()
+    critic.hidden_mean.copy_(features.mean(dim=0))
+    critic.hidden_scale.copy_(features.std(dim=0, unbiased=False).clamp_min(1e-3))
+    values = task.value[torch.unique(data.response[train])]
+    critic.value_mean.copy_(values.mean())
+    critic.value_scale.copy_(values.std(unbiased=False).clamp_min(1e-6))
+
+
+def _train(critic: LatentCritic, task: _Task, train: Tensor, validation: Tensor, on_epoch: Progress | None) -> int:
+    """Trains with early stopping and leaves the best weights in place; returns the epochs that ran."""
+    config = task.config
+    generator = torch.Generator().manual_seed(config.seed)
+    checks = torch.Generator().manual_seed(config.seed + 1)  # the same draws at every check
+    fixed = task.draw_limits(len(validation), checks), task.draw_measured(validation, checks)
+    per_epoch = min(len(train), config.rows_per_epoch)
+    steps = config.epochs * math.ceil(per_epoch / config.batch_size)
+    optimizer = torch.optim.AdamW(critic.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+    best, best_loss, best_epoch = {}, math.inf, 0
+    for epoch in range(1, config.epochs + 1):
+        critic.train()
+        drawn = train[torch.randperm(len(train), generator=generator)[:per_epoch]]
+        for rows in torch.split(drawn, config.batch_size):
+            limits, measured = task.draw_limits(len(rows), generator), task.draw_measured(rows, generator)
+            loss = _loss(critic, *task.batch(rows, limits, measured), value_weight=config.value_weight)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(critic.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+        loss_now = _mean_loss(critic, task, validation, *fixed)
+        if not math.isfinite(loss_now):
+            raise ConfigurationError(f"the critic's loss is {loss_now} in epoch {epoch}; lower the learning rate")
+        if on_epoch:
+            on_epoch(epoch, config.epochs, loss_now)
+        if loss_now < best_loss:
+            best, best_loss, best_epoch = {k: v.clone() for k, v in critic.state_dict().items()}, loss_now, epoch
+        elif epoch - best_epoch >= config.patience:
+            break
+    critic.load_state_dict(best)
+    critic.eval()
+    return epoch
+
+
+def _loss(
+    critic: LatentCritic, hidden: Tensor, state: Tensor, safe: Tensor, value: Tensor, *, value_weight: float
+) -> Tensor:
+    logit, foreseen = critic(hidden, state)
+    error = mse_loss(foreseen / critic.value_scale, value / critic.value_scale)
+    return binary_cross_entropy_with_logits(logit, safe.float()) + value_weight * error
+
+
+@torch.no_grad()
+def _mean_loss(critic: LatentCritic, task: _Task, rows: Tensor, limits: Tensor, measured: Tensor) -> float:
+    critic.eval()
+    total = 0.0
+    for part in torch.split(torch.arange(len(rows)), BATCH):
+        batch = task.batch(rows[part], limits[part], measured[part])
+        total += len(part) * float(_loss(critic, *batch, value_weight=task.config.value_weight))
+    return total / len(rows)
+
+
+@torch.no_grad()
+def _evaluate(critic: LatentCritic, task: _Task, rows: Tensor) -> dict[str, Any]:
+    """Figures on held-out prompts, at the usual limits, with nothing measured since the start."""
+    data, last = task.data, task.data.lengths - 1
+    position, end = data.position[rows], last[data.response[rows]]
+    places = {
+        "first_block": position == end.minimum(torch.tensor(task.config.block_tokens - 1)),
+        "half": position == end // 2,
+        "end": position == end,
+    }
+    metrics: dict[str, Any] = {"positions": {}}
+    for name, there in places.items():
+        here = rows[there]
+        probability, safe, foreseen, value = _foresee(critic, task, here, task.usual_limits(len(here)))
+        metrics["positions"][name] = safety_metrics(probability, safe) | {"value_r2": explained(foreseen, value)}
+    generator = torch.Generator().manual_seed(task.config.seed + 2)
+    limits, measured = task.draw_limits(len(rows), generator), task.draw_measured(rows, generator)
+    probability, safe, foreseen, value = _foresee(critic, task, rows, limits, measured)
+    metrics["any_budget"] = safety_metrics(probability, safe) | {"value_r2": explained(foreseen, value)}
+    metrics["value_error"] = float((foreseen - value).double().square().mean().sqrt())
+    metrics["limits"] = [cost.limit for cost in task.config.costs]
+    metrics["block_tokens"] = task.config.block_tokens
+    metrics["held_out_prompts"] = len(torch.unique(data.prompt[data.response[rows]]))
+    return metrics
+
+
+def _foresee(
+    critic: LatentCritic, task: _Task, rows: Tensor, limits: Tensor, measured: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Probability of safe, whether it was, foreseen value, and value, each of shape (n,)."""
+    measured = torch.zeros(len(rows), dtype=torch.long) if measured is None else measured
+    parts = []
+    for part in torch.split(torch.arange(len(rows)), BATCH):
+        hidden, state, safe, value = task.batch(rows[part], limits[part], measured[part])
+        logit, foreseen = critic(hidden, state)
+        parts.append((logit.sigmoid(), safe, foreseen, value))
+    columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+    return columns[0], columns[1], columns[2], columns[3]
