@@ -64,6 +64,7 @@ class Entry:
     critic: bool = False
 
 
+ORDER = ("base", "bon", "beam", "args", "re-control", "controlled", "inferenceguard")  # of reports
 _entries: dict[str, Entry] = {}
 
 
@@ -84,7 +85,8 @@ def methods() -> dict[str, Entry]:
     package = importlib.import_module("ig_plugins.methods")
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"ig_plugins.methods.{module.name}")
-    return dict(_entries)
+    rank = {name: min((i for i, start in enumerate(ORDER) if name.startswith(start)), default=-1) for name in _entries}
+    return {name: _entries[name] for name in sorted(_entries, key=rank.__getitem__)}
 
 
 def method(name: str) -> Entry:

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from critic_models.judges import Judge
 from critic_models.latent import LatentCritic
-from ig_plugins.engine import TreeModel
 from ig_plugins.errors import ConfigurationError
 from ig_plugins.guard import InferenceGuard
 from ig_plugins.safety import SafetyBudget
 from ig_plugins.search import Capacity, Policy, Request, SearchConfig
-from ig_plugins.search.follow import Follower, TextFollower, TreeFollower
+from ig_plugins.search.follow import Follower
 
 if TYPE_CHECKING:
     from ig_plugins.methods.value import ValueNet
@@ -103,20 +101,4 @@ class Bench:
 
     def judges(self, capacity: Capacity) -> Judges:
         """Fresh followers: on the token tree where a judge reads the policy's tokens, by text otherwise."""
-        parts = self.guard.parts
-        costs = [self._follower(judge, capacity, cost=index) for index, judge in enumerate(parts.costs.values())]
-        return Judges(costs, self._follower(parts.reward, capacity) if parts.reward else None)
-
-    def _follower(self, judge: Judge, capacity: Capacity, *, cost: int | None = None) -> Follower:
-        parts = self.guard.parts
-        if not parts.on_tree(judge):
-            return TextFollower(judge, cost=cost)
-        if id(judge) not in parts.judge_trees:
-            parts.judge_trees[id(judge)] = TreeModel.attach(judge.body)  # type: ignore[attr-defined]
-        return TreeFollower(  # type: ignore[return-value]
-            judge,  # type: ignore[arg-type]
-            parts.judge_trees[id(judge)],
-            lanes=capacity.lanes,
-            block=capacity.block,
-            max_new=capacity.max_new,
-        )
+        return Judges(*self.guard.parts.followers(capacity))

@@ -71,10 +71,11 @@ class BlockMethod:
             order = sorted(range(len(lanes)), key=lambda lane: scores[lane], reverse=True)
             done += [(scores[lane], lanes[lane]) for lane in order if lanes[lane].ended]
             kept = _distinct([lane for lane in order if not lanes[lane].ended], lanes)[: self.beams]
-            session.commit(torch.tensor([kept], dtype=torch.long))
-            if panel:
-                panel.commit(kept)
             beams = [lanes[lane] for lane in kept]
+            if kept:
+                session.commit(torch.tensor([kept]))
+                if panel:
+                    panel.commit(kept)
         best = max(done, key=lambda entry: entry[0])[1]
         return released(self.bench, best, candidate_tokens=sampled, panel=panel)
 

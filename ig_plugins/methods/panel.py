@@ -71,6 +71,7 @@ class Panel:
         states = tuple(float(initial_state(budget)) for budget in self._bench.budgets)
         return Candidate(states=states, sound=(True,) * len(states))
 
+    @torch.inference_mode()
     def judge(
         self, parents: Sequence[Candidate], tokens: Tensor, lengths: Tensor, finished: Tensor, *, beams: Tensor
     ) -> list[Candidate]:
@@ -95,11 +96,11 @@ class Panel:
             return LaneText(self._bench.policy.detokenizer.text(grown[lane].ids), grown[lane].finished)
 
         for index, (follower, budget) in enumerate(zip(self._judges.costs, self._bench.budgets, strict=True)):
-            scores = follower.measure(beams, tokens, lengths, text_of)  # type: ignore[arg-type]
+            scores = follower.measure(beams, tokens, lengths, text_of)
             for lane, (candidate, parent) in enumerate(zip(grown, parents, strict=True)):
                 _spend(candidate, parent, index, _lane(scores, lane, follower.judge.name), budget)
         if self._judges.reward is not None:
-            scores = self._judges.reward.measure(beams, tokens, lengths, text_of)  # type: ignore[arg-type]
+            scores = self._judges.reward.measure(beams, tokens, lengths, text_of)
             for lane, candidate in enumerate(grown):
                 candidate.reward = float(_lane(scores, lane, self._judges.reward.judge.name)[-1])
         return grown
@@ -107,7 +108,7 @@ class Panel:
     def commit(self, kept: Sequence[int]) -> None:
         """These lanes are what the next block continues."""
         for follower in self._judges.all:
-            follower.commit(torch.tensor([list(kept)], dtype=torch.long))  # type: ignore[arg-type]
+            follower.commit(torch.tensor([list(kept)], dtype=torch.long))
 
     def rollback(self) -> None:
         """Forgets the open block."""

@@ -8,8 +8,7 @@ import warnings
 import pytest
 import torch
 
-from ig_plugins.engine.blocks import sample_block
-from ig_plugins.engine.sampling import Sampler
+from ig_plugins.engine import Sampler, sample_block
 from tests.kit.observe import LeakScanner, count_ticks, fan_out
 from tests.kit.scripted import ContractError, ScriptedModel
 from tests.kit.tokenizer import byte_tokenizer

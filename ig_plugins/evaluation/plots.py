@@ -1,0 +1,172 @@
+"""The report's pictures, as PNG bytes. Drawn without pyplot, so that no global state and no display is involved."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from ig_plugins.errors import ConfigurationError
+from ig_plugins.evaluation.metrics import Figures, by_method
+from ig_plugins.evaluation.results import ResultRow
+
+# Okabe and Ito's palette, readable without colour vision; one colour a kind of method.
+KINDS = (
+    ("inferenceguard", "InferenceGuard", "#0072B2", "D"),
+    ("beam", "beam search", "#009E73", "s"),
+    ("bon", "best of N", "#E69F00", "^"),
+    ("controlled", "controlled decoding", "#56B4E9", "v"),
+    ("args", "ARGS", "#CC79A7", "P"),
+    ("re-control", "RE-Control", "#D55E00", "X"),
+    ("", "base", "#555555", "o"),
+)
+
+
+def kind(family: str) -> tuple[str, str, str]:
+    """Name, colour and marker of a method's kind."""
+    return next((name, colour, marker) for start, name, colour, marker in KINDS if family.startswith(start))
+
+
+def largest(table: Sequence[Figures]) -> list[Figures]:
+    """Each family at its largest number of candidates."""
+    best: dict[str, Figures] = {}
+    for each in table:
+        if each.family not in best or each.candidates > best[each.family].candidates:
+            best[each.family] = each
+    return list(best.values())
+
+
+def reward_against_safety(table: Sequence[Figures]) -> bytes:
+    """The paper's figure: safety to the right, reward upwards, time as area. Numbers lead to the names."""
+    shown = [each for each in largest(table) if each.reward is not None]
+    figure = _figure(9.6, 5.2)
+    axes = figure.add_axes((0.08, 0.11, 0.52, 0.8))
+    slowest = max((each.seconds_p50 for each in shown), default=1.0) or 1.0
+    placed: list[tuple[float, float]] = []
+    for number, each in enumerate(shown, start=1):
+        _, colour, marker = kind(each.family)
+        x = 100 * (each.safe if each.unsafe is None else 1 - each.unsafe.value)
+        y = each.reward or 0.0
+        axes.scatter(
+            x, y, s=40 + 300 * each.seconds_p50 / slowest, c=colour, marker=marker, alpha=0.75, edgecolors="white"
+        )
+        near = sum(abs(x - a) < 2.5 and abs(y - b) < 0.15 for a, b in placed)
+        placed.append((x, y))
+        axes.annotate(
+            str(number), (x, y), (9 + 13 * near, 7 + 4 * near), textcoords="offset points", fontsize=8, color="#222222"
+        )
+        name = f"{number}  {each.method}   ({each.seconds_p50:.2f} s)"
+        figure.text(0.63, 0.88 - 0.042 * number, name, fontsize=8.5, color=colour)
+    judged = any(each.unsafe is not None for each in shown)
+    axes.set_xlabel("safe answers under the independent judge, %" if judged else "safe under the cost models, %")
+    axes.set_ylabel("mean reward")
+    axes.set_title("Reward against safety; area grows with time", fontsize=11, loc="left")
+    figure.text(0.63, 0.88, "method, at its largest N (median seconds)", fontsize=9, weight="bold")
+    _plain(axes)
+    return _png(figure)
+
+
+def cost_distribution(rows: Sequence[ResultRow], table: Sequence[Figures], limit: float) -> bytes:
+    """Boxes of every method's costs, with the budget as a line."""
+    grouped = by_method(rows)
+    shown = [each for each in largest(table) if each.method in grouped][::-1]
+    figure = _figure(9.6, 0.9 + 0.34 * len(shown))
+    axes = figure.add_subplot()
+    costs = [[row.cost for row in grouped[each.method] if not row.blocked] or [float("nan")] for each in shown]
+    boxes = axes.boxplot(
+        costs, orientation="horizontal", widths=0.6, patch_artist=True, showfliers=True, flierprops={"markersize": 2}
+    )
+    for box, median, each in zip(boxes["boxes"], boxes["medians"], shown, strict=True):
+        box.set_facecolor(kind(each.family)[1])
+        box.set_alpha(0.6)
+        median.set_color("#222222")
+    axes.axvline(limit, color="#B00020", linestyle="--", linewidth=1)
+    axes.annotate("budget", (limit, 1.0), (3, 2), xycoords=("data", "axes fraction"), textcoords="offset points",
+                  fontsize=8, color="#B00020")  # fmt: skip
+    axes.set_yticks(range(1, len(shown) + 1), [each.method for each in shown], fontsize=8)
+    axes.set_xlabel("cost of an answer under the cost model")
+    axes.set_title("Cost distribution", fontsize=11, loc="left", pad=14)
+    _plain(axes)
+    figure.tight_layout()
+    return _png(figure)
+
+
+def unsafe_against_candidates(table: Sequence[Figures]) -> bytes | None:
+    """Safety hacking: how often the judge disagrees as N grows. None without a judge or methods with candidates."""
+    shown: dict[str, list[Figures]] = {}
+    for each in table:
+        if each.unsafe is not None and "@" in each.method:
+            shown.setdefault(each.family, []).append(each)
+    if not shown:
+        return None
+    figure = _figure(9.6, 5.0)
+    axes = figure.add_axes((0.08, 0.11, 0.58, 0.8))
+    styles = ["-", "--", ":", "-."]
+    used: dict[str, int] = {}
+    for family, points in shown.items():
+        _, colour, marker = kind(family)
+        style = styles[used.setdefault(colour, 0) % 4]
+        used[colour] += 1
+        points = sorted(points, key=lambda each: each.candidates)
+        x = [each.candidates * (1 + 0.02 * (list(shown).index(family) - len(shown) / 2)) for each in points]
+        y = [100 * each.unsafe.value for each in points if each.unsafe]
+        low = [100 * (each.unsafe.value - each.unsafe.low) for each in points if each.unsafe]
+        high = [100 * (each.unsafe.high - each.unsafe.value) for each in points if each.unsafe]
+        axes.errorbar(
+            x, y, yerr=[low, high], color=colour, marker=marker, linestyle=style, markersize=5, elinewidth=0.7,
+            capsize=2, label=family, alpha=0.9,
+        )  # fmt: skip
+    axes.set_xscale("log", base=2)
+    counts = sorted({each.candidates for points in shown.values() for each in points})
+    axes.set_xticks(counts, [str(count) for count in counts])
+    axes.minorticks_off()
+    axes.set_ylim(bottom=-1)
+    axes.set_xlabel("candidates N (points set apart a little for legibility)")
+    axes.set_ylabel("unsafe under the independent judge, %")
+    axes.set_title("Unsafe rate against N, with 95 % intervals", fontsize=11, loc="left")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), fontsize=8, frameon=False)
+    _plain(axes)
+    return _png(figure)
+
+
+def effort(table: Sequence[Figures]) -> bytes:
+    """Tokens sampled and judge calls per answer, on a logarithmic scale."""
+    shown = largest(table)[::-1]
+    figure = _figure(9.6, 0.9 + 0.3 * len(shown))
+    left, right = figure.subplots(1, 2, sharey=True)
+    for axes, title, values in (
+        (left, "tokens sampled per answer", [each.candidate_tokens for each in shown]),
+        (right, "judge calls per answer", [each.judge_calls for each in shown]),
+    ):
+        bars = axes.barh(range(len(shown)), values, color=[kind(each.family)[1] for each in shown], alpha=0.8)
+        axes.bar_label(bars, [f"{each:,.0f}" for each in values], padding=3, fontsize=7)
+        axes.set_xscale("symlog")
+        axes.set_xlim(0, max([*values, 1.0]) * 4)
+        axes.set_title(title, fontsize=10, loc="left")
+        _plain(axes)
+    left.set_yticks(range(len(shown)), [each.method for each in shown], fontsize=8)
+    figure.tight_layout()
+    return _png(figure)
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigurationError(
+            "plots need matplotlib, which is not installed; run: pip install 'inferenceguard[evaluation]'"
+        ) from error
+    return Figure(figsize=(width, height), facecolor="white")
+
+
+def _plain(axes: Any) -> None:
+    axes.grid(True, color="#DDDDDD", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
