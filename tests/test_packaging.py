@@ -1,5 +1,6 @@
 """What ends up in the wheel: the import roots with their data, and nothing else."""
 
+import os
 import re
 import subprocess
 import sys
@@ -28,11 +29,12 @@ def wheel(tmp_path_factory):
     assert done.returncode == 0, done.stderr
     (path,) = out.glob("*.whl")
     with zipfile.ZipFile(path) as archive:
-        return archive.namelist(), path.stat().st_size
+        archive.extractall(out / "site")
+        return archive.namelist(), path.stat().st_size, out / "site"
 
 
 def test_the_wheel_has_the_import_roots_and_nothing_else(wheel):
-    names, _ = wheel
+    names = wheel[0]
     tops = {name.partition("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == set(ROOTS)
     suffixes = {Path(name).suffix for name in names if ".dist-info/" not in name}
@@ -42,19 +44,39 @@ def test_the_wheel_has_the_import_roots_and_nothing_else(wheel):
 
 def test_the_wheel_has_every_tracked_file_of_the_packages(wheel):
     """Presets, bundled models, type markers: nothing that the code reads at run time may stay behind."""
-    names, _ = wheel
+    names = wheel[0]
     ours = tracked("ig_plugins", "critic_models", "adapters/langchain_inferenceguard", "adapters/llama_index")
     assert {name.removeprefix("adapters/") for name in ours} <= set(names)
 
 
 def test_the_wheel_has_what_is_promised(wheel):
-    names, size = wheel
+    names, size = wheel[:2]
     packages = (*ROOTS[:3], "llama_index/llms/inferenceguard")
     assert {f"{package}/py.typed" for package in packages} <= set(names)
     assert any(re.fullmatch(r"ig_plugins/presets/[\w.-]+\.toml", name) for name in names)
     for model in ("tiny-alpaca", "tiny-beaver", "tiny-reward", "tiny-cost"):
         assert f"critic_models/bundled/models/{model}/model.safetensors" in names
     assert size < 40 * 2**20
+
+
+def test_the_wheel_imports_beside_an_installed_llama_index(wheel):
+    """From the unpacked wheel alone, away from the tree, with llama_index.core coming from where it is installed."""
+    site = wheel[2]
+    modules = ("ig_plugins", "critic_models", "langchain_inferenceguard", "llama_index.llms.inferenceguard")
+    code = (
+        f"import importlib, llama_index.core\nfor name in {modules}:\n print(importlib.import_module(name).__file__)\n"
+        "from ig_plugins import presets\nprint(presets.__file__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=site.parent,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if not line.startswith(str(site))] == []
 
 
 @pytest.mark.parametrize("folder", NAMESPACES)
