@@ -19,11 +19,12 @@ from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 from critic_models.errors import ConfigurationError
 from critic_models.latent import CriticConfig, CriticCost, LatentCritic
 from critic_models.latent.config import Accounting, Reading
-from critic_models.training.metrics import explained, safety_metrics
+from critic_models.training.metrics import auc, explained, safety_metrics
 from critic_models.training.rollouts import Ledger, RolloutData
 
 __all__ = ["CriticTrainingConfig", "RolloutData", "TrainingCost", "fit_critic"]
 BATCH = 8192  # rows a forward when nothing is learned
+SHARES = tuple(index / 10 for index in range(11))  # of a response, for the curves of the card
 
 
 class _Settings(BaseModel):
@@ -319,6 +320,11 @@ def _evaluate(critic: LatentCritic, task: _Task, rows: Tensor) -> dict[str, Any]
         here = rows[there]
         probability, safe, foreseen, value = _foresee(critic, task, here, task.usual_limits(len(here)))
         metrics["positions"][name] = safety_metrics(probability, safe) | {"value_r2": explained(foreseen, value)}
+    metrics["along"] = []
+    for share in SHARES:
+        here = rows[position == (end.double() * share).round().long()]
+        probability, safe, foreseen, value = _foresee(critic, task, here, task.usual_limits(len(here)))
+        metrics["along"].append({"share": share, "auc": auc(probability, safe), "value_r2": explained(foreseen, value)})
     generator = torch.Generator().manual_seed(task.config.seed + 2)
     limits, measured = task.draw_limits(len(rows), generator), task.draw_measured(rows, generator)
     probability, safe, foreseen, value = _foresee(critic, task, rows, limits, measured)
