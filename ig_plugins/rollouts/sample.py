@@ -11,8 +11,7 @@ from torch import Tensor
 from ig_plugins.engine import TreeSession, sample_block
 from ig_plugins.guard.parts import Parts
 from ig_plugins.search import Capacity, Request
-from ig_plugins.search.follow import Follower, LaneText
-from ig_plugins.search.scoring import check_finite
+from ig_plugins.search.follow import Follower, LaneText, check_finite
 
 
 @dataclass(frozen=True)
@@ -111,13 +110,13 @@ class _Sampling:
         everyone = torch.arange(self.lanes).expand(len(self.requests), -1)
         self._judge(parents, tokens, lengths)
         for follower in self._followers():
-            follower.commit(everyone)  # type: ignore[arg-type]
+            follower.commit(everyone)
         self.session.commit(everyone)
 
     def _judge(self, parents: Tensor, tokens: Tensor, lengths: Tensor) -> None:
         costs = []
         for follower in self.costs:
-            scores = follower.measure(parents, tokens.clamp(min=0), lengths, self._text)  # type: ignore[arg-type]
+            scores = follower.measure(parents, tokens.clamp(min=0), lengths, self._text)
             check_finite(scores, follower.judge.name)
             costs.append(scores)
         for row, lane in lengths.nonzero().tolist():
@@ -130,7 +129,7 @@ class _Sampling:
             ]
             self.scores[row][lane].append(torch.stack(columns, dim=-1))
         if self.reward is not None:
-            scores = self.reward.measure(parents, tokens.clamp(min=0), lengths, self._text)  # type: ignore[arg-type]
+            scores = self.reward.measure(parents, tokens.clamp(min=0), lengths, self._text)
             check_finite(scores, self.reward.judge.name)
             for row, lane in lengths.nonzero().tolist():
                 self.rewards[row, lane] = scores.values[row, lane, int(scores.lengths[row, lane]) - 1]
