@@ -9,13 +9,14 @@ Three kinds, one for each way to follow a tree:
 
 import copy
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-LayerT = TypeVar("LayerT", bound="TreeLayer")
+from ig_plugins.engine.attention import Plan, following, merge, partial_attention
 
 
 class TreeLayer(CacheLayerMixin):  # type: ignore[misc]
@@ -23,7 +24,7 @@ class TreeLayer(CacheLayerMixin):  # type: ignore[misc]
 
     is_sliding = False
 
-    def __init__(self, shared: "TreeCache[Any]") -> None:
+    def __init__(self, shared: "TreeCache") -> None:
         super().__init__()
         self.shared = shared
 
@@ -135,6 +136,128 @@ class SlotCache(TreeCache):
             layer.keys, layer.values = change(layer.keys), change(layer.values)
 
 
+class Pair(NamedTuple):
+    """Keys and values of one segment, each (groups, heads, S, D); a group's keys are shared by all its queries."""
+
+    keys: Tensor
+    values: Tensor
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Pair":
+        """The same change of both."""
+        return Pair(change(self.keys), change(self.values))
+
+
+class SegmentLayer(TreeLayer):
+    """Keys and values of prompts (groups: rows), beams (rows x beams) and the open block (rows x lanes)."""
+
+    shared: "SegmentCache"
+    prompt: Pair
+    beams: Pair
+    lanes: Pair
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Store a prefill (B, heads, P, D), or the new tokens of lanes (1, heads, M, D)."""
+        plan = self.shared.plan
+        if plan is None:
+            self.prompt = Pair(key_states.contiguous(), value_states.contiguous())
+            self.beams = self.lanes = self.prompt.map(lambda held: held[:0, :, :0])
+        else:
+            for held, new in zip(self.lanes, (key_states, value_states), strict=True):
+                held[plan.lanes, :, plan.slots] = new[0].transpose(0, 1)
+            following.set(self)
+        return key_states, value_states
+
+    def attend(self, query: Tensor, scale: float) -> Tensor:
+        """Attention of the planned queries (1, Hq, M, D) over their segments: (M, Hq, E)."""
+        results = []
+        for part in self.shared.plan.parts:  # type: ignore[union-attr]
+            pair: Pair = getattr(self, part.segment)
+            keys, values = pair.map(lambda held, part=part: held[part.groups, :, : part.length])  # type: ignore[misc]
+            folded = part.grouping.fold(query, keys.shape[1])
+            mask = part.mask
+            if mask is not None and mask.shape[2] > 1:
+                mask = mask.repeat(1, 1, folded.shape[2] // mask.shape[2], 1)
+            output, lse = partial_attention(folded, keys, values, mask, scale)
+            results.append((part.grouping.unfold(output), part.grouping.unfold(lse)))
+        return merge(results)
+
+
+class SegmentCache(TreeCache):
+    """Three segments a layer; what they mean is the business of the path that plans.
+
+    Attributes:
+        plan: How the next forward writes and reads; None for a prefill.
+    """
+
+    layers: list[SegmentLayer]
+
+    def __init__(self) -> None:
+        super().__init__(SegmentLayer)  # type: ignore[arg-type]
+        self.plan: Plan | None = None
+
+    @contextmanager
+    def following(self, plan: Plan) -> Iterator[None]:
+        """Let the attention of the forward inside read these segments."""
+        self.plan = plan
+        token = following.set(None)
+        try:
+            yield
+        finally:
+            following.reset(token)
+
+    def open(self, groups: int, slots: int) -> None:
+        """Have room for lanes; what is there is kept."""
+        for layer in self.layers:
+            if layer.lanes.keys.shape[0] != groups:
+                layer.lanes = layer.prompt.map(lambda held: _slots_like(held[:1].expand(groups, -1, -1, -1), slots))
+            elif layer.lanes.keys.shape[2] < slots:
+                used = layer.lanes.keys.shape[2]
+                layer.lanes = layer.lanes.map(lambda held: _copied(held, _slots_like(held, slots), used))  # noqa: B023
+
+    def commit(self, parents: Tensor, lanes: Tensor, start: int, grown: int, source: Tensor | None) -> None:
+        """Make beams out of their parents' first ``start`` tokens and the lanes' first ``grown`` ones.
+
+        Args:
+            parents: Old beam group of each new one, shape (n,).
+            lanes: Lane group of each new beam, shape (n,).
+            start: Slots to take from a parent.
+            grown: Slots to take from a lane.
+            source: Slots of the two together that a new beam keeps, shape (n, C); None for all, in order.
+        """
+        for layer in self.layers:
+            layer.beams = Pair(
+                *(
+                    _joined(old[:, :, :start], new[:, :, :grown], parents, lanes, source)
+                    for old, new in zip(layer.beams, layer.lanes, strict=True)
+                )
+            )
+
+    def append(self, other: "SegmentCache", beams: int) -> None:
+        """Add rows that have ``beams`` empty beams."""
+        for mine, new in zip(self.layers, other.layers, strict=True):
+            mine.prompt = Pair(*(_stacked(a, b) for a, b in zip(mine.prompt, new.prompt, strict=True)))
+            added = beams * new.prompt.keys.shape[0]
+            if mine.beams.keys.shape[0]:
+                mine.beams = mine.beams.map(lambda held: torch.cat([held, held.new_zeros(added, *held.shape[1:])]))  # noqa: B023
+
+    def select(self, rows: Tensor, beams: Tensor) -> None:
+        """Keep only these rows (n,) and groups of beams (m,)."""
+        for layer in self.layers:
+            layer.prompt = layer.prompt.map(lambda held: held.index_select(0, rows))
+            if layer.beams.keys.shape[0]:
+                layer.beams = layer.beams.map(lambda held: held.index_select(0, beams))
+
+    def bytes_per_token(self) -> int:
+        """Bytes that the keys and values of one token take over all layers."""
+        return sum(held[0, :, 0].nbytes for layer in self.layers for held in layer.prompt)
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Every tensor that holds keys or values."""
+        for layer in self.layers:
+            for pair in (layer.prompt, layer.beams, layer.lanes):
+                yield from pair
+
+
 def _slots_like(states: Tensor, slots: int) -> Tensor:
     B, heads, _, D = states.shape
     return states.new_zeros(B, heads, slots, D)
@@ -143,6 +266,22 @@ def _slots_like(states: Tensor, slots: int) -> Tensor:
 def _copied(old: Tensor, new: Tensor, used: int) -> Tensor:
     new[:, :, :used] = old[:, :, :used]
     return new
+
+
+def _joined(beams: Tensor, lanes: Tensor, parents: Tensor, chosen: Tensor, source: Tensor | None) -> Tensor:
+    """Tokens of new beams (n, heads, C, D): of their parents, then of their lanes."""
+    tail = lanes.index_select(0, chosen)
+    joined = torch.cat([beams.index_select(0, parents), tail], dim=2) if beams.shape[2] else tail
+    if source is None:
+        return joined
+    return joined.gather(2, source[:, None, :, None].expand(-1, joined.shape[1], -1, joined.shape[3]))
+
+
+def _stacked(first: Tensor, second: Tensor) -> Tensor:
+    """Rows of two prompt segments, the shorter one with empty slots behind."""
+    slots = max(first.shape[2], second.shape[2])
+    wide = (_copied(held, _slots_like(held, slots), held.shape[2]) for held in (first, second))
+    return torch.cat(list(wide))
 
 
 def fork_cache(cache: Any, index: Tensor) -> Any:

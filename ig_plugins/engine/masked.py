@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import LongTensor, Tensor
 
+from ig_plugins.engine import attention
 from ig_plugins.engine.body import Body
 from ig_plugins.engine.caches import SlotCache
 from ig_plugins.engine.path import Sizes, prefill
@@ -40,9 +41,16 @@ class MaskedPath:
 
     name: ClassVar[str] = "masked"
 
-    def __init__(self, body: Body, sizes: Sizes) -> None:
+    @classmethod
+    def prepare(cls, body: Body) -> None:
+        """Have an attention that takes masks: sdpa, or eager for models that bring nothing else."""
         if "position_ids" not in body.accepts:
             raise ValueError("it takes no positions")
+        attention_kinds(body.config)
+        if body.config._attn_implementation not in ("sdpa", "eager", attention.NAME):
+            body.model.set_attn_implementation("sdpa")
+
+    def __init__(self, body: Body, sizes: Sizes) -> None:
         self.body, self.sizes = body, sizes
         self.kinds = attention_kinds(body.config)
 

@@ -11,14 +11,15 @@ from ig_plugins.engine.body import Body
 from ig_plugins.engine.masked import MaskedPath
 from ig_plugins.engine.path import Path, Sizes
 from ig_plugins.engine.portable import PortablePath
+from ig_plugins.engine.segments import SegmentsPath
 from ig_plugins.engine.selftest import prove
 from ig_plugins.engine.session import TreeSession
 from ig_plugins.errors import ConfigurationError, ModelLoadError, PromptError, UnsupportedModelError
 
 logger = logging.getLogger(__name__)
 
-PathName = Literal["auto", "masked", "portable"]
-PATHS: dict[str, type[Path]] = {path.name: path for path in (MaskedPath, PortablePath)}  # fastest first
+PathName = Literal["auto", "segments", "masked", "portable"]
+PATHS: dict[str, type[Path]] = {path.name: path for path in (SegmentsPath, MaskedPath, PortablePath)}  # fastest first
 
 
 class TreeModel:
@@ -117,11 +118,15 @@ def _window(body: Body) -> int | None:
 
 def _refusal(body: Body, path: type[Path]) -> str | None:
     """Why a path cannot follow this model's trees, or None if it passed the self-test."""
+    implementation = body.model.config._attn_implementation
     try:
+        path.prepare(body)
         prove(body, path, window=_window(body), context=_context(body))
     except (ModelLoadError, torch.OutOfMemoryError):
         raise
     except Exception as reason:  # whatever a model raises on inputs that it cannot take: the next path may do
         logger.debug("%s is not followed on the %s path", type(body.model).__name__, path.name, exc_info=True)
+        if body.model.config._attn_implementation != implementation:
+            body.model.set_attn_implementation(implementation)
         return f"{type(reason).__name__}: {reason}"
     return None

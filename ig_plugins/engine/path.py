@@ -31,6 +31,14 @@ class Path(Protocol):
 
     name: ClassVar[str]
 
+    @classmethod
+    def prepare(cls, body: Body) -> None:
+        """Make the model ready to be followed on this path.
+
+        Raises:
+            ValueError: It cannot be; the message completes "the model is refused because".
+        """
+
     def __init__(self, body: Body, sizes: Sizes) -> None: ...
 
     def plant(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:

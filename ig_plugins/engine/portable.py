@@ -41,6 +41,10 @@ class PortablePath:
 
     name: ClassVar[str] = "portable"
 
+    @classmethod
+    def prepare(cls, body: Body) -> None:
+        """Nothing: an ordinary cache is all it takes."""
+
     def __init__(self, body: Body, sizes: Sizes) -> None:
         self.body = body
         self.cache_name = "cache_params" if "cache_params" in body.accepts else "past_key_values"

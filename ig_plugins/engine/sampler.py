@@ -84,7 +84,10 @@ class Sampler:
         if penalties is not None:
             scores = scores - penalties.to(scores)
         many = uniforms if uniforms.dim() == 2 else uniforms.unsqueeze(1)
-        drawn = self._greedy(scores, many) if self.temperature == 0 else self._drawn(scores / self.temperature, many)
+        if self.temperature == 0:
+            drawn = self._greedy(scores, many)
+        else:
+            drawn = self._drawn(scores if self.temperature == 1 else scores / self.temperature, many)
         return drawn.view(uniforms.shape)  # type: ignore[return-value]
 
     def _processed(self, logits: Tensor, history: Sequence[Sequence[int]] | None) -> Tensor:

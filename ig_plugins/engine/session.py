@@ -169,10 +169,11 @@ class TreeSession:
         last = packing.last
         hidden, logits = self.path.forward(self.tree, tokens, packing, last)
         self.tree.grow(packing)
+        states = hidden if len(last) == len(hidden) else hidden[last]
         at = packing.rows[last], packing.lanes[last]
-        self.lane_hidden[at] = hidden[last]
+        self.lane_hidden = _updated(self.lane_hidden, at, states)
         if self.lane_logits is not None and logits is not None:
-            self.lane_logits[at] = logits
+            self.lane_logits = _updated(self.lane_logits, at, logits)
         return hidden
 
     def _close(self) -> None:
@@ -198,6 +199,14 @@ def _chosen(states: Tensor, index: Tensor) -> Tensor:
     index = index.to(states.device)
     rows = torch.arange(len(index), device=states.device).unsqueeze(1)
     return states[rows, index.clamp(min=0)].masked_fill((index < 0).unsqueeze(2), 0)
+
+
+def _updated(states: Tensor, at: tuple[Tensor, Tensor], new: Tensor) -> Tensor:
+    """States (B, L, X) with the named lanes' replaced by ``new`` (n, X); no copy where those are all lanes."""
+    if len(new) == states.shape[0] * states.shape[1]:
+        return new.view(states.shape)
+    states[at] = new
+    return states
 
 
 def _appended(states: Tensor, new: Tensor) -> Tensor:

@@ -11,7 +11,10 @@ GQA = {"num_key_value_heads": 2, "head_dim": 8}
 MASKED = {
     "llama": [{**GQA}, {}],
     "mistral": [{**GQA, "sliding_window": WINDOW}, {**GQA, "sliding_window": None}],
-    "qwen2": [{"num_key_value_heads": 2}, {"num_key_value_heads": 2, "use_sliding_window": True, "max_window_layers": 1, **SLIDING}],
+    "qwen2": [
+        {"num_key_value_heads": 2, "use_sliding_window": True, "max_window_layers": 1, **SLIDING},
+        {"num_key_value_heads": 2},
+    ],
     "qwen3": [{**GQA}],
     "gemma2": [{**GQA, **SLIDING, "query_pre_attn_scalar": 8}],
     "gemma3_text": [{**GQA, **SLIDING, "query_pre_attn_scalar": 8}],
@@ -40,6 +43,10 @@ MASKED = {
          "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
     ],
 }  # fmt: skip
+SEGMENTS = [
+    "llama", "mistral", "qwen2", "qwen3", "gemma", "phi", "phi3", "gpt2", "gpt_neox", "opt", "olmo2", "granite",
+    "smollm3", "cohere", "stablelm", "mixtral",
+]  # fmt: skip
 PORTABLE = {
     "bloom": {"n_head": 4, "n_layer": 2},
     "falcon": {"alibi": True},
@@ -61,6 +68,28 @@ CASES = [
 @pytest.mark.parametrize(("family", "changes"), CASES)
 def test_masked_equals_the_full_forward(make_model, walk_everything, family, changes):
     walk_everything(make_model(family, **changes), path="masked")
+
+
+@pytest.mark.parametrize("family", SEGMENTS)
+def test_segments_equal_the_full_forward(make_model, walk_everything, family):
+    walk = walk_everything(make_model(family, **MASKED[family][-1]))
+    assert walk.tree_model.path == "segments"
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        (family, {**MASKED[family][0]})
+        for family in ("mistral", "gemma2", "gemma3_text", "gpt_oss", "phi3", "starcoder2")
+    ],
+)
+def test_families_that_segments_would_get_wrong_are_refused_there_and_left_as_they_were(make_model, family, changes):
+    model = make_model(family, **changes)
+    implementation = model.config._attn_implementation
+    with pytest.raises(UnsupportedModelError, match="segments: "):
+        TreeModel.attach(model, path="segments")
+    assert model.config._attn_implementation == implementation
+    assert TreeModel.attach(model).path == "masked"
 
 
 @pytest.mark.parametrize("family", PORTABLE)
