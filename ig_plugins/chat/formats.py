@@ -74,7 +74,9 @@ class EncodedPrompt:
 class PromptFormat(Protocol):
     """How conversations become tokens."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As in ``FORMATS``."""
 
     def encode(
         self,

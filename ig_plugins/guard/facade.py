@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, overload
 
 from ig_plugins.chat import EncodedPrompt, Message
@@ -42,7 +43,7 @@ class InferenceGuard:
     @classmethod
     def from_pretrained(
         cls,
-        model: str,
+        model: str | tuple[Any, Any],
         *,
         cost_model: Any = None,
         reward_model: Any = None,
@@ -60,7 +61,8 @@ class InferenceGuard:
         """Loads a guard.
 
         Args:
-            model: A preset (``inferenceguard presets`` lists them), a hub id, or a local folder.
+            model: A preset (``inferenceguard presets`` lists them), a hub id, a local folder, or a loaded pair of
+                transformers model and tokenizer.
             cost_model: A preset's name, a checkpoint, a judge, a plain callable
                 ``f(prompts, responses) -> scores``, or a list of these; by default the preset's.
             reward_model: Likewise, one of them.
@@ -119,7 +121,8 @@ class InferenceGuard:
             JudgeError, DeadlineExceededError, RequestCancelledError: No verified answer; no text leaves.
         """
         many = is_batch(prompt)
-        tickets = self._submit(list(prompt) if many else [prompt], overrides)
+        tickets = self._tickets(list(prompt) if many else [prompt], self.options.updated(**overrides))
+        worker().submit(tickets)
         try:
             results = [self._checked(ticket.result(), overrides) for ticket in tickets]
         finally:
@@ -131,9 +134,12 @@ class InferenceGuard:
         """Answers one prompt in chunks of verified text; the last one carries the result.
 
         The joined texts are the text of `generate` with the same seed. A chunk leaves when no later block can change
-        it: when all beams share it. Closing the iterator stops decoding.
+        it: when all beams share it. Decoding starts with the first `next`; closing the iterator stops it.
+
+        Where every beam runs into a dead end, `generate` begins anew. A stream of which text has left cannot: it ends
+        with the refusal.
         """
-        (ticket,) = self._submit([prompt], overrides, stream=True)
+        (ticket,) = self._tickets([prompt], self.options.updated(**overrides), stream=True)
         return self._relay(ticket, overrides)
 
     async def agenerate(self, prompt: Any, **overrides: Any) -> Any:
@@ -191,7 +197,7 @@ class InferenceGuard:
     @property
     def context(self) -> int | None:
         """The longest sequence, prompt and answer together, in tokens; None where there is no limit."""
-        return self.parts.policy.tree.context
+        return self.parts.context
 
     def count_tokens(self, prompt: Prompt, *, tools: Sequence[Any] | None = None) -> int:
         """Tokens of a prompt as the policy would read it, tools included."""
@@ -236,6 +242,7 @@ class InferenceGuard:
         Certificate.load(path).check(self.identity())
 
     def _relay(self, ticket: Ticket, overrides: Mapping[str, Any]) -> Generator[GuardChunk, None, None]:
+        worker().submit([ticket])
         for chunk in ticket.chunks():
             if chunk.result is not None:
                 self._checked(chunk.result, overrides)
@@ -257,12 +264,6 @@ class InferenceGuard:
                     return self._checked(event.result, overrides)
         finally:
             ticket.cancel()
-
-    def _submit(self, prompts: Sequence[Prompt], overrides: Mapping[str, Any], *, stream: bool = False) -> list[Ticket]:
-        options = self.options.updated(**overrides)
-        tickets = self._tickets(prompts, options, stream=stream)
-        worker().submit(tickets)
-        return tickets
 
     def _tickets(
         self,
@@ -310,13 +311,11 @@ class InferenceGuard:
         )
 
     def _check_fits(self, prompt_tokens: int, search: SearchConfig) -> None:
-        judges = [*self.parts.costs.values(), *([self.parts.reward] if self.parts.reward else [])]
-        trees = [self.parts.policy.tree, *map(self.parts.judge_tree, judges)]
-        limits = [tree.context for tree in trees if tree is not None and tree.context is not None]
-        if limits and prompt_tokens + search.max_new_tokens > min(limits):
+        context = self.context
+        if context is not None and prompt_tokens + search.max_new_tokens > context:
             raise PromptError(
                 f"the prompt has {prompt_tokens} tokens and the answer may have {search.max_new_tokens}, but the "
-                f"context holds {min(limits)}; shorten the prompt, or lower max_tokens"
+                f"context holds {context}; shorten the prompt, or lower max_tokens"
             )
 
     def _checked(self, result: GuardResult, overrides: Mapping[str, Any]) -> GuardResult:
@@ -351,16 +350,16 @@ def _into(loop: asyncio.AbstractEventLoop, events: asyncio.Queue[Event]) -> Call
     """Delivers from the worker's thread into a loop that may be gone by then."""
 
     def deliver(event: Event) -> None:
-        if not loop.is_closed():
+        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
             loop.call_soon_threadsafe(events.put_nowait, event)
 
     return deliver
 
 
-async def _within(waiting: Any, ticket: Ticket) -> Event:
+async def _within(waiting: Coroutine[Any, Any, Event], ticket: Ticket) -> Event:
     """The next event, or the error that the caller should see when the deadline passes while a judge hangs."""
     left = ticket.seconds_left()
     try:
-        return await asyncio.wait_for(waiting, timeout=left)  # type: ignore[no-any-return]
+        return await asyncio.wait_for(waiting, timeout=left)
     except (asyncio.TimeoutError, TimeoutError):
         return ticket.overdue()

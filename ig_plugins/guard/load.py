@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from critic_models import bundled
-from critic_models.hub import load_weights, local_folder, read_config
+from critic_models.hub import fingerprint, load_weights, local_folder, read_config
 from critic_models.judges import Judge, as_judge, load_judge
 from critic_models.latent import LatentCritic, tokenizer_hash
 from ig_plugins import presets
@@ -27,7 +28,7 @@ BUNDLED = "bundled:"
 
 
 def load_parts(
-    model: str,
+    model: str | tuple[Any, PreTrainedTokenizerBase],
     *,
     cost_model: Any,
     reward_model: Any,
@@ -40,26 +41,31 @@ def load_parts(
     load_options: dict[str, Any],
 ) -> tuple[Parts, SearchConfig]:
     """Loads what `InferenceGuard.from_pretrained` was asked for; see there."""
-    chosen = presets.preset(model) if model.partition(":")[0] in presets.names() else None
+    named = model if isinstance(model, str) else name_of(model[0])
+    chosen = presets.preset(named) if isinstance(model, str) and _is_preset(model) else None
     if chosen is None and cost_model is None:
         raise ConfigurationError(
-            f"{model!r} is no preset, so cost_model is needed: without one nothing can be verified. "
+            f"{named!r} is no preset, so cost_model is needed: without one nothing can be verified. "
             f"Give a checkpoint or a callable, or use a preset: {', '.join(presets.names())}"
         )
     place = {"device": pick_device(device), "dtype": dtype}
-    source = chosen.policy if chosen else Checkpoint(source=model, revision=revision, licence="")
-    policy = load_policy(source.source, revision=revision or source.revision, load_options=load_options, **place)
+    source = chosen.policy if chosen else Checkpoint(source=named, revision=revision, licence="")
+    if isinstance(model, str):
+        policy = load_policy(source.source, revision=revision or source.revision, load_options=load_options, **place)
+    else:
+        policy = shared(("policy", id(model[0]), id(model[1])), lambda: make_policy(*model))
     costs = _costs(chosen, cost_model, place)
     reward = _judge(reward_model if reward_model is not None else _source(chosen, "reward"), "reward", place)
     budgets = _budgets(chosen if cost_model is None else None, list(costs.values()), budget)
     latent = _critic(chosen, critic, replaced=cost_model is not None or reward_model is not None)
     names = {
-        "model": model,
+        "model": named,
         "policy": source.source,
         "revision": revision or source.revision,
         "cost_model": ", ".join(costs),
         "reward_model": reward.name if reward else None,
         "critic": _critic_name(chosen, critic) if latent else None,
+        **_files(chosen, source, cost_model, reward_model),
         "dtype": str(policy.tree.dtype).removeprefix("torch."),
     }
     parts = Parts(
@@ -130,6 +136,11 @@ def load_tokenizer(folder: Any, source: str) -> PreTrainedTokenizerBase:
         ) from error
 
 
+def name_of(model: Any) -> str:
+    """What a loaded model is called in results: where it came from, or its class."""
+    return str(getattr(model.config, "_name_or_path", "") or type(model).__name__)
+
+
 def pick_device(device: Any) -> torch.device:
     """The device asked for, else the best one there is: CUDA, then MPS, then the CPU."""
     if device is not None:
@@ -159,6 +170,28 @@ def check_critic(critic: LatentCritic, policy: Policy, policy_id: str, budgets: 
     )
 
 
+def _is_preset(name: str) -> bool:
+    return name.partition(":")[0] in presets.names()
+
+
+def _files(chosen: Preset | None, policy: Checkpoint, cost: Any, reward: Any) -> dict[str, str]:
+    """Fingerprints of the checkpoints that have files here, so that a certificate is bound to weights, not names."""
+    named = {
+        "policy": policy.source,
+        "cost": cost if cost is not None or chosen is None else chosen.cost.source,
+        "reward": reward if reward is not None or chosen is None else chosen.reward.source,
+    }
+    found = {}
+    for part, source in named.items():
+        if isinstance(source, str):
+            if _is_preset(source):
+                source = getattr(presets.preset(source), part).source
+            folder = bundled.path(source.removeprefix(BUNDLED)) if source.startswith(BUNDLED) else Path(source)
+            if folder.is_dir():
+                found[f"{part}_files"] = fingerprint(folder)
+    return found
+
+
 def _source(chosen: Preset | None, part: str) -> Checkpoint | None:
     return getattr(chosen, part) if chosen else None
 
@@ -181,7 +214,7 @@ def _judge(thing: Any, kind: Any, place: Mapping[str, Any]) -> Judge | None:
     """A judge from a preset's checkpoint, a name, or an object."""
     if thing is None or thing is False:
         return None
-    if isinstance(thing, str) and thing.partition(":")[0] in presets.names():
+    if isinstance(thing, str) and _is_preset(thing):
         thing = getattr(presets.preset(thing), kind)
     if isinstance(thing, str):
         thing = Checkpoint(source=thing, licence="")
@@ -216,11 +249,14 @@ def _critic_name(chosen: Preset | None, critic: Any) -> str | None:
 
 def _critic(chosen: Preset | None, critic: Any, *, replaced: bool) -> LatentCritic | None:
     """The critic to use; a preset's own foresees only its own judges, so it goes when one of them is replaced."""
-    if critic is False or (critic is None and (replaced or chosen is None or chosen.critic is None)):
-        return None
     if isinstance(critic, LatentCritic):
         return critic
-    checkpoint = chosen.critic if critic is None and chosen else Checkpoint(source=str(critic), licence="")
-    source = checkpoint.source
+    if critic is None:
+        checkpoint = chosen.critic if chosen and not replaced else None
+    else:
+        checkpoint = None if critic is False else Checkpoint(source=str(critic), licence="")
+    if checkpoint is None:
+        return None
+    source, revision = checkpoint.source, checkpoint.revision
     at = str(bundled.path(source.removeprefix(BUNDLED))) if source.startswith(BUNDLED) else source
-    return shared(("critic", source, checkpoint.revision), lambda: LatentCritic.from_pretrained(at))
+    return shared(("critic", source, revision), lambda: LatentCritic.from_pretrained(at, revision=revision))

@@ -99,7 +99,7 @@ def as_budgets(
             f"{len(given)} budget(s) for {len(defaults)} cost model(s); give one budget for each, in the same order"
         )
     return tuple(
-        each if isinstance(each, SafetyBudget) else SafetyBudget(**{**default.model_dump(), "limit": float(each)})
+        each if isinstance(each, SafetyBudget) else SafetyBudget(**{**default.model_dump(), "limit": each})
         for each, default in zip(given, defaults, strict=True)
     )
 

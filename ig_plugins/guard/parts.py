@@ -10,8 +10,8 @@ from critic_models.judges import Judge, TokenJudge
 from ig_plugins.chat import PromptFormat
 from ig_plugins.engine import TreeModel
 from ig_plugins.safety import SafetyBudget
-from ig_plugins.search import BlockSearch, Capacity, CriticScoring, DirectScoring, Policy, Row, Step, TextVerifier
-from ig_plugins.search.follow import Follower, TextFollower, TreeFollower
+from ig_plugins.search import BlockSearch, Capacity, CriticScoring, DirectScoring, Policy, Row, Step
+from ig_plugins.search.follow import Call, Follower, TextFollower, TreeFollower
 
 if TYPE_CHECKING:
     from critic_models.latent import LatentCritic
@@ -41,24 +41,38 @@ class Parts:
     names: Mapping[str, str | None] = field(default_factory=dict)
     judge_trees: dict[int, TreeModel | None] = field(default_factory=dict)
 
-    def start_search(self, capacity: Capacity, on_release: Callable[[Row, Step], None]) -> BlockSearch:
+    def __post_init__(self) -> None:
+        for judge in self.judges:
+            self.judge_tree(judge)
+
+    @property
+    def judges(self) -> list[Judge]:
+        """The cost models, then the reward model."""
+        return [*self.costs.values(), *([self.reward] if self.reward else [])]
+
+    @property
+    def context(self) -> int | None:
+        """The longest sequence that the policy and all judges on its tokens can read; None for no limit."""
+        trees = [self.policy.tree, *(tree for judge in self.judges if (tree := self.judge_tree(judge)))]
+        return min((tree.context for tree in trees if tree.context is not None), default=None)
+
+    def start_search(self, capacity: Capacity, *, on_release: Callable[[Row, Step], None], call: Call) -> BlockSearch:
         """A search over these parts; see `runtime.Engine`."""
-        costs, reward = self.followers(capacity)
-        verifier = TextVerifier(list(self.costs.values()))
+        costs, reward = self.followers(capacity, call=call)
         scoring: DirectScoring | CriticScoring
         if self.critic is None:
-            scoring = DirectScoring(costs, reward, verifier=verifier)
+            scoring = DirectScoring(costs, reward)
         else:
-            detokenizer = self.policy.detokenizer
             scoring = CriticScoring(
-                self.critic, costs, reward, verifier=verifier, detokenizer=detokenizer, optimism=self.critic.value_error
+                self.critic, costs, reward, detokenizer=self.policy.detokenizer, optimism=self.critic.value_error
             )
         return BlockSearch(self.policy, scoring, capacity=capacity, on_release=on_release)
 
-    def followers(self, capacity: Capacity) -> tuple[list[Follower], Follower | None]:
-        """Fresh followers of the cost models, in order, and of the reward model."""
-        costs = [self._follower(judge, capacity, cost=index) for index, judge in enumerate(self.costs.values())]
-        return costs, self._follower(self.reward, capacity) if self.reward else None
+    def followers(self, capacity: Capacity, *, call: Call | None = None) -> tuple[list[Follower], Follower | None]:
+        """Fresh followers of the cost models, in order, and of the reward model; ``call`` asks judges of texts."""
+        judges = enumerate(self.costs.values())
+        costs = [self._follower(judge, capacity, cost=index, call=call) for index, judge in judges]
+        return costs, self._follower(self.reward, capacity, call=call) if self.reward else None
 
     def judge_tree(self, judge: Judge) -> TreeModel | None:
         """The judge's model on token trees, attached once; None for judges that read text.
@@ -66,14 +80,18 @@ class Parts:
         A judge can read the policy's own tokens if it scores tokens and both vocabularies are the same.
         """
         if id(judge) not in self.judge_trees:
-            same = isinstance(judge, TokenJudge) and judge.tokenizer.get_vocab() == self.policy.tokenizer.get_vocab()
-            self.judge_trees[id(judge)] = TreeModel.attach(judge.body) if same else None
+            tree = None
+            if isinstance(judge, TokenJudge) and judge.tokenizer.get_vocab() == self.policy.tokenizer.get_vocab():
+                tree = TreeModel.attach(judge.body)
+            self.judge_trees[id(judge)] = tree
         return self.judge_trees[id(judge)]
 
-    def _follower(self, judge: Judge, capacity: Capacity, *, cost: int | None = None) -> Follower:
+    def _follower(
+        self, judge: Judge, capacity: Capacity, *, cost: int | None = None, call: Call | None = None
+    ) -> Follower:
         tree = self.judge_tree(judge)
-        if tree is None:
-            return TextFollower(judge, cost=cost)
+        if tree is None or not isinstance(judge, TokenJudge):
+            return TextFollower(judge, cost=cost, call=call)
         # With a critic, finalists are read from the released step in one go.
         block = capacity.block if self.critic is None else capacity.max_new
         return TreeFollower(judge, tree, lanes=capacity.lanes, block=block, max_new=capacity.max_new)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import queue
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from ig_plugins.chat import EncodedPrompt, parse_reply, tool_region
 from ig_plugins.errors import DeadlineExceededError, InferenceGuardError
 from ig_plugins.guard.options import Options
 from ig_plugins.guard.parts import Parts
-from ig_plugins.guard.result import BlockRecord, GuardResult, Usage
+from ig_plugins.guard.result import BlockRecord, FinishReason, GuardResult, Usage
+from ig_plugins.safety import Accounting
 from ig_plugins.search import Answer, Outcome, Request, Row, Step
 from ig_plugins.search.scoring import last_measured
 from ig_plugins.search.text import settled
@@ -118,7 +121,9 @@ class Ticket:
     def seconds_left(self) -> float | None:
         """How long to wait for the next event: until a little past the deadline, for ever without one."""
         deadline = self.request.deadline
-        return None if deadline is None else max(deadline + GRACE - time.monotonic(), 0.0)
+        if deadline is None:
+            return None
+        return min(max(deadline + GRACE - time.monotonic(), 0.0), threading.TIMEOUT_MAX)
 
     def overdue(self) -> BaseException:
         """What to tell a caller who waited that long."""
@@ -132,8 +137,7 @@ class Ticket:
             return self.overdue()
 
     def _text_of(self, step: Step) -> str:
-        ids = [*self.request.prefill_ids, *step.token_ids()]
-        return self.engine.policy.detokenizer.text(ids)[len(self.request.prefill_text) :]
+        return self.engine.policy.detokenizer.answer(self.request, step.token_ids())
 
     def _region(self, text: str) -> int:
         syntax = self._encoded.syntax
@@ -149,7 +153,9 @@ class Ticket:
         if answer is None:
             return self._blocked(row)
         encoded = self._encoded
-        text, calls, reason = answer.text, (), answer.reason
+        text: str = answer.text
+        calls: tuple[dict[str, Any], ...] = ()
+        reason: FinishReason = answer.reason
         if encoded.tools:
             reply = parse_reply(
                 text,
@@ -202,7 +208,7 @@ class Ticket:
             lag=row.lag if self.request.stream else None,
         )
 
-    def _accounting(self) -> dict[str, object]:
+    def _accounting(self) -> dict[str, Accounting]:
         return {name: b.accounting for name, b in zip(self.engine.costs, self.request.budgets, strict=True)}
 
     def _usage(self, row: Row, completion: int) -> Usage:
@@ -215,7 +221,7 @@ class Ticket:
         )
 
     def _totals(self, step: Step) -> list[float]:
-        """Per cost model what the answer spent, prefill included: the discounted sum, or the highest score."""
+        """Per cost model what the answer spent, prefill included: the sum (undiscounted), or the highest score."""
         steps = [step.root(), *step.path()]
         totals = []
         for cost, budget in enumerate(self.request.budgets):

@@ -1,6 +1,7 @@
-"""Who owns the models and the thread that runs them."""
+"""Who owns the models and the threads that run them."""
 
+from ig_plugins.runtime.batch import Engine, Job
 from ig_plugins.runtime.registry import shared
-from ig_plugins.runtime.worker import Engine, Job, Worker, worker
+from ig_plugins.runtime.worker import Worker, worker
 
 __all__ = ["Engine", "Job", "Worker", "shared", "worker"]

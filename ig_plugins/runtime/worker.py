@@ -1,159 +1,124 @@
-"""One thread owns torch: it takes requests from all callers and merges them into batches, block by block.
+"""Who decodes: one thread for each guard with work to do, one of them at a time in torch.
 
 Requests of the same guard join the search that is under way, between two blocks; none waits for another to end, and
-none changes another's answer. Callers, threads or event loops alike, only ever wait for events.
+none changes another's answer. Guards take turns, block by block. Callers, threads or event loops alike, only ever wait
+for events.
 """
 
 from __future__ import annotations
 
-import logging
-import queue
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Sequence
 
-import torch
-
-from ig_plugins.search import BlockSearch, Capacity, Outcome, Request, Row, Step
-
-logger = logging.getLogger(__name__)
-
-MAX_ROWS = 32  # prompts searched in one batch; more wait until a row is free
-
-
-class Engine(Protocol):
-    """What can start a search: loaded models behind a guard."""
-
-    def start_search(self, capacity: Capacity, on_release: Callable[[Row, Step], None]) -> BlockSearch:
-        """A search without rows."""
-
-
-class Job(Protocol):
-    """One request and who waits for it."""
-
-    engine: Engine
-    request: Request
-
-    def released(self, row: Row, step: Step) -> None:
-        """Text up to the step may leave."""
-
-    def finished(self, outcome: Outcome) -> None:
-        """The request ended."""
-
-    def failed(self, error: BaseException) -> None:
-        """The request ended without any verdict; no text leaves."""
-
-
-@dataclass(eq=False)
-class _Running:
-    """A search and the jobs that its rows belong to."""
-
-    engine: Engine
-    search: BlockSearch
-    jobs: dict[Request, Job] = field(default_factory=dict)
-
-    def admit(self, jobs: Sequence[Job]) -> None:
-        self.jobs.update({job.request: job for job in jobs})
-        self._guarded(lambda: self.search.admit([job.request for job in jobs]))
-
-    def step(self) -> None:
-        self._guarded(self._step)
-
-    def _step(self) -> None:
-        for outcome in self.search.step():
-            self.jobs.pop(outcome.row.request).finished(outcome)
-
-    def _guarded(self, act: Callable[[], None]) -> None:
-        """Fails closed: whatever goes wrong, nobody in the batch gets text."""
-        try:
-            with torch.inference_mode():
-                act()
-        except BaseException as error:
-            jobs, self.jobs = list(self.jobs.values()), {}
-            for job in jobs:
-                job.failed(error)
+from ig_plugins.runtime.batch import MAX_ROWS, Batch, Engine, Job
+from ig_plugins.runtime.turn import torch_turn
+from ig_plugins.search import Capacity
 
 
 class Worker:
-    """The thread that decodes. Started by the first request, a daemon, one a process."""
+    """Hands requests to the lines of their guards. A line lives while it has work; its thread is a daemon."""
 
     def __init__(self) -> None:
-        self._inbox: queue.SimpleQueue[Job] = queue.SimpleQueue()
-        self._waiting: list[Job] = []
-        self._running: list[_Running] = []
+        self._lines: dict[int, _Line] = {}
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Hands requests over; returns at once."""
-        for job in jobs:
-            self._inbox.put(job)
         with self._lock:
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._work, name="inferenceguard", daemon=True)
-                self._thread.start()
+            idle = []
+            for job in jobs:
+                line = self._lines.get(id(job.engine))
+                if line is None:
+                    line = self._lines[id(job.engine)] = _Line(job.engine)
+                    idle.append(line)
+                line.inbox.append(job)
+            for line in idle:
+                threading.Thread(target=self._work, args=(line,), name="inferenceguard", daemon=True).start()
 
-    def _work(self) -> None:
-        while True:
-            self._collect()
-            self._place()
-            self._step()
+    def _work(self, line: _Line) -> None:
+        while self._has_work(line):
+            line.round()
 
-    def _step(self) -> None:
-        """One block of every search. A method of its own, so that an idle worker's frame holds no model alive."""
-        for running in self._running:
-            running.step()
-        self._running = [running for running in self._running if running.jobs]
+    def _has_work(self, line: _Line) -> bool:
+        """Takes what has arrived; takes the line out of service when there is nothing to do."""
+        with self._lock:
+            line.waiting += line.inbox
+            line.inbox = []
+            if line.busy:
+                return True
+            del self._lines[id(line.engine)]
+            return False
 
-    def _collect(self) -> None:
-        """Takes what has arrived; waits when there is nothing to do."""
-        if not self._running and not self._waiting:
-            self._waiting.append(self._inbox.get())
-        while not self._inbox.empty():
-            self._waiting.append(self._inbox.get())
+
+class _Line:
+    """The work of one guard: who has just arrived, who waits for a row, and what is being decoded."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.inbox: list[Job] = []
+        self.waiting: list[Job] = []
+        self._again: list[Job] = []  # their batch failed; each is tried by itself
+        self._batches: list[Batch] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.waiting or self._again or self._batches)
+
+    def round(self) -> None:
+        """Places whoever waits, then decodes one block of every batch."""
+        try:
+            with torch_turn:
+                self._place()
+            for batch in self._batches:
+                with torch_turn:
+                    self._again += batch.step()
+            self._batches = [batch for batch in self._batches if batch.jobs]
+        except BaseException as error:  # a fault of ours; callers must hear of it rather than wait for ever
+            self._abandon(error)
+
+    def _abandon(self, error: BaseException) -> None:
+        jobs = [*self.waiting, *self._again, *(job for batch in self._batches for job in batch.jobs.values())]
+        self.waiting, self._again, self._batches = [], [], []
+        for job in jobs:
+            job.failed(error)
 
     def _place(self) -> None:
-        """Puts waiting jobs into searches, in order of arrival, as far as there is room."""
-        joining: dict[int, list[Job]] = {}
-        waiting, self._waiting = self._waiting, []
-        for job in waiting:
-            try:
-                running = self._search_for(job, waiting, joining)
-            except BaseException as error:  # no search could be started: fail closed
-                job.failed(error)
-                continue
-            if running is None:
-                self._waiting.append(job)
-            else:
-                joining.setdefault(id(running), []).append(job)
-        for running in list(self._running):
-            if jobs := joining.get(id(running)):
-                running.admit(jobs)
+        """Puts jobs into batches, in order of arrival, as far as there is room."""
+        for job in list(self.waiting):
+            if interruption := job.request.interruption():
+                self.waiting.remove(job)
+                job.failed(interruption)
+        again, self._again = self._again, []
+        for job in again:
+            self._open([job], alone=True)
+        for batch in self._batches:
+            self._fill(batch)
+        while stranded := [job for job in self.waiting if not any(b.takes(job.request) for b in self._batches)]:
+            self._open(stranded[:MAX_ROWS])
 
-    def _search_for(self, job: Job, waiting: Sequence[Job], joining: dict[int, list[Job]]) -> _Running | None:
-        size = Capacity.of([job.request])
-        for running in self._running:
-            if running.engine is not job.engine:
-                continue
-            rows = len(running.jobs) + len(joining.get(id(running), []))
-            if rows >= MAX_ROWS:
-                return None
-            if running.search.capacity.holds(size):
-                return running
-        return self._start(job, waiting)
+    def _open(self, jobs: Sequence[Job], *, alone: bool = False) -> None:
+        """A new batch around the first of these jobs, with room for those of the others that go with it."""
+        first = jobs[0]
+        try:
+            capacity = Capacity.around([job.request for job in jobs], context=self.engine.context)
+            batch = Batch(self.engine, capacity, alone=alone)
+        except BaseException as error:  # no search can be started: fail closed
+            self.waiting = [job for job in self.waiting if job is not first]
+            first.failed(error)
+            return
+        self._batches.append(batch)
+        if alone:
+            self._again += batch.admit(jobs)
+        else:
+            self._fill(batch)
 
-    def _start(self, job: Job, waiting: Sequence[Job]) -> _Running:
-        """A new search with room for the job and for those of its guard that wait with it."""
-        alike = [other.request for other in waiting if other.engine is job.engine]
-        search = job.engine.start_search(Capacity.of(alike), self._release)
-        self._running.append(_Running(job.engine, search))
-        return self._running[-1]
-
-    def _release(self, row: Row, step: Step) -> None:
-        for running in self._running:
-            if job := running.jobs.get(row.request):
-                job.released(row, step)
+    def _fill(self, batch: Batch) -> None:
+        """Lets waiting jobs join a batch."""
+        fitting = [job for job in self.waiting if batch.takes(job.request)][: batch.free]
+        if fitting:
+            self.waiting = [job for job in self.waiting if job not in fitting]
+            self._again += batch.admit(fitting)
 
 
 _worker = Worker()

@@ -8,7 +8,6 @@ from ig_plugins.search.lanes import Answer, Row
 from ig_plugins.search.path import Measure, Step
 from ig_plugins.search.policy import Policy
 from ig_plugins.search.request import Request
-from ig_plugins.search.verify import TextVerifier
 
 __all__ = [
     "Answer",
@@ -23,5 +22,4 @@ __all__ = [
     "Row",
     "SearchConfig",
     "Step",
-    "TextVerifier",
 ]

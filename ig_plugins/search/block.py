@@ -51,9 +51,21 @@ class Capacity:
             max_new=max(search.max_new_tokens for search in searches),
         )
 
-    def holds(self, other: Capacity) -> bool:
-        """Whether a request of the other size fits."""
-        return self.lanes >= other.lanes and self.block >= other.block and self.max_new >= other.max_new
+    @classmethod
+    def around(cls, requests: Sequence[Request], *, context: int | None) -> Capacity:
+        """Room for the first request, and for those of the others that go with it."""
+        chosen = [requests[0]]
+        for request in requests[1:]:
+            size = cls.of([*chosen, request])
+            if all(size.holds(each, context=context) for each in [*chosen, request]):
+                chosen.append(request)
+        return cls.of(chosen)
+
+    def holds(self, request: Request, *, context: int | None) -> bool:
+        """Whether a request fits: into the buffers, and into the context beside the longest answer of the others."""
+        own = Capacity.of([request])
+        fits = own.max_new == self.max_new or context is None or len(request.prompt_ids) + self.max_new <= context
+        return fits and self.lanes >= own.lanes and self.block >= own.block and self.max_new >= own.max_new
 
 
 @dataclass(frozen=True)
@@ -63,6 +75,11 @@ class Outcome:
     row: Row
     answer: Answer | None = None
     error: InferenceGuardError | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether the search ran to its end and found nothing that may leave."""
+        return self.answer is None and self.error is None
 
 
 class BlockSearch:
@@ -92,7 +109,7 @@ class BlockSearch:
         """Adds rows, between blocks."""
         size = self.capacity
         prompts = [request.prompt_ids for request in requests]
-        if self._session is None:
+        if self._session is None or self._session.rows == 0:
             self._session = self.policy.tree.plant(prompts, lanes=size.lanes, block=size.block, max_new=size.max_new)
         else:
             self._session.admit(prompts)
@@ -120,8 +137,8 @@ class BlockSearch:
         self.scoring.commit(lanes, beams)
         self._planted().commit(beams)
         self._release()
-        done = [Outcome(row, answer=_best(row)) for row in self.rows if not row.beams]
-        restarting = [outcome.row for outcome in done if outcome.answer is None and outcome.row.may_restart]
+        done = [_outcome(row) for row in self.rows if not row.beams]
+        restarting = [outcome.row for outcome in done if outcome.empty and outcome.row.may_restart]
         self._drop([outcome.row for outcome in done])
         if restarting:
             self._restart(restarting)
@@ -193,7 +210,7 @@ class BlockSearch:
             return [lanes.stays + beam for beam in range(len(row.beams))]
         order = sorted(safe, key=lambda lane: float(judgement.score[index, lane]), reverse=True)
         count = row.count(safe=len(safe))
-        opened = []
+        opened: list[tuple[int, Step]] = []
         for lane in distinct(lanes, index, order):
             step = Step(
                 parent=lanes.beam(index, lane),
@@ -221,26 +238,22 @@ class BlockSearch:
 
     def _release(self) -> None:
         """Lets text leave that no later block can change, once the judges have passed it."""
-        news = []
-        for row in self.rows:
-            ends = [*row.beams, *([best.step] if (best := _best(row)) else [])]
+        steps = [row.released for row in self.rows]
+        for index, row in enumerate(self.rows):
             if row.request.stream and row.beams and row.attempt == 0:
-                news.append((row, common_ancestor(ends)))
-        for row, step in news:
-            row.lag = max(row.lag, len(row.beams[0]) - len(step))
-        news = [(row, step) for row, step in news if step is not row.released]
-        if not news:
+                steps[index] = common_ancestor([*row.beams, *_contenders(row)])
+                row.lag = max(row.lag, len(row.beams[0]) - len(steps[index]))
+        if all(step is row.released for row, step in zip(self.rows, steps, strict=True)):
             return
-        steps = {id(row): step for row, step in news}
-        verdicts = self.scoring.release(self.rows, [steps.get(id(row), row.released) for row in self.rows])
-        for row, passed in zip(self.rows, verdicts, strict=True):
-            step = steps.get(id(row))
-            if step is None:
+        verdicts = self.scoring.release(self.rows, steps)
+        for row, step, passed in zip(self.rows, steps, verdicts, strict=True):
+            if step is row.released or row.request.interruption():
                 continue
             if not passed:  # the critic was wrong about text that every beam shares
                 row.beams = []
                 continue
             row.released = step
+            row.request.begun = True
             self._on_release(row, step)
 
     def _restart(self, rows: Sequence[Row]) -> None:
@@ -296,15 +309,15 @@ def _cut_at_stop_strings(lanes: Lanes, row: int) -> None:
     """Ends lanes in which a stop string appeared, before it."""
     stop = lanes.rows[row].request.stop
     for lane in lanes.lengths[row].nonzero().flatten().tolist():
-        ids = lanes.since(row, lane, lanes.rows[row].beams[0].root())
-        text = lanes.detokenizer.text(ids)
+        ids = [*lanes.beam(row, lane).token_ids(), *lanes.block(row, lane)]
+        text = lanes.answer(row, lane)
         at = first_stop(text, stop)
         if at is None:
             continue
         before = len(lanes.beam(row, lane))
-        covering = next(
-            length for length in range(before + 1, len(ids) + 1) if len(lanes.detokenizer.text(ids[:length])) > at
-        )
+        request = lanes.rows[row].request
+        lengths = range(before + 1, len(ids) + 1)
+        covering = next(n for n in lengths if len(lanes.detokenizer.answer(request, ids[:n])) > at)
         lanes.lengths[row, lane] = covering - before
         lanes.ended[row, lane], lanes.natural[row, lane] = True, False
         lanes.cuts[row, lane] = text[:at]
@@ -332,16 +345,29 @@ def _enter(measures: Sequence[Measure | None], step: Step) -> None:
 
 def _answer(lanes: Lanes, judgement: Judgement, key: Key, step: Step) -> Answer:
     """A verified finished lane as an answer."""
-    prefill = lanes.rows[key[0]].request.prefill_text
     stopped = bool(lanes.natural[key]) or key in lanes.cuts
     return Answer(
         step=step,
         score=step.score,
         reward=judgement.rewards.get(key),
         reason="stop" if stopped else "length",
-        text=lanes.cuts.get(key, lanes.text(*key).text[len(prefill) :]),
+        text=lanes.answer(*key),
         slack=min(last_measured(step).state),
     )
+
+
+def _outcome(row: Row) -> Outcome:
+    """How a row ends whose beams are gone; after the deadline nothing leaves any more."""
+    error = row.request.interruption()
+    return Outcome(row, error=error) if error else Outcome(row, answer=_best(row))
+
+
+def _contenders(row: Row) -> list[Step]:
+    """The finished answers that may still be given: the best one, or any of them if the choice is hedged."""
+    if row.request.search.selection == "hedged":
+        return [answer.step for answer in row.finished]
+    best = _best(row)
+    return [best.step] if best else []
 
 
 def _best(row: Row) -> Answer | None:

@@ -8,21 +8,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ig_plugins.search.follow import Follower, LaneText
+from ig_plugins.safety import is_safe
+from ig_plugins.search.follow import Follower, LaneText, check_finite
 from ig_plugins.search.lanes import Lanes, Row, pad
 from ig_plugins.search.path import Measure, Step
 from ig_plugins.search.request import Request
 from ig_plugins.search.scoring import (
     Judgement,
     Trail,
-    check_finite,
     discounted,
-    is_safe,
     starting_measure,
     state_of,
     track,
 )
-from ig_plugins.search.verify import TextVerifier
+from ig_plugins.search.verify import cut_passes
 
 
 class DirectScoring:
@@ -31,13 +30,12 @@ class DirectScoring:
     Args:
         costs: One follower a cost model.
         reward: The reward model's follower; None ranks all safe candidates alike.
-        verifier: Judges answers that a stop string cut inside a token.
     """
 
     foresees = False
 
-    def __init__(self, costs: Sequence[Follower], reward: Follower | None, *, verifier: TextVerifier) -> None:
-        self._costs, self._reward, self._verifier = costs, reward, verifier
+    def __init__(self, costs: Sequence[Follower], reward: Follower | None) -> None:
+        self._costs, self._reward = costs, reward
         self.followers: Sequence[Follower] = [*costs, *([reward] if reward else [])]
         # The reward of a partial text bounds nothing; without a reward model any safe answer is as good as the next.
         self.optimism = math.inf if reward else 0.0
@@ -65,7 +63,7 @@ class DirectScoring:
             safe = safe & tracks[-1].safe
         for (row, lane), text in lanes.cuts.items():
             if safe[row, lane]:
-                safe[row, lane] = self._verifier.passes(lanes.rows[row].request, text)
+                safe[row, lane] = cut_passes(self._costs, lanes, row, text)
         measures: dict[tuple[int, int], list[Measure | None]] = {
             (row, lane): [
                 Measure(

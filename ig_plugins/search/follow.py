@@ -11,6 +11,7 @@ from torch import Tensor
 
 from critic_models.errors import JudgeError
 from critic_models.judges import Judge, TokenJudge
+from ig_plugins.chat.rendering import inside
 from ig_plugins.engine import TreeModel, TreeSession
 from ig_plugins.search.request import Request
 
@@ -36,7 +37,20 @@ class LaneText:
 
 
 TextOf = Callable[[int, int], LaneText]
-Call = Callable[[Callable[[], list[float]]], list[float]]
+Ask = Callable[[], list[float]]
+Call = Callable[[Ask], list[float]]
+
+
+def check_finite(scores: Scores, name: str) -> None:
+    """Refuses scores that say nothing.
+
+    Raises:
+        JudgeError: A score that counts is NaN or infinite.
+    """
+    steps = torch.arange(scores.values.shape[-1])
+    valid = steps < scores.lengths.unsqueeze(-1)
+    if not torch.isfinite(scores.values[valid]).all():
+        raise JudgeError(f"{name} returned NaN or an infinite score; no text is released on such a verdict")
 
 
 class Follower(Protocol):
@@ -45,9 +59,12 @@ class Follower(Protocol):
     ``calls`` and ``tokens`` count, per row of the search, what the judge was asked and read since ``admit``.
     """
 
-    judge: Judge
     calls: list[int]
     tokens: list[int]
+
+    @property
+    def judge(self) -> Judge:
+        """Who is asked."""
 
     def admit(self, requests: Sequence[Request]) -> None:
         """New rows at the end; prefilled assistant text is read at once."""
@@ -70,6 +87,13 @@ class Follower(Protocol):
 
     def rollback(self) -> None:
         """Forgets the open block."""
+
+    def reread(self, row: int, request: Request, text: str) -> Tensor:
+        """Scores (T,) of an answer that no lane stands for, read from scratch; T = 1 for judges of texts.
+
+        Raises:
+            JudgeError: A score is not finite.
+        """
 
 
 class TreeFollower:
@@ -116,6 +140,16 @@ class TreeFollower:
     def rollback(self) -> None:
         """See `Follower`."""
         self._open().rollback()
+
+    def reread(self, row: int, request: Request, text: str) -> Tensor:
+        """See `Follower`."""
+        response = [*request.prefill_ids, *inside(self.judge.tokenizer, text, trusted=False)]
+        ids = torch.tensor([[*request.judge_ids, *response]], device=self.judge.body.device)
+        scores = self.judge.score_tokens(ids, torch.ones_like(ids))[:, len(request.judge_ids) :].float().cpu()
+        check_finite(Scores(scores.unsqueeze(0), torch.tensor([[len(response)]])), self.judge.name)
+        self.calls[row] += 1
+        self.tokens[row] += ids.shape[1]
+        return scores[0]
 
     def _open(self) -> TreeSession:
         if self._session is None:
@@ -190,6 +224,13 @@ class TextFollower:
     def rollback(self) -> None:
         """See `Follower`."""
         self._lanes = []
+
+    def reread(self, row: int, request: Request, text: str) -> Tensor:
+        """See `Follower`."""
+        response = LaneText(request.prefill_text + text, finished=False)
+        self.calls[row] += 1
+        self.tokens[row] += len(response.text.split())
+        return torch.tensor(self._ask([request.judge_prompt], [response]))
 
     def _ask(self, prompts: list[str], texts: list[LaneText]) -> list[float]:
         if not prompts:

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from ig_plugins.search.direct import lane_states, read_prefills
-from ig_plugins.search.follow import Follower, LaneText
+from ig_plugins.search.follow import Follower, LaneText, check_finite
 from ig_plugins.search.lanes import Key, Lanes, Row, distinct
 from ig_plugins.search.path import Measure, Step
 from ig_plugins.search.request import Request
-from ig_plugins.search.scoring import Judgement, Trail, check_finite, discounted, last_measured
+from ig_plugins.search.scoring import Judgement, Trail, discounted, last_measured
 from ig_plugins.search.text import Detokenizer
-from ig_plugins.search.verify import TextVerifier
+from ig_plugins.search.verify import cut_passes
 
 if TYPE_CHECKING:
     from critic_models.latent import LatentCritic
@@ -44,7 +44,6 @@ class CriticScoring:
         critic: Foresees safety and reward from the policy's hidden state.
         costs: One follower a cost model.
         reward: The reward model's follower, or None.
-        verifier: Judges answers that a stop string cut inside a token.
         detokenizer: Gives the text of what is to be released.
         optimism: How far an answer may exceed the critic's expectation; the search goes on for that much.
     """
@@ -57,11 +56,10 @@ class CriticScoring:
         costs: Sequence[Follower],
         reward: Follower | None,
         *,
-        verifier: TextVerifier,
         detokenizer: Detokenizer,
         optimism: float,
     ) -> None:
-        self._critic, self._verifier, self._detokenizer = critic, verifier, detokenizer
+        self._critic, self._detokenizer = critic, detokenizer
         self._costs, self._reward = list(costs), [reward] if reward else []
         self.followers: Sequence[Follower] = [*self._costs, *self._reward]
         self.optimism = optimism if reward else 0.0
@@ -90,8 +88,8 @@ class CriticScoring:
         judgement = Judgement(safe, score, self._calm(lanes, logit, value), {}, {})
         queues = [self._finalists(lanes, index, logit, value) for index in range(len(lanes.rows))]
         while any(finalists := [next(queue, []) for queue in queues]):
-            for row in self._verify(lanes, finalists, judgement):
-                queues[row] = iter(())
+            for done in self._verify(lanes, finalists, judgement):
+                queues[done] = iter(())
         return judgement
 
     def release(self, rows: Sequence[Row], steps: Sequence[Step]) -> list[bool]:
@@ -165,7 +163,7 @@ class CriticScoring:
             for lane, passage, scores in zip(mine, passages[row], values[row], strict=True):
                 trail = Trail.follow(scores, last_measured(released), request.budgets)
                 cut = lanes.cuts.get((row, lane))
-                if trail.safe() and (cut is None or self._verifier.passes(request, cut)):
+                if trail.safe() and (cut is None or cut_passes(self._costs, lanes, row, cut)):
                     passed.append(((row, lane), passage))
                     path = lanes.beam(row, lane).path()[len(released.path()) :]
                     judgement.measures[row, lane] = trail.measures([*_bounds(path), len(passage.ids)])
@@ -211,13 +209,13 @@ class CriticScoring:
                 tokens[row, slot, : len(passage.ids)] = torch.tensor(list(passage.ids), dtype=torch.long)
         found: list[list[list[Tensor]]] = [[[] for _ in mine] for mine in passages]
         for judge in judges if longest else []:
-            scores = judge.measure(parents, tokens, lengths, lambda row, slot: passages[row][slot].text)  # type: ignore[arg-type]
+            scores = judge.measure(parents, tokens, lengths, lambda row, slot: passages[row][slot].text)
             check_finite(scores, judge.judge.name)
             for row, mine in enumerate(passages):
                 for slot in range(len(mine)):
                     found[row][slot].append(scores.values[row, slot, : int(scores.lengths[row, slot])])
             if move:
-                judge.commit(torch.zeros(len(passages), 1, dtype=torch.long))  # type: ignore[arg-type]
+                judge.commit(torch.zeros(len(passages), 1, dtype=torch.long))
             else:
                 judge.rollback()
         return found

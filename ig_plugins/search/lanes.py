@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ class Answer:
     step: Step
     score: float
     reward: float | None
-    reason: str  # "stop" or "length"
+    reason: Literal["stop", "length"]
     text: str
     slack: float
 
@@ -173,13 +174,16 @@ class Lanes:
 
     def text(self, row: int, lane: int) -> LaneText:
         """A lane's whole response so far, prefilled text included."""
-        prefill = self.rows[row].request.prefill_ids
-        natural = bool(self.natural[row, lane])
+        prefill = self.rows[row].request.prefill_text
+        return LaneText(prefill + self.answer(row, lane), finished=bool(self.natural[row, lane]))
+
+    def answer(self, row: int, lane: int) -> str:
+        """The text that a lane adds to the prefilled one, up to a stop string."""
         cut = self.cuts.get((row, lane))
-        if cut is None:
-            ids = [*prefill, *self.beam(row, lane).token_ids(), *self.block(row, lane)]
-            return LaneText(self.detokenizer.text(ids), natural)
-        return LaneText(self.detokenizer.text(prefill) + cut, natural)
+        if cut is not None:
+            return cut
+        ids = [*self.beam(row, lane).token_ids(), *self.block(row, lane)]
+        return self.detokenizer.answer(self.rows[row].request, ids)
 
     def since(self, row: int, lane: int, step: Step) -> tuple[int, ...]:
         """A lane's tokens after an ancestor step."""
@@ -202,4 +206,4 @@ def distinct(lanes: Lanes, row: int, order: list[int]) -> list[int]:
 def pad(rows: list[list[int]], *, fill: int = -1) -> Tensor:
     """Ragged lists as one (B, K) tensor."""
     width = max((len(row) for row in rows), default=0)
-    return torch.tensor([row + [fill] * (width - len(row)) for row in rows], dtype=torch.long).view(len(rows), width)  # type: ignore[return-value]
+    return torch.tensor([row + [fill] * (width - len(row)) for row in rows], dtype=torch.long).view(len(rows), width)

@@ -35,6 +35,7 @@ class Request:
         deadline: In `time.monotonic` seconds; None for no limit.
         processors: transformers' logits processors, applied to this request's lanes.
         cancelled: Set by the caller to stop.
+        begun: Text has been released.
     """
 
     prompt_ids: Sequence[int]
@@ -52,8 +53,13 @@ class Request:
     processors: tuple[Any, ...] = ()
     cancelled: Event = field(default_factory=Event)
     started: float = field(default_factory=time.monotonic)
+    begun: bool = False
 
     def __post_init__(self) -> None:
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Back to the first draw: the same request again gives the same answer."""
         self._generator = torch.Generator().manual_seed(self.seed)
 
     def uniforms(self, lanes: int, tokens: int) -> Tensor:

@@ -85,18 +85,6 @@ class Track:
     spent: Tensor
 
 
-def check_finite(scores: Scores, name: str) -> None:
-    """Refuses scores that say nothing.
-
-    Raises:
-        JudgeError: A score that counts is NaN or infinite.
-    """
-    steps = torch.arange(scores.values.shape[-1])
-    valid = steps < scores.lengths.unsqueeze(-1)
-    if not torch.isfinite(scores.values[valid]).all():
-        raise JudgeError(f"{name} returned NaN or an infinite score; no text is released on such a verdict")
-
-
 def track(scores: Scores, before: Tensor, budgets: Sequence[SafetyBudget]) -> Track:
     """Advances the safety state of every lane through its scores.
 

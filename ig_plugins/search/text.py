@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from ig_plugins.search.request import Request
+
 REPLACEMENT = "�"  # what an incomplete UTF-8 sequence decodes to
 
 
@@ -19,6 +21,10 @@ class Detokenizer:
         """The text of response tokens, special tokens left out."""
         decoded = self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(decoded)
+
+    def answer(self, request: Request, ids: Sequence[int]) -> str:
+        """The text of an answer's tokens as it stands behind the request's prefilled text."""
+        return self.text([*request.prefill_ids, *ids])[len(request.prefill_text) :]
 
 
 def first_stop(text: str, stop: Sequence[str]) -> int | None:
