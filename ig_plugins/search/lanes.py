@@ -204,6 +204,6 @@ def distinct(lanes: Lanes, row: int, order: list[int]) -> list[int]:
 
 
 def pad(rows: list[list[int]], *, fill: int = -1) -> Tensor:
-    """Ragged lists as one (B, K) tensor."""
-    width = max((len(row) for row in rows), default=0)
+    """Ragged lists as one (B, K) tensor, K at least 1."""
+    width = max(1, max((len(row) for row in rows), default=0))
     return torch.tensor([row + [fill] * (width - len(row)) for row in rows], dtype=torch.long).view(len(rows), width)
