@@ -219,9 +219,9 @@ class InferenceGuard:
             "models": dict(self.parts.names),
             "prompt_format": self.parts.prompt_format.name,
             "budgets": {
-                name: budget.model_dump() for name, budget in zip(self.parts.costs, options.budgets, strict=True)
+                name: budget.model_dump(mode="json") for name, budget in zip(self.parts.costs, options.budgets, strict=True)
             },
-            "search": options.search.model_dump(),
+            "search": options.search.model_dump(mode="json"),
             "stop": list(options.stop),
             "on_block": options.on_block,
             "refusal": options.refusal,
