@@ -8,10 +8,10 @@ from langchain_core.language_models import BaseLanguageModel, LangSmithParams
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables.config import run_in_executor
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import ConfigDict, model_validator
+from pydantic import ConfigDict, PrivateAttr, model_validator
 from typing_extensions import Self
 
-from ig_plugins.guard.fields import GuardFields
+from ig_plugins.guard.fields import GuardFields, GuardHandle
 from langchain_inferenceguard._convert import PROVIDER, to_messages
 
 # Standard parameters of hosted models. A local model has nothing to retry and no key; code written for any
@@ -28,6 +28,9 @@ class GuardedModel(GuardFields, BaseLanguageModel[Any]):
     def model_post_init(self, context: Any, /) -> None:
         """Leads on to LangChain's hook, which the guard's private attributes would hide, and its versions with it."""
         BaseLanguageModel.model_post_init(self, context)
+
+    _others: dict[str, GuardHandle] = PrivateAttr(default_factory=dict)
+    """Guards of models that calls named instead of `model`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -48,6 +51,14 @@ class GuardedModel(GuardFields, BaseLanguageModel[Any]):
     def model_name(self) -> str:
         """The model's name, under the name that LangChain's users look for it."""
         return self.model
+
+    def _named(self, model: str | None) -> Self:
+        """This object, or for one call the same settings on another model; each is loaded once."""
+        if model is None or model == self.model:
+            return self
+        other = self.model_copy(update={"model": model})
+        other._handle = self._others.setdefault(model, GuardHandle())
+        return other
 
     async def _loaded(self) -> None:
         """Loads the weights, if nobody has yet, without holding up the event loop."""

@@ -37,23 +37,23 @@ def structured(
     if method not in METHODS:
         raise ConfigurationError(f"method is {method!r}; choose one of {', '.join(METHODS)}")
     told = {"kwargs": {"method": method, "strict": strict}, "schema": schema}
-    is_class = isinstance(schema, type) and is_basemodel_subclass(schema)
+    pydantic_class: Any = schema if isinstance(schema, type) and is_basemodel_subclass(schema) else None
     parser: Runnable[Any, Any]
     if method == "function_calling":
         name = convert_to_openai_tool(schema)["function"]["name"]
         model = bind_tools([schema], tool_choice=name, strict=strict, ls_structured_output_format=told)
         parser = (
-            PydanticToolsParser(tools=[schema], first_tool_only=True)
-            if is_class
+            PydanticToolsParser(tools=[pydantic_class], first_tool_only=True)
+            if pydantic_class
             else JsonOutputKeyToolsParser(key_name=name, first_tool_only=True)
         )
         gate = RunnableLambda(usable_call)
     else:
         model = bind(response_format=_response_format(schema, method), ls_structured_output_format=told)
-        parser = PydanticOutputParser(pydantic_object=schema) if is_class else JsonOutputParser()
+        parser = PydanticOutputParser(pydantic_object=pydantic_class) if pydantic_class else JsonOutputParser()
         gate = RunnableLambda(usable_text)
     parse = gate | parser
-    if strict and not is_class:
+    if strict and not pydantic_class:
         parse = parse | RunnableLambda(_fits(convert_to_json_schema(schema)))
     if not include_raw:
         return model | parse

@@ -101,20 +101,25 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None,
+        model: str | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        conversation, options = self._request(messages, stop, kwargs)
-        return self._chat_result(self.guard.generate(conversation, **options))
+        chat = self._named(model)
+        conversation, options = chat._request(messages, stop, kwargs)
+        return chat._chat_result(chat.guard.generate(conversation, **options))
 
     async def _agenerate(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        model: str | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        conversation, options = self._request(messages, stop, kwargs)
-        return self._chat_result(await self.guard.agenerate(conversation, **options))
+        chat = self._named(model)
+        await chat._loaded()
+        conversation, options = chat._request(messages, stop, kwargs)
+        return chat._chat_result(await chat.guard.agenerate(conversation, **options))
 
     def _chat_result(self, result: GuardResult) -> ChatResult:
         output = {"token_usage": token_usage([result.usage]), "model_name": self.model_name}
@@ -125,12 +130,14 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None,
+        model: str | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        conversation, options = self._request(messages, stop, kwargs)
-        with closing(self.guard.stream(conversation, **options)) as pieces:  # type: ignore[type-var]
+        chat = self._named(model)
+        conversation, options = chat._request(messages, stop, kwargs)
+        with closing(chat.guard.stream(conversation, **options)) as pieces:
             for piece in pieces:
-                chunk = to_chat_chunk(piece.text, piece.result, self.model_name)
+                chunk = to_chat_chunk(piece.text, piece.result, chat.model_name)
                 if run_manager:
                     run_manager.on_llm_new_token(piece.text, chunk=chunk)
                 yield chunk
@@ -140,12 +147,15 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        model: str | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        conversation, options = self._request(messages, stop, kwargs)
-        async with aclosing(self.guard.astream(conversation, **options)) as pieces:  # type: ignore[type-var]
+        chat = self._named(model)
+        await chat._loaded()
+        conversation, options = chat._request(messages, stop, kwargs)
+        async with aclosing(chat.guard.astream(conversation, **options)) as pieces:
             async for piece in pieces:
-                chunk = to_chat_chunk(piece.text, piece.result, self.model_name)
+                chunk = to_chat_chunk(piece.text, piece.result, chat.model_name)
                 if run_manager:
                     await run_manager.on_llm_new_token(piece.text, chunk=chunk)
                 yield chunk

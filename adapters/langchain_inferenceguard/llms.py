@@ -58,9 +58,10 @@ class InferenceGuardLLM(GuardedModel, BaseLLM):
         """
         if not settings:
             return self
-        self.call_options(**settings)  # unknown names raise here, before anybody is told that a run started
-        copy = self.model_copy()
-        copy._call = {**self._call, **settings}
+        changed = {key: value for key, value in settings.items() if key != "model"}
+        self.call_options(**changed)  # unknown names raise here, before anybody is told that a run started
+        copy = self._named(settings.get("model")).model_copy()
+        copy._call = {**self._call, **changed}
         return copy
 
     def _render(self, prompts: Sequence[PromptValue]) -> tuple[Self, list[str]]:
@@ -106,9 +107,10 @@ class InferenceGuardLLM(GuardedModel, BaseLLM):
         **kwargs: Any,
     ) -> LLMResult:
         """As in `BaseLLM`; settings of this call become part of the cache's key."""
-        await self._loaded()
         watchers = {key: kwargs.pop(key) for key in _WATCHERS if key in kwargs}
-        return await super(InferenceGuardLLM, self._for_call(kwargs)).agenerate(prompts, stop, callbacks, **watchers)
+        llm = self._for_call(kwargs)
+        await llm._loaded()
+        return await super(InferenceGuardLLM, llm).agenerate(prompts, stop, callbacks, **watchers)
 
     def generate_prompt(
         self,
@@ -155,9 +157,9 @@ class InferenceGuardLLM(GuardedModel, BaseLLM):
         **kwargs: Any,
     ) -> AsyncIterator[str]:
         """Yields text as far as it has been verified; leaving the loop frees the model."""
-        await self._loaded()
         llm, (text,) = self._render([self._convert_input(input)])
         llm = llm._for_call(kwargs)
+        await llm._loaded()
         async with aclosing(super(InferenceGuardLLM, llm).astream(text, config, stop=stop)) as pieces:  # type: ignore[type-var]
             async for piece in pieces:
                 yield piece
@@ -195,7 +197,7 @@ class InferenceGuardLLM(GuardedModel, BaseLLM):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[GenerationChunk]:
-        with closing(self.guard.stream(self._input(prompt), **self._options(stop, kwargs))) as pieces:  # type: ignore[type-var]
+        with closing(self.guard.stream(self._input(prompt), **self._options(stop, kwargs))) as pieces:
             for piece in pieces:
                 chunk = to_chunk(piece.text, piece.result, self.model_name)
                 if run_manager:
@@ -209,7 +211,7 @@ class InferenceGuardLLM(GuardedModel, BaseLLM):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[GenerationChunk]:
-        async with aclosing(self.guard.astream(self._input(prompt), **self._options(stop, kwargs))) as pieces:  # type: ignore[type-var]
+        async with aclosing(self.guard.astream(self._input(prompt), **self._options(stop, kwargs))) as pieces:
             async for piece in pieces:
                 chunk = to_chunk(piece.text, piece.result, self.model_name)
                 if run_manager:

@@ -150,9 +150,9 @@ def test_settings_of_one_call_reach_the_guard_and_stay_there(make_llm):
 @pytest.mark.parametrize("call", ["invoke", "batch", "stream", "generate"])
 def test_an_unknown_setting_is_an_error_before_anything_runs(make_llm, watcher, call):
     llm = make_llm(fields={"callbacks": [watcher]})
+    prompt = "Hello" if call in ("invoke", "stream") else ["Hello"]
     with pytest.raises(TypeError, match="tresholds"):
-        result = getattr(llm, call)("Hello" if call in ("invoke", "stream") else ["Hello"], tresholds=0.1)
-        list(result)
+        list(getattr(llm, call)(prompt, tresholds=0.1))
     assert watcher.events == []
 
 
