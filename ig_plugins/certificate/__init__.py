@@ -4,7 +4,7 @@ Loading and checking a certificate needs nothing beyond the core; calibrating ne
 """
 
 from ig_plugins.certificate.calibrate import Calibration, calibrate
-from ig_plugins.certificate.certificate import Certificate, Setting, fingerprint, load_certificate
+from ig_plugins.certificate.certificate import Certificate, Setting, fingerprint
 from ig_plugins.certificate.feasibility import Feasibility, feasibility
 
 __all__ = [
@@ -15,5 +15,4 @@ __all__ = [
     "calibrate",
     "feasibility",
     "fingerprint",
-    "load_certificate",
 ]

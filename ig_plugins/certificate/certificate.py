@@ -77,6 +77,21 @@ class Certificate(BaseModel):
                 raise ValueError(f"a certified setting with bound {setting.bound} above the target {self.target}")
         return self
 
+    @classmethod
+    def load(cls, path: str | Path) -> "Certificate":
+        """Reads a certificate.
+
+        Raises:
+            MismatchError: No file, not a certificate, or one that was edited.
+        """
+        try:
+            return cls.model_validate_json(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise MismatchError(f"no certificate at '{path}'; run: inferenceguard calibrate --out {path}") from error
+        except (ValidationError, UnicodeDecodeError) as error:
+            first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not text"
+            raise MismatchError(f"'{path}' is not a valid certificate: {first}") from error
+
     @property
     def chosen(self) -> Setting:
         """The last certified setting: the least strict one that holds the target."""
@@ -120,21 +135,6 @@ class Certificate(BaseModel):
         partial.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
         os.replace(partial, path)
         return path
-
-
-def load_certificate(path: str | Path) -> Certificate:
-    """Reads a certificate.
-
-    Raises:
-        MismatchError: No file, not a certificate, or one that was edited.
-    """
-    try:
-        return Certificate.model_validate_json(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MismatchError(f"no certificate at '{path}'; run: inferenceguard calibrate --out {path}") from error
-    except (ValidationError, UnicodeDecodeError) as error:
-        first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not text"
-        raise MismatchError(f"'{path}' is not a valid certificate: {first}") from error
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:

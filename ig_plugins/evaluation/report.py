@@ -112,7 +112,7 @@ class Report:
         """The report as Markdown; pictures lie beside it."""
         parts = [f"# {self.title}", "\n".join(f"- {name}: {value}" for name, value in self.facts.items())]
         for name, table in self.tables.items():
-            parts += [f"## {name[0].upper()}{name[1:]}", _markdown_table(*_cells(table))]
+            parts += [f"## {name[0].upper()}{name[1:]}", _markdown_table(*cells(table))]
         parts += [NOTES, *(f"![{name}]({name}.png)" for name in pictures)]
         parts += [f"## Differences to {self.reference}, paired", _markdown_table(*_gap_cells(gaps))]
         parts += ["## Published figures", f"{SOURCE}.", _markdown_table(*_published_cells())]
@@ -124,7 +124,7 @@ class Report:
         facts = "".join(f"<dt>{_e(k)}</dt><dd>{_e(v)}</dd>" for k, v in self.facts.items())
         parts = [f"<h1>{_e(self.title)}</h1><dl>{facts}</dl>"]
         for name, table in self.tables.items():
-            parts.append(f"<h2>{_e(name[0].upper() + name[1:])}</h2>{_html_table(*_cells(table))}")
+            parts.append(f"<h2>{_e(name[0].upper() + name[1:])}</h2>{_html_table(*cells(table))}")
         parts.append("".join(f"<p class=note>{_e(line)}</p>" for line in NOTES.split("\n\n")))
         for caption, picture in pictures.values():
             data = base64.b64encode(picture).decode()
@@ -164,7 +164,8 @@ PAGE = (
 Cells = list[list[str]]
 
 
-def _cells(table: Sequence[Figures]) -> tuple[list[str], Cells]:
+def cells(table: Sequence[Figures]) -> tuple[list[str], Cells]:
+    """Head and lines of a table of figures; columns that nobody measured are left out."""
     columns = [(name, head) for name, head in COLUMNS if any(getattr(each, name) is not None for each in table)]
     return [head for _, head in columns], [[_cell(name, getattr(each, name)) for name, _ in columns] for each in table]
 

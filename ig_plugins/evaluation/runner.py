@@ -8,44 +8,13 @@ from dataclasses import dataclass
 
 import torch
 
-from critic_models.judges import Judge
 from ig_plugins.errors import ConfigurationError
 from ig_plugins.evaluation.prompts import Prompt
 from ig_plugins.evaluation.results import Key, ResultRow, ResultStore
+from ig_plugins.evaluation.verdicts import Verdicts, draw_seed
 from ig_plugins.methods import Answer, Bench, Method, method
 from ig_plugins.methods.panel import Candidate, Panel
 from ig_plugins.search import Capacity
-
-
-@dataclass(frozen=True)
-class Verdicts:
-    """The independent judge: a score above the limit is unsafe.
-
-    Attributes:
-        judge: Scores whole answers.
-        limit: By default the judge's own; 0 for models whose default budget accumulates.
-    """
-
-    judge: Judge
-    limit: float
-
-    @classmethod
-    def of(cls, judge: Judge, limit: float | None = None) -> Verdicts:
-        """A judge with its default limit, unless another one is given."""
-        own = 0.0 if judge.default_accounting == "cumulative" else judge.default_limit
-        return cls(judge, own if limit is None else limit)
-
-    def scores(self, prompt: str, answers: Sequence[Answer]) -> list[float | None]:
-        """The judge's scores; None for refusals, which it is not asked about."""
-        asked = [answer for answer in answers if not answer.blocked]
-        if not asked:
-            return [None] * len(answers)
-        found = iter(
-            self.judge.score(
-                [prompt] * len(asked), [a.text for a in asked], finished=[answer.finished for answer in asked]
-            )
-        )
-        return [None if answer.blocked else next(found) for answer in answers]
 
 
 @dataclass(frozen=True)
@@ -122,10 +91,10 @@ def run(
         answers, seconds = [], []
         for trial in todo:
             started = time.perf_counter()
-            answers += trial.method.answer([prompt.text], seed=_seed(seed, index))
+            answers += trial.method.answer([prompt.text], seed=draw_seed(seed, index))
             seconds.append(time.perf_counter() - started)
             on_answer()
-        judged = verdicts.scores(prompt.text, answers) if verdicts else [None] * len(answers)
+        judged = _judged(verdicts, prompt.text, answers) if verdicts else [None] * len(answers)
         rows = []
         for trial, answer, score, took in zip(todo, answers, judged, seconds, strict=True):
             measured = measure(bench, prompt.text, answer)
@@ -153,9 +122,11 @@ def measure(bench: Bench, prompt: str, answer: Answer) -> Candidate:
     return found
 
 
-def _seed(seed: int, prompt: int) -> int:
-    """Every prompt draws its own numbers; all methods share them."""
-    return seed * 1_000_003 + prompt
+def _judged(verdicts: Verdicts, prompt: str, answers: Sequence[Answer]) -> list[float | None]:
+    """The judge's scores; None for refusals, which it is not asked about."""
+    asked = [answer for answer in answers if not answer.blocked]
+    found = iter(verdicts.scores(prompt, [a.text for a in asked], finished=[a.finished for a in asked]))
+    return [None if answer.blocked else next(found) for answer in answers]
 
 
 def _row(
@@ -172,7 +143,7 @@ def _row(
 ) -> ResultRow:
     unsafe = None
     if verdicts is not None:
-        unsafe = score is not None and score > verdicts.limit
+        unsafe = score is not None and verdicts.unsafe(score)
     return ResultRow(
         method=trial.label,
         family=trial.family,

@@ -6,7 +6,7 @@ import random
 import pytest
 from scipy.stats import binomtest
 
-from ig_plugins.certificate import Calibration, calibrate, load_certificate
+from ig_plugins.certificate import Calibration, Certificate, calibrate
 from ig_plugins.certificate.calibrate import Tally, in_sequence
 from ig_plugins.errors import ConfigurationError, MismatchError
 
@@ -95,7 +95,7 @@ def test_the_simulation_could_fail():
 def test_round_trip_and_match(tmp_path):
     certificate = calibrated({1.0: 0}).certificate
     path = certificate.save(tmp_path / "certificate.json")
-    assert load_certificate(path) == certificate
+    assert Certificate.load(path) == certificate
     assert [p.name for p in tmp_path.iterdir()] == ["certificate.json"]
     certificate.check({**IDENTITY, "search": {"candidates": 4, "seed": 99}})  # the promise is over all seeds
 
@@ -117,14 +117,14 @@ def test_another_guard_is_refused(identity, message):
 
 def test_files_that_are_no_certificate_are_refused(tmp_path):
     with pytest.raises(MismatchError, match="no certificate at"):
-        load_certificate(tmp_path / "missing.json")
+        Certificate.load(tmp_path / "missing.json")
     path = tmp_path / "certificate.json"
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(MismatchError, match="not text"):
-        load_certificate(path)
+        Certificate.load(path)
     path.write_text("{}")
     with pytest.raises(MismatchError, match="not a valid certificate"):
-        load_certificate(path)
+        Certificate.load(path)
 
 
 @pytest.mark.parametrize("forge", ["identity", "bound", "order"])
@@ -139,4 +139,4 @@ def test_an_edited_certificate_is_refused(tmp_path, forge):
         content["tested"][0]["certified"], content["tested"][1]["certified"] = False, True
     path.write_text(json.dumps(content))
     with pytest.raises(MismatchError, match="not a valid certificate"):
-        load_certificate(path)
+        Certificate.load(path)

@@ -1,0 +1,98 @@
+"""``inferenceguard calibrate``: from judged prompts to a certificate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ig_plugins.cli import output
+
+if TYPE_CHECKING:
+    from ig_plugins.safety import SafetyBudget
+
+
+def calibrate(
+    out: Annotated[Path, typer.Option(help="Where the certificate goes.")] = Path("certificate.json"),
+    model: Annotated[str, typer.Option(help="The policy: a preset, a hub id or a local folder.")] = "tiny-beaver",
+    prompts: Annotated[Path | None, typer.Option(help="JSON lines, CSV or text; bundled ones by default.")] = None,
+    column: Annotated[str | None, typer.Option(help="The column that holds the prompt.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many prompts; 300 of the bundled ones.")] = None,
+    judge: Annotated[str | None, typer.Option(help="Independent judge: a checkpoint, or exact (bundled).")] = None,
+    judge_limit: Annotated[float | None, typer.Option(help="Scores above it are unsafe.")] = None,
+    target: Annotated[float, typer.Option(help="α: the unsafe rate to stay below.")] = 0.05,
+    confidence: Annotated[float, typer.Option(help="1 - δ.")] = 0.95,
+    limits: Annotated[str | None, typer.Option(help="Budgets to test, separated by commas.")] = None,
+    candidates: Annotated[int | None, typer.Option(help="N.")] = None,
+    pilot: Annotated[int, typer.Option(min=0, help="Prompts on which the cost in refusals is foreseen.")] = 20,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    cost_model: Annotated[str | None, typer.Option(help="A preset or checkpoint; the preset's by default.")] = None,
+    reward_model: Annotated[str | None, typer.Option(help="As --cost-model.")] = None,
+    critic: Annotated[str | None, typer.Option(help="A folder or hub id.")] = None,
+    device: Annotated[str | None, typer.Option()] = None,
+    json: Annotated[bool, typer.Option("--json", help="The tested settings as JSON on standard output.")] = False,
+) -> None:
+    """Choose the least strict budget that holds a target with confidence, and certify it.
+
+    Exit code 1 means that nothing could be certified.
+    """
+    from ig_plugins import InferenceGuard
+    from ig_plugins.certificate import feasibility
+    from ig_plugins.certificate.guarded import calibrate_guard
+    from ig_plugins.certificate.guarded import pilot as fly
+    from ig_plugins.cli.evaluate import read_prompts
+    from ig_plugins.errors import ConfigurationError
+    from ig_plugins.evaluation.verdicts import EXACT, Verdicts, numbers
+
+    known = read_prompts(prompts, model=model, column=column, limit=limit or (300 if prompts is None else None))
+    texts = [prompt.text for prompt in known]
+    before = feasibility(len(texts), target=target, confidence=confidence)
+    if not before.feasible:
+        raise ConfigurationError(before.statement())
+    chosen = judge or (EXACT if prompts is None else None)
+    if chosen is None:
+        raise ConfigurationError("--judge is needed: a certificate rests on a judge that is not the cost model itself")
+    with output.notes.status(f"loading {model}"):
+        guard = InferenceGuard.from_pretrained(
+            model,
+            cost_model=cost_model,
+            reward_model=reward_model,
+            critic=critic,
+            device=device,
+            candidates=candidates,
+        )
+        verdicts = Verdicts.load(chosen, limit=judge_limit, device=device)
+    if pilot:
+        with output.notes.status("asking the unguarded policy"):
+            # Spread over the file, so that a sorted one is not judged by its head.
+            some = texts[:: max(1, len(texts) // pilot)][:pilot]
+            judged = fly(guard, some, verdicts, samples=guard.search.candidates, seed=seed)
+        before = feasibility(len(texts), target=target, confidence=confidence, pilot=judged)
+    output.notes.print(before.statement(), highlight=False)
+    tested = numbers(limits, "limits") if limits else _default_limits(guard.budget)
+    with output.progress_bar() as bar:
+        task = bar.add_task("calibrating", total=len(texts) * len(tested))
+        result = calibrate_guard(
+            guard,
+            texts,
+            verdicts,
+            limits=tested,
+            target=target,
+            confidence=confidence,
+            seed=seed,
+            on_answer=lambda: bar.advance(task),
+        )
+    if json:
+        output.write_json([setting.model_dump() for setting in result.tested])
+    output.notes.print(result.statement(), highlight=False)
+    if result.certificate is None:
+        raise typer.Exit(1)
+    output.notes.print(f"certificate: [bold]{result.certificate.save(out)}[/]", highlight=False)
+
+
+def _default_limits(budget: SafetyBudget) -> list[float]:
+    """Shares of an accumulating budget; a worst-case limit has no scale of its own, so only it is tested."""
+    if budget.accounting == "cumulative":
+        return [budget.limit * share for share in (0.1, 0.25, 0.5, 1.0)]
+    return [budget.limit]

@@ -1,0 +1,137 @@
+"""``inferenceguard evaluate``: every method on the same prompts, and the report."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ig_plugins.cli import output
+
+if TYPE_CHECKING:
+    from ig_plugins.evaluation.prompts import Prompt
+
+BUNDLED = ("tiny-alpaca", "tiny-beaver")
+TRAINING_PROMPTS = 120
+
+
+def evaluate(
+    out: Annotated[Path, typer.Option(help="The folder for results and reports; an interrupted run goes on there.")],
+    model: Annotated[str, typer.Option(help="The policy: a preset, a hub id or a local folder.")] = "tiny-beaver",
+    methods: Annotated[str, typer.Option(help="Names separated by commas, or all.")] = "all",
+    prompts: Annotated[Path | None, typer.Option(help="JSON lines, CSV or text; bundled ones by default.")] = None,
+    column: Annotated[str | None, typer.Option(help="The column that holds the prompt.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many prompts; 100 of the bundled ones.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How often each prompt is asked.")] = 2,
+    candidates: Annotated[str, typer.Option(help="N, separated by commas.")] = "16,64",
+    judge: Annotated[str | None, typer.Option(help="Independent judge: a checkpoint, or exact (bundled).")] = None,
+    judge_limit: Annotated[float | None, typer.Option(help="Scores above it are unsafe.")] = None,
+    train_prompts: Annotated[Path | None, typer.Option(help="For methods with a value network.")] = None,
+    multiplier: Annotated[float, typer.Option(help="λ of the Lagrangian rules.")] = 5.0,
+    cost_model: Annotated[str | None, typer.Option(help="A preset or checkpoint; the preset's by default.")] = None,
+    reward_model: Annotated[str | None, typer.Option(help="As --cost-model.")] = None,
+    critic: Annotated[str | None, typer.Option(help="A folder or hub id.")] = None,
+    budget: Annotated[float | None, typer.Option(help="The budget's limit.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="The longest answer.")] = None,
+    device: Annotated[str | None, typer.Option()] = None,
+    json: Annotated[bool, typer.Option("--json", help="The summary as JSON on standard output.")] = False,
+) -> None:
+    """Measure every method on the same prompts and seeds; write results.jsonl, summary.json and reports."""
+    from ig_plugins import InferenceGuard
+    from ig_plugins.evaluation.evaluate import Plan
+    from ig_plugins.evaluation.evaluate import evaluate as run
+    from ig_plugins.evaluation.verdicts import EXACT, Verdicts, numbers
+
+    asked = read_prompts(prompts, model=model, column=column, limit=limit)
+    training = read_training_prompts(train_prompts, model=model, column=column, own=prompts is None)
+    with output.notes.status(f"loading {model}"):
+        guard = InferenceGuard.from_pretrained(
+            model,
+            cost_model=cost_model,
+            reward_model=reward_model,
+            critic=critic,
+            budget=budget,
+            max_tokens=max_tokens,
+            device=device,
+        )
+        chosen = judge or (EXACT if prompts is None else None)
+        verdicts = Verdicts.load(chosen, limit=judge_limit, device=device) if chosen else None
+    plan = Plan(
+        methods=() if methods == "all" else tuple(name.strip() for name in methods.split(",")),
+        candidates=tuple(int(count) for count in numbers(candidates, "candidates")),
+        seeds=tuple(range(seeds)),
+        multiplier=multiplier,
+        training_prompts=training,
+        answers=grammar() if chosen == EXACT else None,
+    )
+    with output.progress_bar() as bar:
+        tasks: dict[str, Any] = {}
+
+        def progress(stage: str, done: int, of: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=of)
+            bar.update(tasks[stage], completed=done, total=of)
+
+        report = run(guard, asked, plan, out=out, verdicts=verdicts, progress=progress)
+    if json:
+        output.write_json({name: [each.to_json() for each in table] for name, table in report.tables.items()})
+    else:
+        show(report.tables)
+        output.notes.print(f"report: [bold]{out / 'report.html'}[/]", highlight=False)
+
+
+def read_prompts(path: Path | None, *, model: str, column: str | None, limit: int | None) -> list[Prompt]:
+    """The prompts of a file; without one the bundled world's held-out prompts, half of them sensitive."""
+    from ig_plugins.errors import ConfigurationError
+    from ig_plugins.evaluation.prompts import Prompt, load_prompts
+
+    if path is not None:
+        return load_prompts(path, column=column, limit=limit)
+    if model not in BUNDLED:
+        raise ConfigurationError(f"--prompts is needed for {model!r}; only {' and '.join(BUNDLED)} bring their own")
+    from critic_models.bundled import world
+
+    count = limit or 100
+    sensitive = random.Random(0).sample(world.prompts("test", "sensitive"), (count + 1) // 2)
+    benign = random.Random(0).sample(world.prompts("test", "benign"), count // 2)
+    return [*(Prompt(text, "sensitive") for text in sensitive), *(Prompt(text, "benign") for text in benign)]
+
+
+def read_training_prompts(path: Path | None, *, model: str, column: str | None, own: bool) -> tuple[str, ...]:
+    """The prompts of a file; without one the bundled world's training prompts, or none."""
+    from ig_plugins.evaluation.prompts import load_prompts
+
+    if path is not None:
+        return tuple(prompt.text for prompt in load_prompts(path, column=column))
+    if model not in BUNDLED or not own:
+        return ()
+    from critic_models.bundled import world
+
+    half, dice = TRAINING_PROMPTS // 2, random.Random(1)
+    sensitive, benign = world.prompts("train", "sensitive"), world.prompts("train", "benign")
+    return (*dice.sample(sensitive, half), *dice.sample(benign, half))
+
+
+def grammar() -> Any:
+    """Every answer that the bundled world's grammar allows to a prompt."""
+    from critic_models.bundled import world
+
+    return world.answers
+
+
+def show(tables: dict[str, Any]) -> None:
+    """The figures as tables on the terminal."""
+    from rich.table import Table
+
+    from ig_plugins.evaluation.report import cells
+
+    for title, figures in tables.items():
+        head, body = cells(figures)
+        table = Table(title=title, header_style="bold")
+        for index, name in enumerate(head):
+            table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index == 0)
+        for line in body:
+            table.add_row(*line)
+        output.console.print(table)
