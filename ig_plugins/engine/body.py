@@ -57,7 +57,7 @@ class Body:
         if not self._keeps:
             output, hidden = self._whole(ids, **inputs)
             return hidden, output.logits[keep], output
-        columns, place = keep[1].unique(return_inverse=True)
+        columns, place = torch.unique(keep[1], return_inverse=True)
         output, hidden = self._whole(ids, logits_to_keep=columns, **inputs)
         return hidden, output.logits[keep[0], place], output
 

@@ -87,7 +87,7 @@ class SlotCache(TreeCache):
     layers: list[SlotLayer]
 
     def __init__(self, capacity: int) -> None:
-        super().__init__(SlotLayer)  # type: ignore[arg-type]
+        super().__init__(SlotLayer)
         self.capacity = capacity
         self.rows = slice(None)
 
@@ -192,7 +192,7 @@ class SegmentCache(TreeCache):
     layers: list[SegmentLayer]
 
     def __init__(self) -> None:
-        super().__init__(SegmentLayer)  # type: ignore[arg-type]
+        super().__init__(SegmentLayer)
         self.plan: Plan | None = None
 
     @contextmanager

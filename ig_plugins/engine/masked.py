@@ -24,7 +24,8 @@ def attention_kinds(config: Any) -> dict[str, Near | None]:
     Raises:
         ValueError: A layer type that is not attention over tokens.
     """
-    window, chunk = getattr(config, "sliding_window", None), getattr(config, "attention_chunk_size", None)
+    window: Any = getattr(config, "sliding_window", None)
+    chunk: Any = getattr(config, "attention_chunk_size", None)
     known: dict[str, Near | None] = {
         "full_attention": None,
         "sliding_attention": lambda query, key: query - key < window,
@@ -56,15 +57,15 @@ class MaskedPath:
 
     def plant(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
         """Prefill the first rows into slots of their own."""
-        self.cache, self.slots, *state = self._prefilled(prompts)
-        return state[0], state[1]
+        self.cache, self.slots, hidden, logits = self._prefilled(prompts)
+        return hidden, logits
 
     def admit(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
         """Prefill new rows apart, then put them behind the others."""
-        cache, slots, *state = self._prefilled(prompts)
+        cache, slots, hidden, logits = self._prefilled(prompts)
         self.slots.admit(slots)
         self.cache.append(cache)
-        return state[0], state[1]
+        return hidden, logits
 
     def branch(self, parents: Tensor) -> None:
         """Let every lane see what its beam sees, and make room for the block."""
@@ -128,9 +129,9 @@ class MaskedPath:
         # Room for a block and a quarter of the lanes as beams; `reserve` doubles where a search needs more.
         beams = max(1, self.sizes.lanes // 4)
         cache = SlotCache(slots.prompt + beams * self.sizes.max_new + self.sizes.lanes * self.sizes.block)
-        state = prefill(self.body, prompts, cache)
+        hidden, logits = prefill(self.body, prompts, cache)
         cache.length = slots.prompt
-        return cache, slots, *state
+        return cache, slots, hidden, logits
 
     def _mask(self, sees: Tensor, positions: Tensor, rows: slice) -> Tensor | Mapping[str, Tensor]:
         """Additive masks (B, 1, N, S): one tensor, or one by layer type where a model has several.
