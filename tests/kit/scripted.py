@@ -283,3 +283,47 @@ class ScriptedSession:
             for prompt, row in zip(self.prompts, table, strict=True)
         ]
         return torch.stack(rows) if rows else torch.zeros(0, 1, self.model.vocab_size)
+
+
+class ScriptedTokenJudge:
+    """A judge that follows the token tree: the score of a token is a Python function of (prompt, response so far).
+
+    Hand its tree to the guard's parts: ``Parts(..., judge_trees={id(judge): judge.tree})``.
+
+    Args:
+        tokenizer: The policy's.
+        score: (prompt ids, response ids, the scored token last) -> float.
+        name: Shown in results.
+        accounting: What its scores mean by default.
+    """
+
+    default_limit, default_discount = 10.0, 1.0
+    body = None
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        score: Callable[[Ids, Ids], float],
+        *,
+        name: str = "scripted",
+        accounting: Literal["cumulative", "worst"] = "cumulative",
+    ) -> None:
+        self.tokenizer, self.name, self.default_accounting = tokenizer, name, accounting
+        self.tree = ScriptedModel(
+            lambda prompt, response: {},
+            vocab_size=len(tokenizer),
+            hidden_size=1,
+            hidden=lambda prompt, response: [score(prompt, response) if response else 0.0],
+        )
+
+    def score_hidden(self, hidden: Tensor) -> Tensor:
+        """(..., 1) -> (...)."""
+        return hidden[..., 0]
+
+    def score_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Not of use here: a script does not know where the prompt ends."""
+        raise NotImplementedError("a scripted token judge only follows trees")
+
+    def score(self, prompts: Sequence[str], responses: Sequence[str], *, finished: object = None) -> list[float]:
+        """Not of use here, either."""
+        raise NotImplementedError("a scripted token judge only follows trees")
