@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -47,6 +46,7 @@ def test_namespace_has_no_init_and_hub_metadata_names_the_class():
     for folder in (adapters, adapters / "llama_index", adapters / "llama_index" / "llms"):
         assert not (folder / "__init__.py").exists()
     assert (adapters / "llama_index" / "llms" / "inferenceguard" / "py.typed").exists()
+    tomllib = pytest.importorskip("tomllib")  # Python 3.11
     hub = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["llamahub"]
     assert hub["import_path"] == package.__name__
     assert set(hub["class_authors"]) == {InferenceGuardLLM.__name__}
