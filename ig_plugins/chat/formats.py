@@ -14,17 +14,19 @@ from transformers import PreTrainedTokenizerBase
 from ig_plugins.chat.messages import Message, as_messages, defuse_turns, judge_prompt
 from ig_plugins.chat.rendering import (
     alternating,
+    as_blocks,
     broken,
     check_keys,
     folded,
     in_words,
     indented,
     inside,
-    native,
+    native_turn,
+    needs_blocks,
     shared_start,
     with_head,
 )
-from ig_plugins.chat.syntax import PROMPTED, ToolSyntax, native_syntax, template_reads
+from ig_plugins.chat.syntax import PROMPTED, ToolSyntax, native_syntax
 from ig_plugins.chat.tools import Tool, ToolChoice, as_tools, choose, instruction
 from ig_plugins.errors import ConfigurationError, PromptError
 
@@ -102,6 +104,7 @@ class TemplateFormat:
         template: A template of ours; None for the tokenizer's own.
         native: The tool calls of the tokenizer's template; None where tools are explained in words.
         add_bos: For our own templates: the tokenizer puts BOS before a text.
+        blocks: The template reads contents as lists of typed blocks only, as those of vision models do.
     """
 
     name: str
@@ -109,6 +112,7 @@ class TemplateFormat:
     template: str | None = None
     native: ToolSyntax | None = None
     add_bos: bool = False
+    blocks: bool = False
 
     def encode(
         self,
@@ -121,13 +125,15 @@ class TemplateFormat:
         turns = as_messages(messages)
         offered = as_tools(tools)
         choice = choose(tool_choice, offered)
-        syntax = None if choice == "none" else self.native or PROMPTED
+        syntax = None if choice == "none" else self._syntax(forced=choice != "auto")
         opening = syntax.opening(None if choice == "any" else choice) if syntax and choice != "auto" else ""
         prefill = self._prefill(turns)
         history = turns[:-1] if turns[-1]["role"] == "assistant" else turns
         shown = offered if choice != "none" else ()
-        rendered = self._rendered(history, shown, choice)
-        prompt_ids, prefill_ids = self._split(rendered, prefill, shown, forced=bool(opening))
+        native = self.native is not None and (syntax is None or syntax.native)
+        rendered = self._rendered(history, shown, choice, native=native)
+        at_text = bool(prefill or (opening and syntax and not syntax.at_prompt))
+        prompt_ids, prefill_ids = self._split(rendered, prefill, shown if native else (), at_text=at_text)
         return EncodedPrompt(
             prompt_ids=prompt_ids,
             prefill_ids=prefill_ids + (inside(self.tokenizer, opening, trusted=True) if opening else []),
@@ -139,6 +145,10 @@ class TemplateFormat:
             syntax=syntax,
         )
 
+    def _syntax(self, *, forced: bool) -> ToolSyntax:
+        """The template's own syntax, unless it cannot do what is asked."""
+        return self.native if self.native and (self.native.before_name or not forced) else PROMPTED
+
     def _prefill(self, turns: Sequence[Message]) -> str:
         last = turns[-1]
         if last["role"] != "assistant":
@@ -148,10 +158,12 @@ class TemplateFormat:
         text = str(last["content"]) if str(last["content"]).strip() else ""
         return defuse_turns(text) if self.name == "beaver" else text
 
-    def _rendered(self, history: list[dict[str, Any]], tools: Sequence[Tool], choice: str) -> list[dict[str, Any]]:
+    def _rendered(
+        self, history: list[dict[str, Any]], tools: Sequence[Tool], choice: str, *, native: bool
+    ) -> list[dict[str, Any]]:
         """The history in the form that the template reads."""
-        if self.name == "chat_template" and self.native:
-            return [native(message) for message in history]
+        if native:
+            return [native_turn(message) for message in history]
         turns = [in_words(message) for message in history]
         if tools:
             turns = with_head(turns, instruction(tools, choice))
@@ -164,24 +176,22 @@ class TemplateFormat:
         return [{**turn, "content": defuse_turns(turn["content"])} for turn in alternating(turns)]
 
     def _split(
-        self, turns: list[dict[str, Any]], prefill: str, tools: Sequence[Tool], *, forced: bool
+        self, turns: list[dict[str, Any]], prefill: str, tools: Sequence[Tool], *, at_text: bool
     ) -> tuple[list[int], list[int]]:
         """The tokens before the answer, and those of the prefill."""
-        extra: dict[str, Any] = {"enable_thinking": False} if forced and self._reads("enable_thinking") else {}
-        if self.name == "plain":
-            extra["labels"] = len(turns) > 1
-        if not prefill or self.template:
+        extra = {"labels": len(turns) > 1} if self.name == "plain" else {}
+        if self.template or not at_text:
             ahead = self._apply(turns, tools, add_generation_prompt=True, **extra)
             return ahead, inside(self.tokenizer, prefill, trusted=False) if prefill else []
-        # Where the answer's text starts is where two different prefills part: templates may write more than the
-        # generation prompt there, or less.
-        texts = (prefill, "B" if prefill.lstrip()[0] == "A" else "A")
+        # Where the answer's text starts is where two different ones part: the generation prompt may write more,
+        # such as the start of a thinking block.
+        text = prefill or "A"
         full, other = (
-            self._apply([*turns, {"role": "assistant", "content": text}], tools, continue_final_message=True, **extra)
-            for text in texts
+            self._apply([*turns, {"role": "assistant", "content": word}], tools, continue_final_message=True)
+            for word in (text, "B" if text.lstrip()[0] == "A" else "A")
         )
         cut = shared_start(full, other)
-        return full[:cut], full[cut:]
+        return full[:cut], full[cut:] if prefill else []
 
     def _apply(self, turns: list[dict[str, Any]], tools: Sequence[Tool], **options: Any) -> list[int]:
         check_keys(self.tokenizer, turns)
@@ -197,12 +207,12 @@ class TemplateFormat:
             ) from error
 
     def _tokens(self, turns: list[dict[str, Any]], tools: Sequence[Tool], options: Mapping[str, Any]) -> list[int]:
-        native_tools = list(tools) if self.native and tools else None
-        arguments = {"tools": native_tools, "chat_template": self.template, **options}
+        arguments = {"tools": list(tools) or None, "chat_template": self.template, **options}
         if self.template:
             arguments |= {"add_bos": self.add_bos}
 
         def apply(form: list[dict[str, Any]]) -> list[int]:
+            form = [as_blocks(turn) for turn in form] if self.blocks else form
             return self.tokenizer.apply_chat_template(  # type: ignore[no-any-return]
                 form, tokenize=True, return_dict=False, sanitize_control_tokens=True, **arguments
             )
@@ -221,9 +231,6 @@ class TemplateFormat:
                 f"the chat template cannot render this conversation ({type(error).__name__}); "
                 "look for control tokens in it, or for a prefill that the template rewrites"
             ) from None
-
-    def _reads(self, variable: str) -> bool:
-        return template_reads(self.template or self.tokenizer.get_chat_template(), variable)
 
 
 def prompt_format(spec: str, tokenizer: PreTrainedTokenizerBase) -> TemplateFormat:
@@ -245,7 +252,7 @@ def prompt_format(spec: str, tokenizer: PreTrainedTokenizerBase) -> TemplateForm
             raise ConfigurationError(
                 "prompt_format is 'chat_template', but this model's tokenizer has none; choose 'plain' or 'beaver'"
             )
-        return TemplateFormat(spec, tokenizer, native=native_syntax(tokenizer))
+        return TemplateFormat(spec, tokenizer, native=native_syntax(tokenizer), blocks=needs_blocks(tokenizer))
     if spec not in FORMATS:
         raise ConfigurationError(f"prompt_format is {spec!r}; allowed are {', '.join(FORMATS)}")
     ids = tokenizer("a").input_ids

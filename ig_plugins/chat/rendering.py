@@ -3,14 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from ig_plugins.chat.messages import Message, call_text
 from ig_plugins.chat.tools import CALL_END, CALL_START
-from ig_plugins.errors import PromptError
+from ig_plugins.errors import ConfigurationError, PromptError
 
 
-def native(message: Message) -> dict[str, Any]:
+def native_turn(message: Message) -> dict[str, Any]:
     """A message as transformers' chat templates expect it."""
     turn = dict(message)
     if "tool_calls" in turn:
@@ -19,6 +20,30 @@ def native(message: Message) -> dict[str, Any]:
             for c in turn["tool_calls"]
         ]
     return turn
+
+
+def as_blocks(message: Message) -> dict[str, Any]:
+    """A message whose content is a list of one text block."""
+    return {**message, "content": [{"type": "text", "text": message["content"]}]}
+
+
+def needs_blocks(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the chat template loses plain text contents, and shows them as blocks.
+
+    Raises:
+        ConfigurationError: It shows neither.
+    """
+    probe = {"role": "user", "content": "igprobe"}
+    for blocks, turn in ((False, probe), (True, as_blocks(probe))):
+        try:
+            shown = tokenizer.apply_chat_template([turn], tokenize=False, add_generation_prompt=True)
+        except (jinja2.TemplateError, TypeError, ValueError):
+            continue
+        if probe["content"] in str(shown):
+            return blocks
+    raise ConfigurationError(
+        "this tokenizer's chat template does not show the text of a user message; choose prompt_format='plain'"
+    )
 
 
 def in_words(message: Message) -> dict[str, Any]:

@@ -6,7 +6,7 @@ never repaired: half a command is another command.
 
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,9 @@ class ParsedReply:
     problem: str | None = None
 
 
+_NUL = "\0"
+
+
 class _NotACallError(ValueError):
     """A region that is not a valid call; the message says why, without quoting it."""
 
@@ -58,7 +61,7 @@ def parse_reply(
 
     Args:
         text: The answer as shown, decoded without special tokens, from the end of the prefill on.
-        ids: Its tokens; used only where the marker of a call is a special token, which the text does not show.
+        ids: All its tokens, a stop token at the end included: special tokens may be part of a call.
         tokenizer: The policy's.
         tools: The tools offered.
         tool_choice: The choice given; a forced tool is the only one that may be called.
@@ -72,17 +75,21 @@ def parse_reply(
         return ParsedReply(text)
     syntax = syntax or PROMPTED
     full = opening + _written(text, ids, syntax, tokenizer)
+    allowed = [tool for tool in offered if choice in ("auto", "any", tool["function"]["name"])]
     start = full.find(syntax.start)
-    if start < 0:
-        return ParsedReply(text)
-    words = _words_before(opening + text, full[:start], syntax, tokenizer)
-    raw = full[start:]
+    words = _words(opening + text, full[: max(start, 0)], syntax, tokenizer)
     try:
-        calls = _calls(full, raw, syntax, tokenizer, offered, prompt_ids)
-        allowed = [tool for tool in offered if choice in ("auto", "any", tool["function"]["name"])]
-        return ParsedReply(words, tuple(_checked(call, allowed) for call in calls), raw=raw)
+        if syntax.templated and tokenizer is not None:
+            calls, words = _templated(full, words, syntax, tokenizer, offered, prompt_ids)
+        else:
+            calls = _marked(full[start:], syntax) if start >= 0 else None
+        if calls is None and opening:
+            raise _NotACallError("the forced call did not come about")
+        if calls is None:
+            return ParsedReply(text)
+        return ParsedReply(words, tuple(_checked(call, allowed) for call in calls), raw=full[start:])
     except _NotACallError as error:
-        return ParsedReply(words, malformed=True, raw=raw, problem=str(error))
+        return ParsedReply(words, malformed=True, raw=full[start:], problem=str(error))
 
 
 def tool_region(text: str, *, opening: str = "", syntax: ToolSyntax | None = PROMPTED) -> int:
@@ -111,38 +118,25 @@ def tool_region(text: str, *, opening: str = "", syntax: ToolSyntax | None = PRO
 
 
 def _written(text: str, ids: Sequence[int], syntax: ToolSyntax, tokenizer: PreTrainedTokenizerBase | None) -> str:
-    """The answer with the markers of calls, which the shown text lacks where they are special tokens."""
-    if syntax.marker or tokenizer is None or not len(ids):
+    """The answer with its special tokens, where the syntax has some: the shown text lacks them."""
+    if (syntax.marker and not syntax.templated) or tokenizer is None or not len(ids):
         return text
-    shown, whole = (str(tokenizer.decode(list(ids), skip_special_tokens=skip)) for skip in (True, False))
-    # A stop string cut the text, but not the tokens: what was cut off must not be executed.
-    return whole if len(shown.strip()) <= len(text.strip()) else whole.partition(syntax.end)[0]
+    # A stop string cuts the text, but not the tokens: what was cut off must not be executed.
+    kept = list(ids)
+    while kept and len(str(tokenizer.decode(kept, skip_special_tokens=True)).strip()) > len(text.strip()):
+        kept.pop()
+    return str(tokenizer.decode(kept, skip_special_tokens=False))
 
 
-def _words_before(shown: str, before: str, syntax: ToolSyntax, tokenizer: PreTrainedTokenizerBase | None) -> str:
-    if syntax.marker and syntax.marker in shown:
-        return shown[: shown.find(syntax.marker)].rstrip()
+def _words(shown: str, before: str, syntax: ToolSyntax, tokenizer: PreTrainedTokenizerBase | None) -> str:
+    if syntax.marker:
+        return shown[: max(shown.find(syntax.marker), 0)].rstrip()
     for token in tokenizer.all_special_tokens if tokenizer else ():
         before = before.replace(str(token), "")
     return before.rstrip()
 
 
-def _calls(
-    full: str,
-    raw: str,
-    syntax: ToolSyntax,
-    tokenizer: PreTrainedTokenizerBase | None,
-    tools: Sequence[Tool],
-    prompt_ids: Sequence[int],
-) -> Iterable[dict[str, Any]]:
-    if syntax.native and tokenizer is not None and getattr(tokenizer, "response_template", None) is not None:
-        return _templated(full, tokenizer, tools, prompt_ids)
-    if syntax.arguments is None:
-        raise _NotACallError("this model's calls need its tokenizer's response template, and it has none")
-    return _marked(raw, syntax, syntax.arguments)
-
-
-def _marked(raw: str, syntax: ToolSyntax, key: str) -> list[dict[str, Any]]:
+def _marked(raw: str, syntax: ToolSyntax) -> list[dict[str, Any]]:
     """Calls as JSON objects between markers; words after the last one are not looked at."""
     calls, rest = [], raw
     while (start := rest.find(syntax.start)) >= 0:
@@ -152,9 +146,9 @@ def _marked(raw: str, syntax: ToolSyntax, key: str) -> list[dict[str, Any]]:
         if not rest.startswith(syntax.end):
             raise _NotACallError("the call does not end with its end marker")
         rest = rest[len(syntax.end) :]
-        if set(value) - {"id"} != {"name", key}:
-            raise _NotACallError(f"the call's keys are not name and {key}")
-        calls.append({"name": value["name"], "arguments": value[key]})
+        if set(value) - {"id"} != {"name", syntax.arguments}:
+            raise _NotACallError(f"the call's keys are not name and {syntax.arguments}")
+        calls.append({"name": value["name"], "arguments": value[syntax.arguments]})
     return calls
 
 
@@ -179,32 +173,43 @@ def _json_object(text: str) -> tuple[dict[str, Any], int]:
 
 
 def _templated(
-    full: str, tokenizer: PreTrainedTokenizerBase, tools: Sequence[Tool], prompt_ids: Sequence[int]
-) -> list[dict[str, Any]]:
-    """Calls as the tokenizer's response template reads them, if each of them was closed by the model.
+    full: str,
+    words: str,
+    syntax: ToolSyntax,
+    tokenizer: PreTrainedTokenizerBase,
+    tools: Sequence[Tool],
+    prompt_ids: Sequence[int],
+) -> tuple[list[dict[str, Any]] | None, str]:
+    """Calls as the tokenizer's response template reads them, if each was closed by the model, and the words before.
 
     ``tokenizer.parse_response`` also closes a call that the end of the text cuts off, and some content parsers then
-    return what arguments there were. So its streaming twin is fed, and only regions that close while feeding count;
-    the added line break settles an end marker that is a pattern and stands at the very end.
+    return what arguments there were. So a NUL is put after the text: where it lands in a call, that call was cut off.
+    A call without an end marker, which its JSON alone ends, needs no NUL: cut-off JSON does not parse.
     """
-    template = tokenizer.response_template
-    ends_itself = "tool_calls" in template["fields"] and not {"close", "close_pattern"} & set(
-        template["fields"]["tool_calls"]
-    )
+    field = tokenizer.response_template["fields"]["tool_calls"]
+    ends_itself = field.get("content") == "json" and not {"close", "close_pattern"} & set(field)
+    if _NUL in full:
+        raise _NotACallError("the answer contains a NUL")
     try:
         parser = tokenizer.get_response_parser(prefix=list(prompt_ids) or "", tools=list(tools))
-        closed = parser.feed(full + "\n")
-        _, late = parser.finalize()
+        events = parser.feed(full if ends_itself else full + _NUL) + parser.finalize()[1]
     except (ValueError, TypeError, KeyError):
         raise _NotACallError("the response template cannot read the call, or it was cut off") from None
-    if ends_itself and template["fields"]["tool_calls"].get("content") == "json":
-        closed, late = closed + late, []  # JSON that ends with the answer: a cut-off one has not parsed
-    if any(event.get("field") == "tool_calls" for event in late):
+    opened = next((i for i, event in enumerate(events) if _is(event, "region_open")), None)
+    if opened is None:
+        if syntax.marker and syntax.marker in full:
+            raise _NotACallError("the response template finds no call")
+        return None, words
+    if not syntax.marker:
+        words = "".join(event["text"] for event in events[:opened] if event["type"] == "region_chunk").rstrip()
+    if any(_is(event, "region_chunk") and _NUL in event["text"] for event in events):
         raise _NotACallError("the call does not end with its end marker")
-    values = [e["value"] for e in closed if e["type"] == "region_close" and e["field"] == "tool_calls"]
-    if not values:
-        raise _NotACallError("the response template finds no call")
-    return [_function(value) for group in values for value in (group if isinstance(group, list) else [group])]
+    values = [event["value"] for event in events if _is(event, "region_close")]
+    return [_function(value) for group in values for value in (group if isinstance(group, list) else [group])], words
+
+
+def _is(event: dict[str, Any], kind: str) -> bool:
+    return bool(event["type"] == kind and event["field"] == "tool_calls")
 
 
 def _function(value: Any) -> dict[str, Any]:

@@ -113,9 +113,11 @@ def test_no_cut_of_a_call_is_ever_executable(style, hermes, tagged, answering, t
         assert not parse_reply(whole, **options).tool_calls  # the template ends a call at the first marker
         return
     assert [{k: c[k] for k in call} for c in parse_reply(whole, **options).tool_calls] == [call]
+    # Where a pattern opens a call, the name is part of it.
+    opened = len("<tool_call>\n<function=weather>" if style == "tagged" else "<tool_call>")
     for cut in range(len(whole)):
         assert parse_reply(whole[:cut], **options).tool_calls == ()
-        assert parse_reply(whole[:cut], **options).malformed is (cut >= len("<tool_call>"))
+        assert parse_reply(whole[:cut], **options).malformed is (cut >= opened)
 
 
 def test_parse_response_alone_would_execute_a_cut_call(tagged, tools):
@@ -128,6 +130,33 @@ def test_parse_response_alone_would_execute_a_cut_call(tagged, tools):
     reply = parse_reply(cut, tools=tools, tokenizer=tagged, syntax=prompt_format("chat_template", tagged).native)
     assert reply.malformed
     assert reply.tool_calls == ()
+
+
+def test_end_markers_that_are_patterns(answering, tools):
+    """As public response templates have them: blank space after the marker, and a look-ahead that waits to the end."""
+    from copy import deepcopy
+
+    tokenizer = deepcopy(answering)
+    fields = tokenizer.response_template["fields"]
+    fields["tool_calls"] = {**fields["tool_calls"], "close_pattern": r"</tool_call>\s*"}
+    del fields["tool_calls"]["close"]
+    fields["thinking"] = {"open_pattern": r"(?=[\s\S]*?</think>)", "close": "</think>", "content": "text"}
+    options = {"tools": tools, "tokenizer": tokenizer, "syntax": prompt_format("chat_template", tokenizer).native}
+    for end in ("", "\n", "<|im_end|>", "\n<|im_end|>\n"):
+        assert len(parse_reply(CALL + end, **options).tool_calls) == 1
+    assert len(parse_reply("Hm.</think>Well. " + CALL, **options).tool_calls) == 1
+    for cut in range(len(CALL)):
+        assert parse_reply(CALL[:cut], **options).tool_calls == ()
+    assert parse_reply("I have no need of it.", **options).text == "I have no need of it."
+    assert parse_reply(CALL + "\0", **options).malformed
+
+
+def test_a_forced_call_that_does_not_come_about(tagged, tools):
+    syntax = prompt_format("chat_template", tagged).native
+    reply = parse_reply(
+        "Oh", tokenizer=tagged, tools=tools, tool_choice="weather", opening="<tool_call>\n", syntax=syntax
+    )
+    assert (reply.tool_calls, reply.malformed) == ((), True)
 
 
 def test_the_tokens_are_read_where_the_marker_is_special(hermes, tools):

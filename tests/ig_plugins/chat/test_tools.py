@@ -5,9 +5,18 @@ import json
 import jinja2
 import pytest
 
-from ig_plugins.chat import PROMPTED, as_tools, choose, native_syntax, prompt_format, schema_problem, schema_tool
+from ig_plugins.chat import (
+    PROMPTED,
+    as_tools,
+    choose,
+    native_syntax,
+    parse_reply,
+    prompt_format,
+    schema_problem,
+    schema_tool,
+)
 from ig_plugins.chat.syntax import template_reads
-from ig_plugins.errors import PromptError
+from ig_plugins.errors import ConfigurationError, PromptError
 
 
 @pytest.mark.parametrize(
@@ -87,8 +96,30 @@ def test_syntax_is_learnt_from_the_chat_template(hermes, tagged, chatml):
     assert json_calls.arguments == "arguments"
     tag_calls = native_syntax(tagged)
     assert tag_calls.opening("weather") == "<tool_call>\n<function=weather>"
-    assert tag_calls.arguments is None
+    assert (tag_calls.marker, tag_calls.templated) == ("", True)
     assert native_syntax(chatml) is None
+
+
+def test_a_prompt_that_a_call_follows_at_once(chatml, tools):
+    """Where calls do not start where a plain answer's text does, the opening follows the generation prompt."""
+    from copy import deepcopy
+
+    tokenizer = deepcopy(chatml)
+    tokenizer.chat_template = (
+        "{{ tools }}{% for m in messages %}{{ '[' + m.role + ']' }}{% if m.tool_calls %}"
+        "{% for c in m.tool_calls %}{{ ' to=' + c.function.name + '|' }}{{ c.function.arguments | tojson }}{% endfor %}"
+        "{% else %}{{ '|final|' if m.role == 'assistant' }}{{ m.content }}{% endif %}{{ '/' }}{% endfor %}"
+        "{{ '[assistant]' if add_generation_prompt }}"
+    )
+    calls = {"open_pattern": r" to=(?P<name>\w+)\|", "close": "/", "content": "json", "repeats": True}
+    calls["transform"] = {"function": {"name": "{name}", "arguments": "{content}"}}
+    tokenizer.response_template = {"start_anchor": "[assistant]", "fields": {"tool_calls": calls}}
+    encoded = prompt_format("chat_template", tokenizer).encode("hi", tools=tools, tool_choice="weather")
+    assert encoded.opening == " to=weather|"
+    assert tokenizer.decode(encoded.prompt_ids).endswith("hi/[assistant]")
+    options = {"tokenizer": tokenizer, "tools": tools, "opening": encoded.opening, "syntax": encoded.syntax}
+    assert parse_reply('{"city": "Oslo"}/', **options).tool_calls[0]["arguments"] == {"city": "Oslo"}
+    assert parse_reply('{"city": "Oslo"}', **options).malformed
 
 
 def test_a_form_that_nothing_can_read_back_is_explained_in_words(tagged):
@@ -97,6 +128,34 @@ def test_a_form_that_nothing_can_read_back_is_explained_in_words(tagged):
     other = deepcopy(tagged)
     other.response_template = None
     assert native_syntax(other) is None
+
+
+def test_a_call_that_cannot_be_forced_natively_is_forced_in_words(tagged, tools):
+    from copy import deepcopy
+
+    other = deepcopy(tagged)
+    other.chat_template = "{{ raise_exception('no calls') if messages[1:] }}" + tagged.chat_template
+    form = prompt_format("chat_template", other)
+    assert form.native.before_name == ""
+    assert form.encode("hi", tools=tools).syntax.native
+    other.chat_template = tagged.chat_template.replace("m.tool_calls or []", "[]")
+    forced = prompt_format("chat_template", other).encode("hi", tools=tools, tool_choice="weather")
+    assert forced.syntax is PROMPTED
+    assert '"name": "weather"' in other.decode(forced.prompt_ids)
+
+
+def test_templates_that_read_blocks_only_get_blocks(chatml):
+    from copy import deepcopy
+
+    other = deepcopy(chatml)
+    block = "{% for b in m.content %}{{ b.text }}{% endfor %}"
+    other.chat_template = chatml.chat_template.replace("m.content", "'' }}" + block + "{{ ''")
+    talk = [{"role": "user", "content": "a<|im_end|>"}, {"role": "assistant", "content": "Sure"}]
+    encoded = prompt_format("chat_template", other).encode(talk)
+    assert encoded == prompt_format("chat_template", chatml).encode(talk)
+    other.chat_template = "{{ 'nothing' }}"
+    with pytest.raises(ConfigurationError, match="does not show the text of a user message; choose"):
+        prompt_format("chat_template", other)
 
 
 def test_tools_are_rendered_by_the_template_that_knows_them(hermes, tools):
