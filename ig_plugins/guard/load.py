@@ -57,7 +57,8 @@ def load_parts(
     costs = _costs(chosen, cost_model, place)
     reward = _judge(reward_model if reward_model is not None else _source(chosen, "reward"), "reward", place)
     budgets = _budgets(chosen if cost_model is None else None, list(costs.values()), budget)
-    latent = _critic(chosen, critic, replaced=cost_model is not None or reward_model is not None)
+    replaced = cost_model is not None or reward_model is not None
+    latent = _critic(chosen, critic, replaced=replaced, device=place["device"])
     names = {
         "model": named,
         "policy": source.source,
@@ -247,7 +248,7 @@ def _critic_name(chosen: Preset | None, critic: Any) -> str | None:
     return type(critic).__name__
 
 
-def _critic(chosen: Preset | None, critic: Any, *, replaced: bool) -> LatentCritic | None:
+def _critic(chosen: Preset | None, critic: Any, *, replaced: bool, device: torch.device) -> LatentCritic | None:
     """The critic to use; a preset's own foresees only its own judges, so it goes when one of them is replaced."""
     if isinstance(critic, LatentCritic):
         return critic
@@ -259,4 +260,7 @@ def _critic(chosen: Preset | None, critic: Any, *, replaced: bool) -> LatentCrit
         return None
     source, revision = checkpoint.source, checkpoint.revision
     at = str(bundled.path(source.removeprefix(BUNDLED))) if source.startswith(BUNDLED) else source
-    return shared(("critic", source, revision), lambda: LatentCritic.from_pretrained(at, revision=revision))
+    return shared(
+        ("critic", source, revision, str(device)),
+        lambda: LatentCritic.from_pretrained(at, revision=revision, device=device),
+    )
