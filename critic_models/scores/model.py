@@ -31,7 +31,8 @@ class ScoreModel(PreTrainedModel):  # type: ignore[misc]  # transformers is unty
     config_class = PreTrainedConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
-    _keep_in_fp32_modules_strict = {"score_head", "normalizer"}
+    _keep_in_fp32_modules = {"score_head", "normalizer"}  # quantisers skip these
+    _keep_in_fp32_modules_strict = {"score_head", "normalizer"}  # and these stay when bfloat16 is asked for
 
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, GPT2Config, LlamaConfig, LlamaModel, Qwen2Config
+from transformers.quantizers import HfQuantizer
 
 from critic_models.errors import ModelLoadError
 from critic_models.scores import ScoreModel
@@ -111,6 +112,12 @@ def test_head_stays_in_float32_when_the_body_does_not(tmp_path, write_checkpoint
     assert torch.equal(model.score_head.weight, tensors["score_head.weight"])
     assert model.score_hidden(torch.zeros(2, 3, 32, dtype=torch.bfloat16)).shape == (2, 3)
     assert model.score_tokens(torch.ones(1, 4, dtype=torch.long), torch.ones(1, 4)).dtype == torch.float32
+
+
+def test_quantisers_leave_the_head_alone(checkpoint):
+    """By itself transformers skips only the last parameter, here the head's bias, and would pack the head's weight."""
+    model = ScoreModel.from_pretrained(checkpoint)
+    assert "score_head" in HfQuantizer.get_modules_to_not_convert(model, None, model._keep_in_fp32_modules)
 
 
 def test_device_map_passes_through_to_transformers(checkpoint):
