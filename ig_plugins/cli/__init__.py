@@ -11,7 +11,10 @@ from ig_plugins.cli import output
 
 def app() -> typer.Typer:
     """The commands. Each imports what it needs when it runs, so that ``--help`` is instant."""
+    from ig_plugins.cli.bench import bench
+    from ig_plugins.cli.calibrate import calibrate
     from ig_plugins.cli.demo import demo
+    from ig_plugins.cli.evaluate import evaluate
     from ig_plugins.cli.generate import generate
     from ig_plugins.cli.presets import presets
     from ig_plugins.cli.serve import serve
@@ -24,7 +27,7 @@ def app() -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
     )
-    for command in (demo, generate, presets, train_critic, serve):
+    for command in (demo, generate, presets, evaluate, calibrate, train_critic, bench, serve):
         made.command()(command)
     return made
 

@@ -30,6 +30,7 @@ def calibrate(
     cost_model: Annotated[str | None, typer.Option(help="A preset or checkpoint; the preset's by default.")] = None,
     reward_model: Annotated[str | None, typer.Option(help="As --cost-model.")] = None,
     critic: Annotated[str | None, typer.Option(help="A folder or hub id.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="The longest answer.")] = None,
     device: Annotated[str | None, typer.Option()] = None,
     json: Annotated[bool, typer.Option("--json", help="The tested settings as JSON on standard output.")] = False,
 ) -> None:
@@ -61,6 +62,7 @@ def calibrate(
             critic=critic,
             device=device,
             candidates=candidates,
+            max_tokens=max_tokens,
         )
         verdicts = Verdicts.load(chosen, limit=judge_limit, device=device)
     if pilot:
