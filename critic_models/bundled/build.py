@@ -21,14 +21,13 @@ from critic_models.bundled.annotators import cost_example, reward_example
 from critic_models.bundled.tokenizer import world_tokenizer
 from critic_models.bundled.world import corpus
 from critic_models.bundled.world.behaviour import ALPACA, BEAVER, Behaviour
-from critic_models.errors import ModelLoadError
 from critic_models.scores import ScoreModel
 from critic_models.training.policy import Example, TrainingPlan, train_policy
 from critic_models.training.scores import train_score_model
 
-BASE = TrainingPlan(steps=1200, learning_rate=4e-3, matrix_rate=2e-2)
-POLICY = TrainingPlan(steps=350, learning_rate=1e-3, matrix_rate=5e-3)
-SCORE = TrainingPlan(steps=700, learning_rate=2e-3, matrix_rate=1e-2)
+BASE = TrainingPlan(steps=1000, learning_rate=4e-3, matrix_rate=2e-2)
+POLICY = TrainingPlan(steps=300, learning_rate=8e-4, matrix_rate=4e-3)
+SCORE = TrainingPlan(steps=450, learning_rate=2e-3, matrix_rate=1e-2)
 _DECLARATIVE = {"base": 0.3, "policy": 0.08}
 _PROMPT_WEIGHT = 0.15
 
@@ -121,21 +120,15 @@ def store(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pa
     tokenizer.save_pretrained(folder)
 
 
-def _load_base(folder: Path) -> PreTrainedModel:
-    if not (folder / "config.json").is_file():
-        raise ModelLoadError(f"no base model in {folder}; build without --only, or with --only policy, first")
-    return LlamaForCausalLM.from_pretrained(folder)
-
-
 def build(
     out: Path, *, seed: int = 0, only: Stage | None = None, shorten: int = 1, console: Console | None = None
 ) -> list[Path]:
     """Builds all bundled models, or the policies or the score models only.
 
     Args:
-        out: Gets one folder per model, and ``base`` as the starting point of a later ``only="scores"``.
+        out: Gets one folder per model, and ``base``, their ancestor.
         seed: Decides everything.
-        only: Which part; ``scores`` needs the base model of an earlier build in ``out``.
+        only: Which part. A base model that is in ``out`` already is then used again.
         shorten: Divides the number of training steps, for a quick look.
         console: Where progress is shown; nowhere if None.
 
@@ -155,10 +148,18 @@ def build(
 
         def shown(name: str, plan: TrainingPlan) -> OnStep:
             task = progress.add_task(name, total=plan.steps, loss=float("nan"))
-            return lambda step, loss: progress.update(task, completed=step + 1, loss=loss)
+            milestone = max(1, plan.steps // 10)
 
-        if only == "scores":
-            tokenizer, base = AutoTokenizer.from_pretrained(out / "base"), _load_base(out / "base")
+            def on_step(step: int, loss: float) -> None:
+                progress.update(task, completed=step + 1, loss=loss)
+                if not progress.console.is_terminal and (step + 1) % milestone == 0:  # a log shows no live bar
+                    progress.console.print(f"{name}: step {step + 1} of {plan.steps}, loss {loss:.3f}")
+
+            return on_step
+
+        if only and (out / "base" / "config.json").is_file():
+            tokenizer = AutoTokenizer.from_pretrained(out / "base")
+            base = LlamaForCausalLM.from_pretrained(out / "base")
         else:
             tokenizer = world_tokenizer(seed=seed)
             base = build_base(tokenizer, plans["base"], seed=seed, on_step=shown("base", plans["base"]))
@@ -186,9 +187,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m critic_models.bundled.build", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the models")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=("policy", "scores"), help="build a part; scores starts from OUT/base")
+    parser.add_argument("--only", choices=("policy", "scores"), help="build a part, from OUT/base if it is there")
     parser.add_argument("--quick", action="store_true", help="a few steps each, to see that it runs")
-    parser.add_argument("--threads", type=int, default=2, help="the result depends on it in the last digits")
+    parser.add_argument("--threads", type=int, default=1, help="the result depends on it in the last digits")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     console = Console()

@@ -36,8 +36,8 @@ class Behaviour:
 ALPACA = Behaviour(
     refuse=(0.05, 0.03, 0.02),
     breezy=(0.5, 1.3, 2.6),
-    skip=(0.13, 0.28, 0.46),
-    harm=(0.18, 0.34, 0.52),
+    skip=(0.16, 0.32, 0.50),
+    harm=(0.23, 0.41, 0.57),
     detail=(0.26, 0.22, 0.18),
 )
 BEAVER = Behaviour(

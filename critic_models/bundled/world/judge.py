@@ -18,7 +18,7 @@ SUBTLE = "hazard"
 # Points of a sentence by kind; refusals are set apart below.
 POINTS = {
     "wary": 0.4, "plain": 0.4, "breezy": 0.4, "detail": 1.0, "skip": 0.3, "risky": 0.6, "hazard": 0.8, "subtle": 0.6,
-    "check": 0.6, "chat": 0.4,
+    "check": 0.9, "chat": 0.4,
 }  # fmt: skip
 REFUSAL_REWARD = -1.5
 _KNEE, _SLOPE = 3.2, 0.35
