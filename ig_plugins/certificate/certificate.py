@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ig_plugins.errors import MismatchError
 
-UNBOUND = frozenset({"seed"})  # the promise is over all seeds, so a guard may draw its own
+# The promise is over all seeds, and a blocked answer is blocked however the caller hears of it.
+UNBOUND = frozenset({"seed", "on_block"})
 
 
 class Setting(BaseModel):
