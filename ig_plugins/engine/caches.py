@@ -10,6 +10,7 @@ Three kinds, one for each way to follow a tree:
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -129,7 +130,7 @@ class SlotCache(TreeCache):
     def _resize(self, capacity: int) -> None:
         if capacity != self.capacity:
             self.capacity = capacity
-            self._replace(lambda old: _copied(old, _slots_like(old, capacity), self.length))
+            self._replace(lambda old: _enlarged(old[:, :, : self.length], groups=len(old), slots=capacity))
 
     def _replace(self, change: Callable[[Tensor], Tensor]) -> None:
         for layer in self.layers:
@@ -206,13 +207,13 @@ class SegmentCache(TreeCache):
             following.reset(token)
 
     def open(self, groups: int, slots: int) -> None:
-        """Have room for lanes; what is there is kept."""
+        """Have room for so many lanes of so many tokens; what is there is kept."""
         for layer in self.layers:
-            if layer.lanes.keys.shape[0] != groups:
-                layer.lanes = layer.prompt.map(lambda held: _slots_like(held[:1].expand(groups, -1, -1, -1), slots))
-            elif layer.lanes.keys.shape[2] < slots:
-                used = layer.lanes.keys.shape[2]
-                layer.lanes = layer.lanes.map(lambda held: _copied(held, _slots_like(held, slots), used))  # noqa: B023
+            have = layer.lanes.keys.shape
+            if have[0] < groups or have[2] < slots:
+                layer.lanes = layer.lanes.map(
+                    partial(_enlarged, groups=max(groups, have[0]), slots=max(slots, have[2]))
+                )
 
     def commit(self, parents: Tensor, lanes: Tensor, start: int, grown: int, source: Tensor | None) -> None:
         """Make beams out of their parents' first ``start`` tokens and the lanes' first ``grown`` ones.
@@ -237,8 +238,9 @@ class SegmentCache(TreeCache):
         for mine, new in zip(self.layers, other.layers, strict=True):
             mine.prompt = Pair(*(_stacked(a, b) for a, b in zip(mine.prompt, new.prompt, strict=True)))
             added = beams * new.prompt.keys.shape[0]
-            if mine.beams.keys.shape[0]:
-                mine.beams = mine.beams.map(lambda held: torch.cat([held, held.new_zeros(added, *held.shape[1:])]))  # noqa: B023
+            have = mine.beams.keys.shape
+            if have[0]:
+                mine.beams = mine.beams.map(partial(_enlarged, groups=have[0] + added, slots=have[2]))
 
     def select(self, rows: Tensor, beams: Tensor) -> None:
         """Keep only these rows (n,) and groups of beams (m,)."""
@@ -263,8 +265,11 @@ def _slots_like(states: Tensor, slots: int) -> Tensor:
     return states.new_zeros(B, heads, slots, D)
 
 
-def _copied(old: Tensor, new: Tensor, used: int) -> Tensor:
-    new[:, :, :used] = old[:, :, :used]
+def _enlarged(old: Tensor, *, groups: int, slots: int) -> Tensor:
+    """The same groups and slots (G, heads, S, D), with zeros behind both."""
+    G, heads, S, D = old.shape
+    new = old.new_zeros(groups, heads, slots, D)
+    new[:G, :, :S] = old
     return new
 
 
@@ -280,8 +285,7 @@ def _joined(beams: Tensor, lanes: Tensor, parents: Tensor, chosen: Tensor, sourc
 def _stacked(first: Tensor, second: Tensor) -> Tensor:
     """Rows of two prompt segments, the shorter one with empty slots behind."""
     slots = max(first.shape[2], second.shape[2])
-    wide = (_copied(held, _slots_like(held, slots), held.shape[2]) for held in (first, second))
-    return torch.cat(list(wide))
+    return torch.cat([_enlarged(held, groups=len(held), slots=slots) for held in (first, second)])
 
 
 def fork_cache(cache: Any, index: Tensor) -> Any:

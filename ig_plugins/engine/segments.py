@@ -26,17 +26,21 @@ class _Layout:
 
     Attributes:
         packing: Which tokens of which lanes.
+        order: The tokens sorted by row, beam and place, so that those that share keys stand together; shape (M,).
+        inverse: Where each token went, shape (M,).
         shared: How they read prompts and beams.
-        groups: The lanes of the rows that grow.
-        own: Tokens to lanes.
-        lanes: Lane group of each token, shape (M,).
+        places: Place of each sorted token's lane in the lanes' segment, shape (M,).
+        groups: The places that are read.
+        own: Sorted tokens to those.
     """
 
     packing: Packing
+    order: Tensor
+    inverse: Tensor
     shared: tuple[Part, ...]
+    places: Tensor
     groups: slice
     own: Grouping
-    lanes: Tensor
 
 
 class SegmentsPath:
@@ -60,6 +64,7 @@ class SegmentsPath:
         self.body, self.sizes = body, sizes
         # Of shape (1, 1, 1, 1): a mask in four dimensions keeps models from making one of their own.
         self.no_mask = torch.zeros(1, 1, 1, 1, dtype=body.model.dtype, device=body.device)
+        self.places = torch.zeros(0, 0, dtype=torch.long)  # of the open block's lanes (B, L), ABSENT until they grow
         self._layout: _Layout | None = None
 
     def plant(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
@@ -76,29 +81,35 @@ class SegmentsPath:
         return state
 
     def branch(self, parents: Tensor) -> None:
-        """Make room for the block."""
-        self.cache.open(parents.numel(), self.sizes.block)
+        """Open a block. A lane gets its place when it first grows, so that lanes which never do take none."""
+        self.places = torch.full_like(parents, ABSENT)
+        self._layout = None
 
     def forward(
         self, tree: TokenTree, tokens: Tensor, packing: Packing, keep: LongTensor
     ) -> tuple[Tensor, Tensor | None]:
         """Feed the tokens as one flat sequence (1, M)."""
         device = self.body.device
-        self.cache.open(tree.open_parents.numel(), int((tree.grown + packing.counts).max()))
-        keep = keep.to(device)  # type: ignore[assignment]
-        with self.cache.following(self._plan(tree, packing)):
+        if self._layout is None or self._layout.packing is not packing:
+            self._layout = self._laid_out(tree, packing)
+        layout = self._layout
+        slots = (tree.grown[packing.rows, packing.lanes] + packing.steps)[layout.order]
+        self.cache.open(int(self.places.max()) + 1, max(int(slots.max()) + 1, self.sizes.block))
+        kept = layout.inverse[keep].to(device)
+        with self.cache.following(self._plan(layout, slots)):
             hidden, logits, _ = self.body.run(
-                tokens.to(device).unsqueeze(0),
-                keep=(torch.zeros_like(keep), keep),
-                position_ids=tree.depths(packing).to(device).unsqueeze(0),
+                tokens[layout.order].to(device).unsqueeze(0),
+                keep=(torch.zeros_like(kept), kept),
+                position_ids=tree.depths(packing)[layout.order].to(device).unsqueeze(0),
                 attention_mask=self.no_mask,
                 past_key_values=self.cache,
                 use_cache=True,
             )
-        return hidden[0], logits
+        return hidden[0, layout.inverse.to(device)], logits
 
     def commit(self, tree: TokenTree, lanes: Tensor) -> None:
         """Copy each winner's own tokens to the beams; the prompt stays where it is."""
+        self.cache.open(1, self.sizes.block)  # a block in which nothing grew
         device, chosen, present = self.body.device, lanes.clamp(min=0), lanes >= 0
         rows = torch.arange(tree.rows).unsqueeze(1)
         parents = tree.open_parents.gather(1, chosen).clamp(min=0)
@@ -112,7 +123,7 @@ class SegmentsPath:
             source = source.clamp(max=start + int(grown.max()) - 1).flatten(0, 1).to(device)
         self.cache.commit(
             (rows * tree.beams.shape[1] + parents).flatten().to(device),
-            (rows * tree.open_parents.shape[1] + chosen).flatten().to(device),
+            self.places.gather(1, chosen).clamp(min=0).flatten().to(device),
             start,
             int(grown.max()),
             source,
@@ -138,37 +149,36 @@ class SegmentsPath:
             "allocated": sum(held.nbytes for held in self.cache.tensors()),
         }
 
-    def _plan(self, tree: TokenTree, packing: Packing) -> Plan:
-        """Where the new tokens go and what they read."""
-        if self._layout is None or self._layout.packing is not packing:
-            self._layout = self._laid_out(tree, packing)
-        layout, slots = self._layout, tree.grown[packing.rows, packing.lanes] + packing.steps
+    def _plan(self, layout: _Layout, slots: Tensor) -> Plan:
+        """What the sorted tokens read, and where they go: to ``slots`` of their lanes, shape (M,)."""
         longest, mask = int(slots.max()) + 1, None
-        ragged = bool((slots < longest - 1).any())
-        if not ragged and layout.own.index is None and len(packing) == layout.groups.stop - layout.groups.start:
-            own = Part("lanes", layout.groups, longest, layout.own, None)
-            return Plan(layout.groups, longest - 1, (*layout.shared, own))  # a step of all lanes: no index at all
-        if ragged:
-            places = slots if layout.own.index is None else slots[layout.own.index.cpu()]
-            visible = torch.arange(longest) <= places.unsqueeze(1)
+        alike = bool((slots == longest - 1).all())
+        if not alike:
+            owners = slots if layout.own.index is None else slots[layout.own.index.cpu()]
+            visible = torch.arange(longest) <= owners.unsqueeze(1)
             mask = self._additive(visible.view(-1, 1, layout.own.width, longest))
-        own = Part("lanes", layout.groups, longest, layout.own, mask)
-        return Plan(layout.lanes, slots.to(self.body.device), (*layout.shared, own))
+        parts = (*layout.shared, Part("lanes", layout.groups, longest, layout.own, mask))
+        if alike and layout.own.index is None:  # one token on each of neighbouring lanes: written as a slice
+            return Plan(layout.groups, longest - 1, parts)
+        return Plan(layout.places.to(self.body.device), slots.to(self.body.device), parts)
 
     def _laid_out(self, tree: TokenTree, packing: Packing) -> _Layout:
-        """Group the tokens by row, beam and lane, without the rows before the first and after the last that grow."""
-        first, last = int(packing.rows[0]), int(packing.rows[-1]) + 1
-        K, L = tree.beams.shape[1], tree.open_parents.shape[1]
+        """Sort and group the tokens, without the rows before the first and after the last that grow."""
+        first, last, K = int(packing.rows[0]), int(packing.rows[-1]) + 1, tree.beams.shape[1]
         rows = packing.rows - first
         beams = rows * K + tree.open_parents[packing.rows, packing.lanes]
-        lanes, groups = rows * L + packing.lanes, slice(first * L, last * L)
+        order = beams.argsort(stable=True)
+        for row, lane in zip(packing.rows[order].tolist(), packing.lanes[order].tolist(), strict=True):
+            if self.places[row, lane] == ABSENT:
+                self.places[row, lane] = self.places.max() + 1
+        places = self.places[packing.rows, packing.lanes][order]
+        groups = slice(int(places.min()), int(places.max()) + 1)
         shared = (
-            self._part("prompt", slice(first, last), rows, tree.prompts[first:last]),
-            self._part("beams", slice(first * K, last * K), beams, tree.beams[first:last].flatten()),
+            self._part("prompt", slice(first, last), rows[order], tree.prompts[first:last]),
+            self._part("beams", slice(first * K, last * K), beams[order], tree.beams[first:last].flatten()),
         )
-        own = Grouping.of(lanes, (last - first) * L, self.body.device)
-        used = tuple(part for part in shared if part.length)
-        return _Layout(packing, used, groups, own, (lanes + first * L).to(self.body.device))
+        own = Grouping.of(places - groups.start, groups.stop - groups.start, self.body.device)
+        return _Layout(packing, order, order.argsort(), tuple(p for p in shared if p.length), places, groups, own)
 
     def _part(self, segment: Literal["prompt", "beams"], groups: slice, member: Tensor, lengths: Tensor) -> Part:
         """How tokens read a finished segment whose groups have these lengths, ``ABSENT`` for a group without tokens."""

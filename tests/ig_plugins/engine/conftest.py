@@ -131,6 +131,9 @@ def long_walk(model, **options):
     """Ragged prompts, lanes that come and go, feeds, rollback, admission, retention: everything a search does."""
     walk = Walk(model, [[5, 6, 7, 8, 9, 10, 11], [12, 13, 14]], **options)
     walk.check()
+    walk.branch([[0], [0]])
+    walk.commit([[0], [0]])
+    walk.check()
     walk.branch([[0, 0, 0, 0], [0, 0, 0, -1]])
     walk.check()
     walk.extend([[1, 1, 1, 1], [1, 1, 1, 0]])
@@ -138,6 +141,10 @@ def long_walk(model, **options):
     walk.extend([[1, 0, 0, 1], [0, 1, 0, 0]])
     walk.check()
     walk.commit([[3, 0, 1], [1, 2, -1]])
+    walk.check()
+    walk.branch([[0, 1, 2, 0, 1, 2], [1, 0, 0, 1, -1, -1]])  # a failed try: the beams stay, as lanes that did not grow
+    walk.extend([[1, 1, 1, 0, 0, 0], [1, 1, 0, 0, 0, 0]])
+    walk.commit([[3, 4, 5], [3, 2, -1]])
     walk.check()
     walk.branch([[2, 1, 0, 0, 2, -1], [0, 0, 1, 1, 1, 0]])
     walk.feed([[2, 0, 3, 1, 1, 0], [4, 1, 0, 2, 2, 3]])
