@@ -1,5 +1,6 @@
 """Safe-RLHF score models: a decoder body and a linear head that scores every token (arXiv 2310.12773)."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class ScoreModel(PreTrainedModel):  # type: ignore[misc]  # transformers is unty
     def __init__(self, config: PreTrainedConfig) -> None:
         super().__init__(config)
         self.settings = ScoreSettings.read(config.to_dict(), source=config.name_or_path or "score model")
-        self.model = AutoModel.from_config(config)
+        self.model = AutoModel.from_config(_unpinned(config))
         self.score_head = nn.Linear(config.hidden_size, 1, bias=self.settings.score_bias)
         self.normalizer = Normalizer(self.settings)
         self.post_init()
@@ -137,6 +138,14 @@ class ScoreModel(PreTrainedModel):  # type: ignore[misc]  # transformers is unty
         family = type(self.model).__name__.removesuffix("Model")
         self.config.architectures = [f"{family}ForScore"]  # transformers wrote this class's own name
         self.config.save_pretrained(save_directory)
+
+
+def _unpinned(config: PreTrainedConfig) -> PreTrainedConfig:
+    """A copy in which the body may choose its attention: this wrapper has none, and would pin it to the slow one."""
+    config = copy.deepcopy(config)
+    if config._attn_implementation == "eager":
+        config._attn_implementation = None
+    return config
 
 
 def _fill_normalizer(
