@@ -237,10 +237,13 @@ class BlockSearch:
         return self._session
 
     def _release(self) -> None:
-        """Lets text leave that no later block can change, once the judges have passed it."""
+        """Lets text leave that no later block can change, once the judges have passed it.
+
+        Where nobody listens it is judged all the same, so that a stream and a whole answer are found alike.
+        """
         steps = [row.released for row in self.rows]
         for index, row in enumerate(self.rows):
-            if row.request.stream and row.beams and row.attempt == 0:
+            if row.beams and row.attempt == 0:
                 steps[index] = common_ancestor([*row.beams, *_contenders(row)])
                 row.lag = max(row.lag, len(row.beams[0]) - len(steps[index]))
         if all(step is row.released for row, step in zip(self.rows, steps, strict=True)):
@@ -253,8 +256,9 @@ class BlockSearch:
                 row.beams = []
                 continue
             row.released = step
-            row.request.begun = True
-            self._on_release(row, step)
+            if row.request.stream:
+                row.request.begun = True
+                self._on_release(row, step)
 
     def _restart(self, rows: Sequence[Row]) -> None:
         """Searches again from the prompt, with fresh draws, where every beam ran into a dead end."""

@@ -36,7 +36,7 @@ class Row:
     Attributes:
         request: What was asked.
         beams: The open beams, best first.
-        released: The step up to which text has left, or may leave.
+        released: The step up to which text may leave: judged, and part of every answer to come.
         finished: Verified answers.
         blocks: Blocks that are done.
         attempt: Tries of the open block that failed.
@@ -96,7 +96,7 @@ class Row:
     @property
     def may_restart(self) -> bool:
         """Whether a dead end may be left by beginning anew: M - 1 times, and only while no text has left."""
-        return self.restarts + 1 < self.request.search.tries and len(self.released) == 0
+        return self.restarts + 1 < self.request.search.tries and not self.request.begun
 
     def fail(self, penalty: Tensor) -> None:
         """The open block had no safe candidate and is tried again."""

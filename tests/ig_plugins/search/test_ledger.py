@@ -60,9 +60,7 @@ def test_costs_rewards_and_states_equal_the_plain_forward(guard, judges, prompt,
         assert result.accounting[name] == budget.accounting
     assert result.cost == max(result.costs.values())
     assert result.safety_state == pytest.approx(min(states), abs=1e-3)
-    assert result.reward == pytest.approx(
-        float(plain(judges["reward"], guard, prompt, result.token_ids)[-1]), abs=1e-4
-    )
+    assert result.reward == pytest.approx(float(plain(judges["reward"], guard, prompt, result.token_ids)[-1]), abs=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -1,0 +1,190 @@
+"""Many callers, one model: right answers, merged batches, nobody held up by anybody."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from ig_plugins.errors import DeadlineExceededError, JudgeError, RequestCancelledError
+from ig_plugins.runtime import batch as batches
+from ig_plugins.runtime import worker
+from tests.kit.guards import cost_of_marker, make_guard
+from tests.kit.observe import count_ticks, fan_out
+
+SLOW = {"word " * 200: 1.0}
+
+
+def echo(prompt):
+    return {f"You said {prompt.split('USER: ')[1][:12]}": 1.0}
+
+
+def until(condition, seconds=5.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "did not happen"
+        time.sleep(0.005)
+
+
+def settled_steps(model, pause=0.1):
+    """The number of model steps once decoding has stopped."""
+
+    def still():
+        before = model.steps
+        time.sleep(pause)
+        return before == model.steps
+
+    until(still)
+    return model.steps
+
+
+def test_32_callers_get_their_own_answers_in_merged_batches():
+    guard = make_guard(echo, candidates=2, beams=1)
+    model = guard.parts.policy.tree
+    prompts = [f"number {n:02d}." for n in range(32)]
+    alone = [guard.generate(prompt).text for prompt in prompts]
+    one_by_one, model.steps = model.steps, 0
+    together = fan_out(lambda prompt: guard.generate(prompt).text, prompts, threads=32)
+    assert together == alone
+    assert len(set(together)) == 32
+    assert model.steps < one_by_one / 2
+
+
+def test_more_prompts_than_rows_wait_their_turn(monkeypatch):
+    monkeypatch.setattr(batches, "MAX_ROWS", 3)
+    guard = make_guard(echo, candidates=2, beams=1)
+    results = guard.generate([f"number {n:02d}." for n in range(11)])
+    assert [f"number {n:02d}" in result.text for n, result in enumerate(results)] == [True] * 11
+
+
+def test_requests_of_many_sizes_share_a_worker():
+    guard = make_guard(echo)
+    sizes = [{"max_tokens": 4 + n, "candidates": 1 + n, "beams": 1, "block_tokens": 1 + n % 5} for n in range(8)]
+    results = fan_out(lambda size: guard.generate("Go.", **size), sizes, threads=8)
+    assert [len(result.token_ids) for result in results] == [4 + n for n in range(8)]
+
+
+def test_a_long_prompt_and_a_long_answer_do_not_spoil_each_other():
+    guard = make_guard(echo)
+    guard.parts.policy.tree.context = 300
+    asks = [("x" * 200, 20), ("y", 200), ("z" * 190, 30), ("w", 240)] * 2
+    results = fan_out(lambda ask: guard.generate(ask[0], max_tokens=ask[1]), asks, threads=8)
+    assert all(result.text.startswith("You said") for result in results)
+
+
+def test_an_abandoned_stream_stops_decoding():
+    guard = make_guard(SLOW, max_tokens=900, candidates=2, beams=1)
+    model = guard.parts.policy.tree
+    stream = guard.stream("Go.")
+    assert model.steps == 0  # nothing is decoded for nobody
+    next(stream)
+    stream.close()
+    assert settled_steps(model) < 500
+    assert not worker()._lines
+
+
+async def test_a_cancelled_task_stops_decoding():
+    guard = make_guard(SLOW, max_tokens=900, candidates=2, beams=1)
+    model = guard.parts.policy.tree
+    for method in (guard.agenerate("Go."), guard.agenerate(["Go.", "And again."])):
+        task = asyncio.ensure_future(method)
+        while model.steps < 5:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert settled_steps(model) < 900
+        model.steps = 0
+    async for _ in guard.astream("Go."):
+        break
+    assert await asyncio.to_thread(settled_steps, model) < 900
+
+
+def test_cancelling_acts_within_a_block():
+    guard = make_guard(SLOW, block_tokens=400, max_tokens=900, candidates=2, beams=1)
+    model = guard.parts.policy.tree
+    (ticket,) = guard._tickets(["Go."], guard.options)
+    worker().submit([ticket])
+    until(lambda: model.steps > 3)
+    ticket.cancel()
+    with pytest.raises(RequestCancelledError, match="cancelled by its caller"):
+        ticket.result()
+    assert settled_steps(model) < 400
+
+
+def test_a_deadline_acts_within_a_block_and_for_each_row_by_itself():
+    guard = make_guard(SLOW, block_tokens=500, max_tokens=900, candidates=2, beams=1)
+    with pytest.raises(DeadlineExceededError, match=r"timeout of 0\.05 s; allow more time"):
+        guard.generate("Go.", timeout=0.05)
+    patient = make_guard({"word " * 8: 1.0}, candidates=2, beams=1, block_tokens=2)
+    (calm,) = patient._tickets(["Go."], patient.options)
+    (hasty,) = patient._tickets(["Go."], patient.options.updated(timeout=0.001))
+    time.sleep(0.002)
+    worker().submit([calm, hasty])
+    assert calm.result().text == "word " * 8
+    with pytest.raises(DeadlineExceededError):
+        hasty.result()
+
+
+def test_those_who_wait_past_their_deadline_are_told(monkeypatch):
+    monkeypatch.setattr(batches, "MAX_ROWS", 1)
+    guard = make_guard(SLOW, max_tokens=900, candidates=2, beams=1)
+    stream = guard.stream("Go.")
+    next(stream)
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceededError):
+        guard.generate("Wait.", timeout=0.05)
+    assert time.monotonic() - started < 2
+    stream.close()
+
+
+async def test_the_event_loop_keeps_ticking():
+    guard = make_guard({"word " * 20: 1.0}, candidates=8, beams=4)
+
+    async def stream():
+        return [chunk.text async for chunk in guard.astream("Go.")]
+
+    for asked in (guard.agenerate("Go."), guard.agenerate(["Go.", "On."]), stream()):
+        seen = await count_ticks(asked)
+        assert seen.ticks >= 5
+        assert seen.longest_gap < 0.25
+
+
+def test_one_failing_request_costs_the_others_nothing():
+    def cost(prompts, responses):
+        if any("poison" in prompt for prompt in prompts):
+            raise ValueError("no")
+        return cost_of_marker(prompts, responses)
+
+    guard = make_guard(echo, cost=cost, candidates=2, beams=1)
+    prompts = ["one", "two", "poison", "three"]
+    tickets = guard._tickets(prompts, guard.options)
+    worker().submit(tickets)
+    for prompt, ticket in zip(prompts, tickets, strict=True):
+        if prompt == "poison":
+            with pytest.raises(JudgeError, match="'marker' raised ValueError"):
+                ticket.result()
+        else:
+            assert ticket.result().text == guard.generate(prompt).text
+
+
+def test_guards_take_turns_while_a_judge_thinks():
+    release = threading.Event()
+
+    def thinking(prompts, responses):
+        assert release.wait(10)
+        return [0.0] * len(responses)
+
+    slow, quick = make_guard(echo, cost=thinking), make_guard(echo)
+    with_slow = threading.Thread(target=slow.generate, args=("Go.",))
+    with_slow.start()
+    assert quick.generate("Go.").text.startswith("You said")  # long before the other judge has answered
+    release.set()
+    with_slow.join(10)
+    assert not with_slow.is_alive()
+
+
+def test_a_worker_without_work_holds_no_thread():
+    make_guard(echo).generate("Go.")
+    until(lambda: not worker()._lines)
+    until(lambda: not [t for t in threading.enumerate() if t.name.startswith("inferenceguard")])
