@@ -91,4 +91,4 @@ class GuardedModel(GuardFields, BaseLanguageModel[Any]):
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:
         """Tokens of the messages as the model will read them: rendered by its chat format, tools included."""
         formatted = [convert_to_openai_tool(tool) for tool in tools] if tools else None
-        return self.guard.with_options(tools=formatted).count_tokens(to_messages(messages))
+        return self.guard.count_tokens(to_messages(messages), tools=formatted)
