@@ -35,7 +35,41 @@ Prompt = str | list[dict[str, Any]]
 
 
 class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: ignore[misc]
-    """DOC."""
+    """A local model whose every answer has passed a cost model, streams included.
+
+    Fields and options of a call are those of the core, see ``docs/llama_index.md``; unknown ones are errors. Weights
+    are loaded at the first use and shared by all that name the same checkpoint; copies and pickles never carry them.
+
+    Streams are cumulative: each item has the text so far and what it adds. If the guard blocks, the last item's text is
+    the refusal alone, so that no agent acts on a text that was stopped. ``raw`` of an answer, or of a stream's last
+    item, has ``model``, ``usage``, ``finish_reason`` and the guard's report ``inference_guard``.
+
+    Examples:
+        `pip install "inferenceguard[llama-index]"`
+
+        ```python
+        from llama_index.core import Settings
+        from llama_index.llms.inferenceguard import InferenceGuardLLM
+
+        llm = InferenceGuardLLM(model="tiny-beaver")  # bundled; or a hub id or folder, with a cost_model
+        response = llm.complete("How do I clean the window?")
+        print(response.text)
+        print(response.raw["inference_guard"]["blocked"])  # False
+
+        for item in llm.stream_complete("How do I clean the window?"):
+            print(item.delta, end="")  # verified text only
+
+        Settings.llm = llm  # all that a pipeline needs
+        ```
+
+    Blocked requests:
+        ``on_block="refuse"`` answers with ``refusal`` and ``finish_reason="content_filter"``, ``"raise"`` raises
+        ``GuardBlockedError`` (a ValueError), ``"empty"`` gives an empty text. Structured prediction always raises.
+
+    Tools:
+        Calls come as ``ToolCallBlock``s with ids of their own, in the last item of a stream: whole, checked against the
+        tool's schema and judged, or not at all.
+    """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
 
