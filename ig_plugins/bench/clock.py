@@ -14,10 +14,11 @@ ResultT = TypeVar("ResultT")
 
 @dataclass
 class Timing:
-    """Wall and processor seconds of the runs of one contender."""
+    """Wall and processor seconds of the runs of one contender, and what the last of them returned."""
 
     wall: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
+    result: Any = None
 
     def summary(self) -> dict[str, Any]:
         """Medians, and every run."""
@@ -37,7 +38,7 @@ def interleaved(contenders: Mapping[str, Callable[[], object]], *, repeats: int)
     for _ in range(repeats):
         for name, run in contenders.items():
             wall, cpu = time.perf_counter(), time.process_time()
-            run()
+            timings[name].result = run()
             timings[name].wall.append(time.perf_counter() - wall)
             timings[name].cpu.append(time.process_time() - cpu)
     return timings

@@ -103,9 +103,8 @@ def run_floor(model: PreTrainedModel, case: Case) -> None:
         model(step, use_cache=False)
 
 
-def contenders(model: PreTrainedModel, case: Case, *, path: str) -> dict[str, Callable[[], object]]:
-    """All of them, by name."""
-    tree = TreeModel.attach(model, path=path)  # type: ignore[arg-type]
+def contenders(model: PreTrainedModel, tree: TreeModel, case: Case) -> dict[str, Callable[[], object]]:
+    """All of them, by name; ``tree`` is the model attached."""
     return {
         "tree": lambda: search_tree(tree, case),
         "generate_1": lambda: generate(model, case, sequences=1),

@@ -16,7 +16,7 @@ from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWa
 
 from ig_plugins.bench.case import Case
 from ig_plugins.bench.clock import interleaved, threads
-from ig_plugins.bench.contenders import Record, contenders, generate, search_tree
+from ig_plugins.bench.contenders import Record, contenders, search_tree
 from ig_plugins.engine import Sampler, TreeModel
 
 ALL = ("tree", "generate_1", "generate_n", "floor")
@@ -46,17 +46,13 @@ def run(
     case = case or Case()
     with threads(torch_threads):
         model = case.model()
-        everyone = contenders(model, case, path=path)
-        seconds = {
-            name: timing.summary()
-            for name, timing in interleaved({name: everyone[name] for name in names}, repeats=repeats).items()
-        }
-        record = Record()
         tree = TreeModel.attach(model, path=path)  # type: ignore[arg-type]
+        everyone = contenders(model, tree, case)
+        timings = interleaved({name: everyone[name] for name in names}, repeats=repeats)
+        record = Record()
         search_tree(tree, case, record=record)
-        memory = {"tree": record.memory}
-        if "generate_n" in names:
-            memory["generate_n"] = {"allocated": case.candidates * generate(model, replace(case, new=1), sequences=1)}
+    seconds = {name: timing.summary() for name, timing in timings.items()}
+    caches = {name: {"allocated": timings[name].result} for name in names if name.startswith("generate")}
     return {
         "case": asdict(case),
         "path": tree.path,
@@ -64,7 +60,7 @@ def run(
         "ratios": {clock: _ratios(seconds, clock) for clock in ("wall", "cpu")},
         "split": record.split,
         "blocks": record.blocks,
-        "memory": memory,
+        "memory": {"tree": record.memory, **caches},
         "environment": environment(),
     }
 
