@@ -70,7 +70,7 @@ def evaluate(
     shared = {prompt.text for prompt in prompts} & set(plan.training_prompts)
     if shared:
         raise ConfigurationError(f"{len(shared)} prompts are both trained and evaluated on; remove them from one file")
-    bench = Bench(guard, multiplier=plan.multiplier, training_prompts=plan.training_prompts)
+    bench = Bench(guard, multiplier=plan.multiplier, training_prompts=plan.training_prompts, progress=progress)
     names = plan.methods or runnable(bench)
     store = ResultStore(out, identity(bench, prompts, verdicts))
     runs = trials(bench, names, plan.candidates)

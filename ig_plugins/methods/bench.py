@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from ig_plugins.search import Capacity, Policy, Request, SearchConfig
 from ig_plugins.search.follow import Follower
 
 if TYPE_CHECKING:
-    from ig_plugins.methods.value import ValueNet
+    from ig_plugins.methods.value import Sampled, ValueNet
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ class Bench:
         weight: w, what ARGS gives the reward against the logit.
         training_prompts: For methods that train a value network on the policy's own answers; never evaluated on.
         seed: Of that training.
+        progress: Told (stage, done, of) while that takes its time.
         values: The value networks that were trained, by what they foresee.
+        sampled: The answers that they were trained on.
     """
 
     guard: InferenceGuard
@@ -50,7 +52,9 @@ class Bench:
     weight: float = 2.5
     training_prompts: tuple[str, ...] = ()
     seed: int = 0
+    progress: Callable[[str, int, int], None] = lambda stage, done, of: None
     values: dict[str, ValueNet] = field(default_factory=dict, repr=False)
+    sampled: list[Sampled] = field(default_factory=list, repr=False)
 
     @property
     def policy(self) -> Policy:

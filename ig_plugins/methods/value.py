@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ig_plugins.engine import sample_block
 from ig_plugins.errors import ConfigurationError
 from ig_plugins.methods.bench import Bench
-from ig_plugins.methods.panel import Panel
+from ig_plugins.methods.panel import Candidate, Panel
 from ig_plugins.methods.rules import rule
 from ig_plugins.search import Capacity, Request
 
@@ -55,38 +55,58 @@ class Rollouts:
     prompt: Tensor
 
 
+@dataclass(frozen=True)
+class Sampled:
+    """One answer of the policy: the hidden states (T + 1, H) of its prefixes, the judged end, and its prompt."""
+
+    hidden: Tensor
+    end: Candidate
+    prompt: int
+
+
 def trained_value(bench: Bench, target: str) -> ValueNet:
     """The value network of a rule (``reward``, ``lagrangian``), trained once a workbench.
 
     Raises:
         ConfigurationError: There are no training prompts.
     """
-    net = bench.values.get(target)
-    if net is None:
+    if target not in bench.values:
         if len(bench.training_prompts) < 2:
             raise ConfigurationError(
                 "this method trains a value network on the policy's answers; give at least 2 training prompts, "
                 "which must not be among the evaluated ones"
             )
-        net = bench.values[target] = fit(collect(bench, bench.training_prompts, target), seed=bench.seed)
-    return net
+        if not bench.sampled:
+            bench.sampled.extend(sample(bench, bench.training_prompts))
+        bench.values[target] = fit(rollouts(bench, bench.sampled, target), seed=bench.seed)
+    return bench.values[target]
 
 
-def collect(bench: Bench, prompts: Sequence[str], target: str) -> Rollouts:
-    """Samples answers, scores them, and takes the hidden state of every prefix."""
-    features, targets, index = [], [], []
+def rollouts(bench: Bench, sampled: Sequence[Sampled], target: str) -> Rollouts:
+    """Gives every prefix of the answers the target's score of the end."""
+    scores = rule(target, bench)([each.end for each in sampled])
+    lengths = [len(each.hidden) for each in sampled]
+    repeats = torch.tensor(lengths)
+    return Rollouts(
+        features=torch.cat([each.hidden for each in sampled]),
+        targets=torch.tensor(scores).repeat_interleave(repeats),
+        prompt=torch.tensor([each.prompt for each in sampled]).repeat_interleave(repeats),
+    )
+
+
+def sample(bench: Bench, prompts: Sequence[str]) -> list[Sampled]:
+    """Samples answers, judges them, and takes the hidden state of every prefix."""
+    found: list[Sampled] = []
     for number, prompt in enumerate(prompts):
-        hidden, scores = _answers(bench, bench.request(prompt, seed=bench.seed + number), target)
-        features.append(hidden)
-        targets.append(scores)
-        index.append(torch.full((len(scores),), number))
-    return Rollouts(torch.cat(features), torch.cat(targets), torch.cat(index))
+        found += _answers(bench, bench.request(prompt, seed=bench.seed + number), number)
+        bench.progress("training answers", number + 1, len(prompts))
+    return found
 
 
-def _answers(bench: Bench, request: Request, target: str) -> tuple[Tensor, Tensor]:
+def _answers(bench: Bench, request: Request, number: int) -> list[Sampled]:
     longest, policy = bench.search.max_new_tokens, bench.policy
     session = policy.tree.plant([request.prompt_ids], lanes=ANSWERS, block=longest, max_new=longest)
-    start = session.hidden[0, :1].float().cpu().clone()  # (1, H)
+    start = session.hidden[0, :1].float().cpu()  # (1, H)
     parents = torch.zeros(1, ANSWERS, dtype=torch.long)
     block = sample_block(
         session,
@@ -99,26 +119,25 @@ def _answers(bench: Bench, request: Request, target: str) -> tuple[Tensor, Tenso
     )
     tokens, lengths = block.tokens.cpu(), block.lengths.cpu()
     panel = Panel(bench, request, capacity=Capacity(lanes=ANSWERS, block=longest, max_new=longest))
-    lanes = panel.judge([panel.start()] * ANSWERS, tokens, lengths, block.finished.cpu(), beams=parents)
-    scores = torch.tensor(rule(target, bench)(lanes))
+    ends = panel.judge([panel.start()] * ANSWERS, tokens, lengths, block.finished.cpu(), beams=parents)
     session.rollback()
     session.branch(parents)
     hidden = session.feed(tokens.clamp(min=0), lengths)[0].float().cpu()  # (L, T, H)
-    features = [torch.cat([start, hidden[lane, : int(lengths[0, lane])]]) for lane in range(ANSWERS)]
-    repeated = torch.cat([scores[lane].expand(len(rows)) for lane, rows in enumerate(features)])
-    return torch.cat(features).clone(), repeated.clone()
+    # A clone outside of inference mode is what autograd can train on.
+    prefixes = [torch.cat([start, hidden[lane, : int(lengths[0, lane])]]).clone() for lane in range(ANSWERS)]
+    return [Sampled(states, end, number) for states, end in zip(prefixes, ends, strict=True)]
 
 
-def fit(rollouts: Rollouts, *, seed: int) -> ValueNet:
+def fit(data: Rollouts, *, seed: int) -> ValueNet:
     """Regresses the end's score on every prefix; stops when held-out prompts no longer improve.
 
     Args:
-        rollouts: At least two prompts' worth; every fifth prompt (at least one) is held out.
+        data: At least two prompts' worth; every fifth prompt (at least one) is held out.
         seed: Of weights and batches.
     """
-    prompts = sorted(set(rollouts.prompt.tolist()))
-    held = torch.isin(rollouts.prompt, torch.tensor(prompts[:: max(2, min(5, len(prompts)))]))
-    x, y = rollouts.features[~held], rollouts.targets[~held]
+    prompts = sorted(set(data.prompt.tolist()))
+    held = torch.isin(data.prompt, torch.tensor(prompts[:: max(2, min(5, len(prompts)))]))
+    x, y = data.features[~held], data.targets[~held]
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -133,7 +152,7 @@ def fit(rollouts: Rollouts, *, seed: int) -> ValueNet:
             nn.functional.mse_loss(net(x[batch]), y[batch]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         with torch.no_grad():
-            loss = float(nn.functional.mse_loss(net(rollouts.features[held]), rollouts.targets[held]))
+            loss = float(nn.functional.mse_loss(net(data.features[held]), data.targets[held]))
         if loss < best:
             best, waited = loss, 0
             state = {name: value.clone() for name, value in net.state_dict().items()}

@@ -5,7 +5,7 @@ import torch
 
 from ig_plugins.methods import method
 from ig_plugins.methods.re_control import ReControl
-from ig_plugins.methods.value import Rollouts, collect, fit, trained_value
+from ig_plugins.methods.value import Rollouts, fit, rollouts, sample, trained_value
 
 
 def test_fit_learns_what_can_be_learnt_and_holds_prompts_out():
@@ -21,16 +21,16 @@ def test_fit_learns_what_can_be_learnt_and_holds_prompts_out():
 
 
 def test_rollouts_hold_the_states_of_a_full_forward_and_the_end_score_at_every_prefix(tiny):
-    rollouts = collect(tiny, ["why"], "reward")
+    data = rollouts(tiny, sample(tiny, ["why"]), "reward")
     request = tiny.request("why", seed=0)
     model = tiny.policy.tree.body.model
     hidden = model.model(torch.tensor([list(request.prompt_ids)])).last_hidden_state[0, -1]
-    assert torch.allclose(rollouts.features[0], hidden, atol=1e-4), "the first row is the prompt's end"
-    starts = (rollouts.features - rollouts.features[0]).abs().sum(-1) < 1e-6
+    assert torch.allclose(data.features[0], hidden, atol=1e-4), "the first row is the prompt's end"
+    starts = (data.features - data.features[0]).abs().sum(-1) < 1e-6
     assert int(starts.sum()) == 8, "one prefix of length 0 an answer"
-    for group in rollouts.targets.tensor_split(starts.nonzero().flatten()[1:]):
+    for group in data.targets.tensor_split(starts.nonzero().flatten()[1:]):
         assert (group == group[0]).all()
-    assert len(set(rollouts.targets.tolist())) > 1
+    assert len(set(data.targets.tolist())) > 1
 
 
 def test_without_ascent_re_control_is_base(tiny):
@@ -82,10 +82,10 @@ def test_controlled_decoding_keeps_the_block_with_the_highest_value(careless):
 @pytest.mark.parametrize("target", ["reward", "lagrangian"])
 def test_targets_are_the_rule_at_the_end(careless, target):
     bench = careless(multiplier=5.0)
-    rollouts = collect(bench, ["p", "q"], target)
+    data = rollouts(bench, sample(bench, ["p", "q"]), target)
     expected = {
         "reward": {3.0, 2.0, 2.5, -1.0},
         "lagrangian": {3.0 - 5, 2.0 + 5, 2.5 - 5, -1.0 + 5},
     }[target]
-    assert set(rollouts.targets.tolist()) <= expected
-    assert set(rollouts.prompt.tolist()) == {0, 1}
+    assert set(data.targets.tolist()) <= expected
+    assert set(data.prompt.tolist()) == {0, 1}
