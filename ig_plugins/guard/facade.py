@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from typing import Any, overload
 
 from ig_plugins.chat import EncodedPrompt, Message
@@ -14,7 +13,7 @@ from ig_plugins.errors import GuardBlockedError, PromptError
 from ig_plugins.guard.options import Options
 from ig_plugins.guard.parts import Parts
 from ig_plugins.guard.result import GuardResult
-from ig_plugins.guard.ticket import Event, GuardChunk, Ticket
+from ig_plugins.guard.ticket import GuardChunk, Ticket
 from ig_plugins.runtime import worker
 from ig_plugins.safety import SafetyBudget
 from ig_plugins.search import Request, SearchConfig
@@ -145,27 +144,24 @@ class InferenceGuard:
     async def agenerate(self, prompt: Any, **overrides: Any) -> Any:
         """As `generate`; the event loop goes on, and cancelling the task stops decoding."""
         many = is_batch(prompt)
-        tasks = [self._collect(one, overrides) for one in (list(prompt) if many else [prompt])]
-        results = await _all(tasks)
+        tickets = await self._listening(list(prompt) if many else [prompt], overrides)
+        try:
+            results = [self._checked(await ticket.aresult(), overrides) for ticket in tickets]
+        finally:
+            for ticket in tickets:
+                ticket.cancel()
         return results if many else results[0]
 
     async def astream(self, prompt: Prompt, **overrides: Any) -> AsyncGenerator[GuardChunk, None]:
         """As `stream`; the event loop goes on, and cancelling the task stops decoding."""
-        loop = asyncio.get_running_loop()
-        events: asyncio.Queue[Event] = asyncio.Queue()
-        options = await asyncio.to_thread(lambda: self.options.updated(**overrides))
-        deliver = _into(loop, events)
-        (ticket,) = await asyncio.to_thread(self._tickets, [prompt], options, stream=True, deliver=deliver)
-        worker().submit([ticket])
+        (ticket,) = await self._listening([prompt], overrides, stream=True)
         try:
             while True:
-                event = await _within(events.get(), ticket)
-                if isinstance(event, BaseException):
-                    raise event
-                if event.result is not None:
-                    self._checked(event.result, overrides)
-                yield event
-                if event.result is not None:
+                chunk = await ticket.anext()
+                if chunk.result is not None:
+                    self._checked(chunk.result, overrides)
+                yield chunk
+                if chunk.result is not None:
                     return
         finally:
             ticket.cancel()
@@ -219,7 +215,8 @@ class InferenceGuard:
             "models": dict(self.parts.names),
             "prompt_format": self.parts.prompt_format.name,
             "budgets": {
-                name: budget.model_dump(mode="json") for name, budget in zip(self.parts.costs, options.budgets, strict=True)
+                name: budget.model_dump(mode="json")
+                for name, budget in zip(self.parts.costs, options.budgets, strict=True)
             },
             "search": options.search.model_dump(mode="json"),
             "stop": list(options.stop),
@@ -248,36 +245,23 @@ class InferenceGuard:
                 self._checked(chunk.result, overrides)
             yield chunk
 
-    async def _collect(self, prompt: Prompt, overrides: Mapping[str, Any]) -> GuardResult:
-        """One result; awaited beside others, so that the worker batches them."""
-        loop = asyncio.get_running_loop()
-        events: asyncio.Queue[Event] = asyncio.Queue()
-        options = self.options.updated(**overrides)
-        (ticket,) = await asyncio.to_thread(self._tickets, [prompt], options, deliver=_into(loop, events))
-        worker().submit([ticket])
-        try:
-            while True:
-                event = await _within(events.get(), ticket)
-                if isinstance(event, BaseException):
-                    raise event
-                if event.result is not None:
-                    return self._checked(event.result, overrides)
-        finally:
-            ticket.cancel()
-
-    def _tickets(
-        self,
-        prompts: Sequence[Prompt],
-        options: Options,
-        *,
-        stream: bool = False,
-        deliver: Callable[[Event], None] | None = None,
+    async def _listening(
+        self, prompts: Sequence[Prompt], overrides: Mapping[str, Any], *, stream: bool = False
     ) -> list[Ticket]:
+        """Tickets on their way, whose events come to the running loop."""
+        options = self.options.updated(**overrides)
+        tickets = await asyncio.to_thread(self._tickets, prompts, options, stream=stream)
+        for ticket in tickets:
+            ticket.listen(asyncio.get_running_loop())
+        worker().submit(tickets)
+        return tickets
+
+    def _tickets(self, prompts: Sequence[Prompt], options: Options, *, stream: bool = False) -> list[Ticket]:
         tickets = []
         for prompt in prompts:
             encoded = self._encode(prompt, options)
             request = self._request(encoded, options, stream=stream)
-            tickets.append(Ticket(self.parts, encoded, request, options, deliver=deliver))
+            tickets.append(Ticket(self.parts, encoded, request, options))
         return tickets
 
     def _encode(self, prompt: Prompt, options: Options) -> EncodedPrompt:
@@ -334,32 +318,3 @@ def is_batch(prompt: Any) -> bool:
     if not prompt:
         raise PromptError("the list of prompts is empty; give at least one")
     return not isinstance(prompt[0], Mapping)
-
-
-async def _all(coroutines: Sequence[Any]) -> list[GuardResult]:
-    """Awaits all; the first failure cancels the rest, so that nothing decodes for nobody."""
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
-
-
-def _into(loop: asyncio.AbstractEventLoop, events: asyncio.Queue[Event]) -> Callable[[Event], None]:
-    """Delivers from the worker's thread into a loop that may be gone by then."""
-
-    def deliver(event: Event) -> None:
-        with suppress(RuntimeError):  # the loop was closed: nobody waits any more
-            loop.call_soon_threadsafe(events.put_nowait, event)
-
-    return deliver
-
-
-async def _within(waiting: Coroutine[Any, Any, Event], ticket: Ticket) -> Event:
-    """The next event, or the error that the caller should see when the deadline passes while a judge hangs."""
-    left = ticket.seconds_left()
-    try:
-        return await asyncio.wait_for(waiting, timeout=left)
-    except (asyncio.TimeoutError, TimeoutError):
-        return ticket.overdue()

@@ -211,6 +211,24 @@ def _costs(chosen: Preset | None, cost_model: Any, place: Mapping[str, Any]) -> 
     return costs
 
 
+def load_cost_model(cost_model: Any, *, device: Any = None, dtype: Any = None) -> Judge:
+    """One cost model without a guard around it, for what only judges; guards that name it share its weights.
+
+    Args:
+        cost_model: A preset's name (its cost model), a checkpoint, a judge, or a callable.
+        device: Where to run; by default CUDA, then MPS, then the CPU.
+        dtype: Of its weights.
+
+    Raises:
+        ConfigurationError: There is none.
+        ModelLoadError: It cannot be loaded.
+    """
+    judge = _judge(cost_model, "cost", {"device": pick_device(device), "dtype": dtype})
+    if judge is None:
+        raise ConfigurationError("cost_model is None; give a preset, a checkpoint, a judge or a callable")
+    return judge
+
+
 def _judge(thing: Any, kind: Any, place: Mapping[str, Any]) -> Judge | None:
     """A judge from a preset's checkpoint, a name, or an object."""
     if thing is None or thing is False:

@@ -93,7 +93,7 @@ def as_budgets(
         budget: A budget, or a bare limit that keeps the default's accounting; a list of them for several cost models.
         defaults: The cost models' default budgets.
     """
-    given = list(budget) if isinstance(budget, Sequence) else [budget]
+    given = list(budget) if isinstance(budget, list | tuple) else [budget]
     if len(given) != len(defaults):
         raise ConfigurationError(
             f"{len(given)} budget(s) for {len(defaults)} cost model(s); give one budget for each, in the same order"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,23 +49,24 @@ class Ticket:
         encoded: The prompt.
         request: The search's view of it.
         options: The call's options.
-        deliver: Called on the worker's thread with each chunk, or the error that ends the request.
     """
 
-    def __init__(
-        self,
-        engine: Parts,
-        encoded: EncodedPrompt,
-        request: Request,
-        options: Options,
-        *,
-        deliver: Callable[[Event], None] | None = None,
-    ) -> None:
+    def __init__(self, engine: Parts, encoded: EncodedPrompt, request: Request, options: Options) -> None:
         self.engine, self.request = engine, request
         self._encoded, self._options = encoded, options
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._deliver = deliver or self._events.put
+        self._deliver: Callable[[Event], None] = self._events.put
+        self._heard: asyncio.Queue[Event] = asyncio.Queue()
         self._sent = 0
+
+    def listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Events go to `anext` in this loop from now on."""
+
+        def deliver(event: Event) -> None:
+            with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                loop.call_soon_threadsafe(self._heard.put_nowait, event)
+
+        self._deliver = deliver
 
     def released(self, row: Row, step: Step) -> None:
         """See `runtime.Job`."""
@@ -118,23 +121,39 @@ class Ticket:
             raise InferenceGuardError("the request ended without a result; please report this as a bug")
         return last.result
 
-    def seconds_left(self) -> float | None:
+    async def anext(self) -> GuardChunk:
+        """The next chunk, without blocking the loop; errors as in `chunks`."""
+        try:
+            event = await asyncio.wait_for(self._heard.get(), timeout=self._seconds_left())
+        except (asyncio.TimeoutError, TimeoutError):
+            event = self._overdue()
+        if isinstance(event, BaseException):
+            raise event
+        return event
+
+    async def aresult(self) -> GuardResult:
+        """As `result`, without blocking the loop."""
+        while (chunk := await self.anext()).result is None:
+            pass
+        return chunk.result
+
+    def _next(self) -> Event:
+        """The next event; a judge that hangs does not make the caller hang past the deadline."""
+        try:
+            return self._events.get(timeout=self._seconds_left())
+        except queue.Empty:
+            return self._overdue()
+
+    def _seconds_left(self) -> float | None:
         """How long to wait for the next event: until a little past the deadline, for ever without one."""
         deadline = self.request.deadline
         if deadline is None:
             return None
         return min(max(deadline + GRACE - time.monotonic(), 0.0), threading.TIMEOUT_MAX)
 
-    def overdue(self) -> BaseException:
+    def _overdue(self) -> BaseException:
         """What to tell a caller who waited that long."""
         return self.request.interruption() or DeadlineExceededError("no verified answer in time; allow more time")
-
-    def _next(self) -> Event:
-        """The next event; a judge that hangs does not make the caller hang past the deadline."""
-        try:
-            return self._events.get(timeout=self.seconds_left())
-        except queue.Empty:
-            return self.overdue()
 
     def _text_of(self, step: Step) -> str:
         return self.engine.policy.detokenizer.answer(self.request, step.token_ids())

@@ -61,14 +61,17 @@ async def test_a_stream_ends_with_the_error_after_part_of_it_has_left(kind):
     guard = make_guard({ANSWER: 1.0}, cost=failing_after(2, kind), **options)
     told = []
     with pytest.raises(error):
-        for chunk in guard.stream("Go."):
-            told.append(chunk.text)
+        told.extend(chunk.text for chunk in guard.stream("Go."))
     assert told == [ANSWER[:4], ANSWER[4:8]]
     guard = make_guard({ANSWER: 1.0}, cost=failing_after(2, kind), **options)
     told = []
-    with pytest.raises(error):
+
+    async def listen():
         async for chunk in guard.astream("Go."):
             told.append(chunk.text)
+
+    with pytest.raises(error):
+        await listen()
     assert told == [ANSWER[:4], ANSWER[4:8]]
 
 
