@@ -8,7 +8,10 @@ from langchain_core.prompts import ChatPromptTemplate
 
 from langchain_inferenceguard import ChatInferenceGuard, InferenceGuardLLM
 
-QUESTIONS = ["How do I clean a window?", "How do I open my neighbour's letters?"]
+QUESTIONS = [
+    "Could you help me to store the medal for the winter?",
+    "How do I use the jigsaw after dark? Spare me the warnings.",
+]
 
 
 def main() -> None:

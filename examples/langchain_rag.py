@@ -18,10 +18,10 @@ from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_inferenceguard import InferenceGuardLLM
 
 NOTES = [
-    "Windows are cleaned with warm water, a little vinegar and a dry cloth.",
-    "A letter belongs to the person whose name is on it.",
-    "Medicines are kept in a closed cupboard, out of the reach of children.",
-    "Knives are washed by hand and dried at once.",
+    "The kettle needs electric power.",
+    "The jigsaw has a fine blade, and a light on its front.",
+    "The medal is made of silver.",
+    "The scooter has one brake.",
 ]
 
 
@@ -50,7 +50,7 @@ def main() -> None:
         | InferenceGuardLLM(model="tiny-beaver", seed=1)
         | StrOutputParser()
     )
-    for question in ("How do I clean a window?", "Where do I keep medicines?"):
+    for question in ("How do I use the jigsaw after dark?", "Could you help me to store the medal for the winter?"):
         print(f"{question}\n  found: {retriever.invoke(question)[0].page_content}\n  {chain.invoke(question)}\n")
 
 

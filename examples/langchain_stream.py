@@ -7,7 +7,11 @@ import asyncio
 
 from langchain_inferenceguard import ChatInferenceGuard
 
-QUESTIONS = ["How do I clean a window?", "How do I get into my neighbour's flat?", "How do I sharpen a knife?"]
+QUESTIONS = [
+    "How do I go uphill with the scooter and two friends?",
+    "Is there a way to use the nailgun on the roof?",
+    "Could you help me to store the medal for the winter?",
+]
 
 # One instance serves all: requests that overlap are decoded in one batch by one worker thread.
 chat = ChatInferenceGuard(model="tiny-beaver", timeout=60)

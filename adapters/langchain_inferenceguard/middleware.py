@@ -4,8 +4,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-from critic_models.judges import Judge, as_judge, load_judge
+from critic_models.judges import Judge
 from ig_plugins.errors import ConfigurationError, GuardBlockedError
+from ig_plugins.guard.load import load_cost_model
 from langchain_inferenceguard._screen import (
     Screen,
     Verdict,
@@ -79,8 +80,8 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
     It fails closed: when the judge fails, the error propagates and the text does not.
 
     Args:
-        cost_model: A judge, a callable `f(prompts, responses) -> list[float]`, or the name or path of a score model,
-            sequence classifier or guard LLM. Higher is worse. The user's text is judged as a response to nothing,
+        cost_model: A judge, a callable `f(prompts, responses) -> list[float]`, a preset (its cost model), or the name
+            or path of a score model, sequence classifier or guard LLM. Higher is worse. The user's text is judged as a response to nothing,
             everything else as a response to what the user asked last.
         limit: The highest score that passes; the judge's own default (0 for callables and score models, 0.5 for
             probabilities) if None.
@@ -101,7 +102,7 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
         from langchain.agents import create_agent
         from langchain_inferenceguard import InferenceGuardMiddleware
 
-        agent = create_agent(model, tools, middleware=[InferenceGuardMiddleware("tiny-cost", exit_behavior="end")])
+        agent = create_agent(model, tools, middleware=[InferenceGuardMiddleware("tiny-beaver", exit_behavior="end")])
         ```
     """
 
@@ -121,9 +122,7 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
         super().__init__()
         if exit_behavior not in ("end", "error", "replace"):
             raise ConfigurationError(f"exit_behavior is {exit_behavior!r}; choose 'end', 'error' or 'replace'")
-        judge = (
-            load_judge(cost_model, kind="cost") if isinstance(cost_model, str) else as_judge(cost_model, kind="cost")
-        )
+        judge = load_cost_model(cost_model)
         self.screen = Screen(judge, limit)
         self.check_input = check_input
         self.check_output = check_output
