@@ -81,8 +81,8 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
 
     Args:
         cost_model: A judge, a callable `f(prompts, responses) -> list[float]`, a preset (its cost model), or the name
-            or path of a score model, sequence classifier or guard LLM. Higher is worse. The user's text is judged as a response to nothing,
-            everything else as a response to what the user asked last.
+            or path of a score model, sequence classifier or guard LLM. Higher is worse. The user's text is judged as a
+            response to nothing, everything else as a response to what the user asked last.
         limit: The highest score that passes; the judge's own default (0 for callables and score models, 0.5 for
             probabilities) if None.
         check_input: Judge user messages.
