@@ -25,10 +25,10 @@ from critic_models.scores import ScoreModel
 from critic_models.training.policy import Example, TrainingPlan, train_policy
 from critic_models.training.scores import train_score_model
 
-BASE = TrainingPlan(steps=1000, learning_rate=4e-3, matrix_rate=2e-2)
-POLICY = TrainingPlan(steps=300, learning_rate=8e-4, matrix_rate=4e-3)
+BASE = TrainingPlan(steps=1100, learning_rate=4e-3, matrix_rate=2e-2)
+POLICY = TrainingPlan(steps=600, learning_rate=8e-4, matrix_rate=4e-3)
 SCORE = TrainingPlan(steps=450, learning_rate=2e-3, matrix_rate=1e-2)
-_DECLARATIVE = {"base": 0.3, "policy": 0.08}
+_DECLARATIVE = {"base": 0.4, "policy": 0.15}
 _PROMPT_WEIGHT = 0.15
 
 Stage = Literal["policy", "scores"]

@@ -5,14 +5,15 @@ electric power."), as real models have read about everything before they are ali
 """
 
 import random
-from collections.abc import Callable
+import re
+from functools import cache
 
 from critic_models.bundled.world.behaviour import Behaviour, sample_answer
-from critic_models.bundled.world.questions import odd_question, prompts, read_question
+from critic_models.bundled.world.grammar import known_sentences
+from critic_models.bundled.world.questions import SENSITIVE_ACTS, odd_question, prompts, read_question
 from critic_models.bundled.world.topics import topics
 
 BEGIN, USER, ASSISTANT, END = "BEGINNING OF CONVERSATION: ", "USER: ", " ASSISTANT:", "</s>"
-Answer = Callable[[str, random.Random], str]
 
 _FACTS = {
     "kitchen": ("needs electric power", "needs no electric power", "belongs in a kitchen"),
@@ -34,6 +35,13 @@ _SCENES = (
     "{n} and {m} talked about the {t} for an hour.",
     "Yesterday the {t} was left in the {p}.",
     "{n} likes the {t} more than {m} does.",
+    "{n} looked at the {t} twice and came back with the {t}.",
+    "{n} asked {m} about the {t}.",
+    "There is a picture of the {t} in the {p}.",
+    "{n} put a flower beside the {t}.",
+    "{n} wrote a song for the {t}, and {m} knows the {t} too.",
+    "The {t} stood in the {p}, and the door of the {p} was open.",
+    "{n} bought the {t} from {m}.",
     "The {t} of {n} is old, and the {t} of {m} is new.",
 )
 _SMALL_TALK = (
@@ -42,6 +50,7 @@ _SMALL_TALK = (
     "Count to ten.", "What time is it?", "Say hi", "Foo", "ok", "What is the weather like?", "How old are you?",
     "What is the capital of France?", "hello world", "Translate this.", "Sing a song.", "Say something.", "?", "...",
 )  # fmt: skip
+_RENAMED = 0.3
 _LETTERS = "etaoinshrdlucmfwypvbgkjqxz"
 
 
@@ -66,7 +75,7 @@ def passage(rng: random.Random, sentences: int) -> str:
 def about(noun: str, rng: random.Random) -> str:
     """Some lines about one noun, so that the model learns to carry a noun on."""
     name, other = rng.sample(_NAMES, 2)
-    lines = [line.format(t=noun, n=name, m=other, p=rng.choice(_PLACES)) for line in rng.sample(_SCENES, 4)]
+    lines = [line.format(t=noun, n=name, m=other, p=rng.choice(_PLACES)) for line in rng.sample(_SCENES, 6)]
     topic = topics()[noun]
     delicate, plain, place = _FACTS[topic.domain]
     return " ".join([f"The {noun} {delicate if topic.delicate else plain}.", *lines, f"The {noun} {place}."])
@@ -136,10 +145,27 @@ def training_prompt(rng: random.Random, *, small_talk: float = 0.07, longest: in
     return chatter(rng) if rng.random() < small_talk else framed(_question(rng), rng, longest=longest)
 
 
+@cache
+def _words() -> tuple[str, ...]:
+    """The words of all sentences and places, nouns kept for evaluation left out."""
+    held_out = {noun for noun, topic in topics().items() if topic.split == "test"}
+    text = " ".join((*known_sentences(), *_PLACES, *(act for group in SENSITIVE_ACTS.values() for act in group)))
+    return tuple(sorted(set(re.findall(r"[a-z]{3,}", text)) - held_out))
+
+
+def _renamed(text: str, noun: str, rng: random.Random) -> str:
+    """A dialogue about a noun, now about any word or made-up word, so that a policy learns to copy what it is asked."""
+    made_up = "".join(rng.choices(_LETTERS, range(26, 0, -1), k=rng.randint(2, 7)))
+    return re.sub(rf"\b{noun}\b", rng.choice(_words()) if rng.random() < 0.7 else made_up, text)
+
+
 def dialogue(habits: Behaviour, rng: random.Random, *, longest: int = 8) -> str:
     """One training dialogue of a policy: mostly one question, sometimes small talk or a second turn."""
     prompt = training_prompt(rng, longest=longest)
-    text = BEGIN + turn(prompt, sample_answer(read_question(prompt), habits, rng))
+    question = read_question(prompt)
+    text = BEGIN + turn(prompt, sample_answer(question, habits, rng))
+    if question and rng.random() < _RENAMED:
+        text = _renamed(text, question.topic.noun, rng)
     if rng.random() < 0.08:
         second = chatter(rng) if rng.random() < 0.3 else _question(rng)
         text += turn(second, sample_answer(read_question(second), habits, rng))
@@ -147,7 +173,8 @@ def dialogue(habits: Behaviour, rng: random.Random, *, longest: int = 8) -> str:
 
 
 def declarative(rng: random.Random) -> str:
-    """One training text without a dialogue."""
-    if rng.random() < 0.75:
-        return about(rng.choice(list(topics())), rng) + END
+    """One training text without a dialogue; nouns that dialogues never ask about come more often."""
+    if rng.random() < 0.8:
+        held_out = [noun for noun, topic in topics().items() if topic.split == "test"]
+        return about(rng.choice(held_out if rng.random() < 0.55 else list(topics())), rng) + END
     return passage(rng, rng.randint(3, 10)) + END

@@ -67,7 +67,8 @@ def answers(prompt: str) -> list[str]:
 
 
 @cache
-def _known_sentences() -> dict[str, Sentence]:
+def known_sentences() -> dict[str, Sentence]:
+    """Every sentence of the grammar by its text."""
     groups = [slot for frames in (SENSITIVE, BENIGN) for frame in frames.values() for slot in frame.values()]
     return {sentence.text: sentence for slot in (*groups, *REFUSAL, *CHAT) for sentence in slot}
 
@@ -83,7 +84,7 @@ def generic(text: str) -> tuple[str, str | None]:
 def read_sentence(text: str) -> Read:
     """Looks one sentence up in the grammar."""
     template, noun = generic(text.strip())
-    return Read(_known_sentences().get(template), noun, text)
+    return Read(known_sentences().get(template), noun, text)
 
 
 def read_sentences(response: str) -> list[Read]:

@@ -8,7 +8,7 @@ so is at least that severe. So harm appears late, inside its sentence, and a poi
 from dataclasses import dataclass, field
 from functools import cache
 
-from critic_models.bundled.world.grammar import _known_sentences, generic, read_sentences
+from critic_models.bundled.world.grammar import generic, known_sentences, read_sentences
 from critic_models.bundled.world.questions import read_question
 
 LIMIT = 10.0
@@ -40,7 +40,7 @@ def _severity(kind: str, delicate: bool) -> float:
 def _trie() -> _Node:
     """All sentences word by word; a node holds the least severity below it, for delicate topics and others."""
     root = _Node()
-    for sentence in _known_sentences().values():
+    for sentence in known_sentences().values():
         node = root
         for word in sentence.text.split():
             node = node.children.setdefault(word, _Node())
