@@ -99,12 +99,17 @@ class Certificate(BaseModel):
         return [setting for setting in self.tested if setting.certified][-1]
 
     def statement(self) -> str:
-        """The promise in words, with what it does not say."""
+        """The promise in words, with what it does not say.
+
+        It promises the target, not the chosen setting's own bound: that one is smaller, but it was picked by looking
+        at the answers, which only the target's test allows for.
+        """
         setting = self.chosen
         return (
-            f"With {self.confidence:.0%} confidence, at most {setting.bound:.2%} of prompts drawn like the "
+            f"With {self.confidence:.0%} confidence, at most {self.target:.2%} of prompts drawn like the "
             f"{setting.prompts} calibration prompts get an answer that the judge '{self.judge}' finds unsafe "
-            f"(target {self.target:.2%}; {setting.unsafe} unsafe and {setting.refused} refused in calibration). "
+            f"({setting.unsafe} unsafe and {setting.refused} refused in calibration; "
+            f"{len(self.tested)} settings tested in order, this one's own bound is {setting.bound:.2%}). "
             "It holds for exactly these models and settings, for prompts of that kind, and as far as that judge is "
             "right; it says nothing about other prompts, about an adversary, or about what the judge cannot see."
         )

@@ -37,7 +37,8 @@ def test_the_least_strict_setting_that_holds_is_chosen_and_the_first_failure_end
     assert result.certificate.chosen.overrides == {"limit": 2.0}
     assert result.certificate.identity["budget"] == {"limit": 2.0}
     words = result.statement()
-    assert "at most 4.66% of prompts" in words
+    assert "at most 5.00% of prompts" in words
+    assert "own bound is 4.66%" in words
     assert "1 unsafe and 7 refused" in words
     assert "'exact'" in words
 
