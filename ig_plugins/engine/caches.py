@@ -101,8 +101,7 @@ class SlotCache(TreeCache):
         """Let slot ``start + m`` hold what slot ``source[b, m]`` held; (B, M) indices. In place, behind ``start``."""
         for layer in self.layers:
             for held in (layer.keys, layer.values):
-                index = source[:, None, :, None].expand(-1, held.shape[1], -1, held.shape[3])
-                held[:, :, start : start + source.shape[1]] = held.gather(2, index)
+                held[:, :, start : start + source.shape[1]] = _gathered(held, source=source)
         self.length = start + source.shape[1]
 
     def append(self, other: "SlotCache") -> None:
@@ -215,23 +214,31 @@ class SegmentCache(TreeCache):
                     partial(_enlarged, groups=max(groups, have[0]), slots=max(slots, have[2]))
                 )
 
-    def commit(self, parents: Tensor, lanes: Tensor, start: int, grown: int, source: Tensor | None) -> None:
+    def clear(self) -> None:
+        """Forget the lanes. Zeros, so that a request whose states were NaN leaves nothing to those that come after."""
+        for layer in self.layers:
+            for held in layer.lanes:
+                held.zero_()
+
+    def commit(self, parents: Tensor, lanes: Tensor, start: int, grown: Tensor, source: Tensor | None) -> None:
         """Make beams out of their parents' first ``start`` tokens and the lanes' first ``grown`` ones.
 
         Args:
             parents: Old beam group of each new one, shape (n,).
             lanes: Lane group of each new beam, shape (n,).
             start: Slots to take from a parent.
-            grown: Slots to take from a lane.
+            grown: Slots to take from each lane, shape (n,).
             source: Slots of the two together that a new beam keeps, shape (n, C); None for all, in order.
         """
+        most = int(grown.max())
+        unused = torch.arange(most, device=grown.device) >= grown.unsqueeze(1)  # (n, most)
         for layer in self.layers:
-            layer.beams = Pair(
-                *(
-                    _joined(old[:, :, :start], new[:, :, :grown], parents, lanes, source)
-                    for old, new in zip(layer.beams, layer.lanes, strict=True)
-                )
-            )
+            tails = layer.lanes.map(lambda held: held.index_select(0, lanes)[:, :, :most])
+            tails = tails.map(lambda tail: tail.masked_fill_(unused[:, None, :, None], 0))
+            if start:
+                heads = layer.beams.map(lambda held: held[:, :, :start].index_select(0, parents))
+                tails = Pair(*(torch.cat(parts, dim=2) for parts in zip(heads, tails, strict=True)))
+            layer.beams = tails if source is None else tails.map(partial(_gathered, source=source))
 
     def append(self, other: "SegmentCache", beams: int) -> None:
         """Add rows that have ``beams`` empty beams."""
@@ -273,13 +280,9 @@ def _enlarged(old: Tensor, *, groups: int, slots: int) -> Tensor:
     return new
 
 
-def _joined(beams: Tensor, lanes: Tensor, parents: Tensor, chosen: Tensor, source: Tensor | None) -> Tensor:
-    """Tokens of new beams (n, heads, C, D): of their parents, then of their lanes."""
-    tail = lanes.index_select(0, chosen)
-    joined = torch.cat([beams.index_select(0, parents), tail], dim=2) if beams.shape[2] else tail
-    if source is None:
-        return joined
-    return joined.gather(2, source[:, None, :, None].expand(-1, joined.shape[1], -1, joined.shape[3]))
+def _gathered(held: Tensor, *, source: Tensor) -> Tensor:
+    """Slots ``source[g, s]`` of each group: (G, heads, S, D) by (G, C) to (G, heads, C, D)."""
+    return held.gather(2, source[:, None, :, None].expand(-1, held.shape[1], -1, held.shape[3]))
 
 
 def _stacked(first: Tensor, second: Tensor) -> Tensor:

@@ -72,7 +72,8 @@ class TreeModel:
     @property
     def vocab_size(self) -> int:
         """V, the number of logits; for a bare body, of its embeddings."""
-        return int(self.body.config.vocab_size)
+        embeddings = self.body.model.get_output_embeddings() if self.body.has_logits else None
+        return int((embeddings or self.body.model.get_input_embeddings()).weight.shape[0])
 
     @property
     def context(self) -> int | None:

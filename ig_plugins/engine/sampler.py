@@ -84,10 +84,7 @@ class Sampler:
         if penalties is not None:
             scores = scores - penalties.to(scores)
         many = uniforms if uniforms.dim() == 2 else uniforms.unsqueeze(1)
-        if self.temperature == 0:
-            drawn = self._greedy(scores, many)
-        else:
-            drawn = self._drawn(scores if self.temperature == 1 else scores / self.temperature, many)
+        drawn = self._greedy(scores, many) if self.temperature == 0 else self._drawn(self._tempered(scores), many)
         return drawn.view(uniforms.shape)  # type: ignore[return-value]
 
     def _processed(self, logits: Tensor, history: Sequence[Sequence[int]] | None) -> Tensor:
@@ -111,6 +108,12 @@ class Sampler:
                 changed = step(ids, changed)
             scores[rows] = changed
         return scores
+
+    def _tempered(self, scores: Tensor) -> Tensor:
+        """Scores over the temperature; the best is moved to 0 first, so that no temperature makes it overflow."""
+        if self.temperature == 1:
+            return scores
+        return (scores - scores.amax(dim=-1, keepdim=True)) / self.temperature
 
     def _greedy(self, scores: Tensor, uniforms: Tensor) -> Tensor:
         best = scores.max(dim=-1, keepdim=True)  # NaN counts as the largest

@@ -84,6 +84,7 @@ class SegmentsPath:
         """Open a block. A lane gets its place when it first grows, so that lanes which never do take none."""
         self.places = torch.full_like(parents, ABSENT)
         self._layout = None
+        self.cache.clear()
 
     def forward(
         self, tree: TokenTree, tokens: Tensor, packing: Packing, keep: LongTensor
@@ -125,7 +126,7 @@ class SegmentsPath:
             (rows * tree.beams.shape[1] + parents).flatten().to(device),
             self.places.gather(1, chosen).clamp(min=0).flatten().to(device),
             start,
-            int(grown.max()),
+            grown.flatten().to(device),
             source,
         )
 
@@ -168,9 +169,10 @@ class SegmentsPath:
         rows = packing.rows - first
         beams = rows * K + tree.open_parents[packing.rows, packing.lanes]
         order = beams.argsort(stable=True)
-        for row, lane in zip(packing.rows[order].tolist(), packing.lanes[order].tolist(), strict=True):
-            if self.places[row, lane] == ABSENT:
-                self.places[row, lane] = self.places.max() + 1
+        firsts = order[packing.steps[order] == 0]
+        firsts = firsts[self.places[packing.rows[firsts], packing.lanes[firsts]] == ABSENT]
+        fresh = torch.arange(len(firsts)) + self.places.max() + 1
+        self.places[packing.rows[firsts], packing.lanes[firsts]] = fresh
         places = self.places[packing.rows, packing.lanes][order]
         groups = slice(int(places.min()), int(places.max()) + 1)
         shared = (

@@ -83,6 +83,12 @@ def test_temperature_zero_is_greedy_whatever_the_uniform():
     assert torch.equal(drawn, logits.argmax(-1, keepdim=True).expand(-1, 4))
 
 
+def test_the_smallest_temperature_is_greedy_too():
+    logits = torch.randn(3, V)
+    drawn = Sampler(temperature=1e-40).draw(logits, torch.rand(3, dtype=torch.float64))
+    assert torch.equal(drawn, logits.argmax(-1))
+
+
 @pytest.mark.parametrize("sampler", [Sampler(), Sampler(temperature=0), Sampler(top_k=4), Sampler(top_p=0.5)], ids=str)
 @pytest.mark.parametrize("bad", ["nan", "inf", "all forbidden"])
 def test_logits_that_cannot_be_sampled_from_raise(sampler, bad):

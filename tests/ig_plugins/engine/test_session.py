@@ -138,6 +138,34 @@ def test_misuse_is_refused_and_leaves_the_session_as_it_was(make_model, path):
     assert session.hidden.shape == (1, 1, 32)
 
 
+@pytest.mark.parametrize("path", PATHS)
+def test_all_rows_may_leave(make_model, path):
+    session = search(TreeModel.attach(make_model("llama"), path=path), [[5, 6], [7]], lanes=2, blocks=1)
+    session.retain([])
+    assert session.rows == 0
+    assert session.hidden.shape[0] == 0
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_row_of_nan_harms_no_other_row(make_model, path):
+    """One token's embedding is NaN: the row that uses it is lost, now and later, and only that row."""
+    model = make_model("llama")
+    tree = TreeModel.attach(model, path=path)
+    model.model.embed_tokens.weight.data[60] = float("nan")
+    session = tree.plant([[5, 6], [7, 8, 9]], lanes=3, block=2, max_new=8)
+    for first in (60, 4):
+        session.branch(torch.tensor([[0, 0, 0], [0, 0, 0]]))
+        tokens = torch.tensor([[[first, 5], [5, 6], [6, 7]], [[10, 11], [12, 13], [14, 15]]])
+        session.feed(tokens, torch.tensor([[2, 2, 2], [1, 2, 0]]))
+        session.commit(torch.tensor([[0, 1], [2, 1]]))  # beam 0 of row 1 has not grown
+        assert session.hidden[1].isfinite().all()
+    assert session.hidden[0, 0].isnan().all()
+    session.branch(torch.tensor([[0, 0], [1, 0]]))
+    session.feed(torch.tensor([[[4, 5], [5, 5]], [[16, 17], [18, 19]]]), torch.tensor([[2, 1], [2, 1]]))
+    expected = tree.body.reference(torch.tensor([[7, 8, 9, 18]]))[0][0, -1]
+    torch.testing.assert_close(session.lane_hidden[1, 1], expected, atol=5e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("prompts", "message"), [([], "no prompt"), ([[5], []], "no tokens"), ([[5] * 125], "125 tokens.*4.*128")]
 )
