@@ -77,10 +77,12 @@ def _ratios(seconds: dict[str, Any], clock: str) -> dict[str, float]:
 def curve(axis: str, values: Sequence[int], *, case: Case | None = None, **options: Any) -> list[dict[str, Any]]:
     """``run`` along one axis of the case, such as ``candidates``; beams stay a quarter of the candidates."""
     base = case or Case()
-    cases = [replace(base, **{axis: value}) for value in values if axis != "candidates"] or [
-        replace(base, candidates=value, beams=max(1, value // 4)) for value in values
-    ]
-    return [run(each, **options) for each in cases]
+
+    def at(value: int) -> Case:
+        beams = {"beams": max(1, value // 4)} if axis == "candidates" else {}
+        return replace(base, **{axis: value}, **beams)
+
+    return [run(at(value), **options) for value in values]
 
 
 def block_times(case: Case | None = None, *, repeats: int = 3, path: str = "auto") -> dict[str, Any]:

@@ -19,7 +19,10 @@ from ig_plugins.errors import ConfigurationError, ModelLoadError, PromptError, U
 logger = logging.getLogger(__name__)
 
 PathName = Literal["auto", "segments", "masked", "portable"]
-PATHS: dict[str, type[Path]] = {path.name: path for path in (SegmentsPath, MaskedPath, PortablePath)}  # fastest first
+# In the order of preference. No rule by size between the first two: their processor time was the same within 2 % (16
+# lanes on prompts of 512 and 2048, 64 lanes on 512), while segments allocate less (36 MB for 46 at 64 lanes) and run
+# no padding where lanes or rows have ended.
+PATHS: dict[str, type[Path]] = {path.name: path for path in (SegmentsPath, MaskedPath, PortablePath)}
 
 
 class TreeModel:
@@ -33,7 +36,8 @@ class TreeModel:
     def attach(cls, model: PreTrainedModel, *, path: PathName = "auto") -> "TreeModel":
         """Find the fastest path that gives this model the states of its plain full forward.
 
-        The model is put into evaluation mode and otherwise left as it is.
+        The model is put into evaluation mode. On the segments path its attention becomes one that reads segments while
+        a tree is followed and is sdpa otherwise, so that it generates as before.
 
         Args:
             model: A causal language model, or a bare body, which then has hidden states and no logits.
