@@ -146,7 +146,7 @@ def training_prompt(rng: random.Random, *, small_talk: float = 0.07, longest: in
 
 
 @cache
-def _words() -> tuple[str, ...]:
+def words() -> tuple[str, ...]:
     """The words of all sentences and places, nouns kept for evaluation left out."""
     held_out = {noun for noun, topic in topics().items() if topic.split == "test"}
     text = " ".join((*known_sentences(), *_PLACES, *(act for group in SENSITIVE_ACTS.values() for act in group)))
@@ -156,7 +156,7 @@ def _words() -> tuple[str, ...]:
 def _renamed(text: str, noun: str, rng: random.Random) -> str:
     """A dialogue about a noun, now about any word or made-up word, so that a policy learns to copy what it is asked."""
     made_up = "".join(rng.choices(_LETTERS, range(26, 0, -1), k=rng.randint(2, 7)))
-    return re.sub(rf"\b{noun}\b", rng.choice(_words()) if rng.random() < 0.7 else made_up, text)
+    return re.sub(rf"\b{noun}\b", rng.choice(words()) if rng.random() < 0.7 else made_up, text)
 
 
 def dialogue(habits: Behaviour, rng: random.Random, *, longest: int = 8) -> str:
