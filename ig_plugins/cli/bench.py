@@ -51,8 +51,8 @@ def _show(found: list[dict[str, Any]]) -> None:
 
     first = found[0]["case"]
     table = Table(
-        title=f"{first['layers']} layers x {first['width']}, vocabulary {first['vocabulary']}, {first['new']} new tokens"
-        f", blocks of {first['block']}; median processor seconds",
+        title=f"{first['layers']} layers x {first['width']}, vocabulary {first['vocabulary']}; {first['new']} new "
+        f"tokens in blocks of {first['block']}; median processor seconds",
         caption="the tree searches with N candidates; generate(N) samples N answers, generate(1) one",
     )
     for column in ("prompt", "N", "allocator", "path", "tree", "generate(1)", "generate(N)", "floor"):

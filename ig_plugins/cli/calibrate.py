@@ -54,7 +54,7 @@ def calibrate(
     chosen = judge or (EXACT if prompts is None else None)
     if chosen is None:
         raise ConfigurationError("--judge is needed: a certificate rests on a judge that is not the cost model itself")
-    with output.notes.status(f"loading {model}"):
+    with output.loading(model):
         guard = InferenceGuard.from_pretrained(
             model,
             cost_model=cost_model,

@@ -23,7 +23,7 @@ def demo(
 
     if model not in ("tiny-alpaca", "tiny-beaver"):
         raise ConfigurationError(f"the demo runs on tiny-alpaca or tiny-beaver, not {model!r}; see `generate --model`")
-    with output.notes.status("loading the bundled models"):
+    with output.loading(model):
         guard = InferenceGuard.from_pretrained(model, seed=seed)
     asked = _pick(world, prompts)
     rows = []

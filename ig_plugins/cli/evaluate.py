@@ -46,7 +46,7 @@ def evaluate(
 
     asked = read_prompts(prompts, model=model, column=column, limit=limit)
     training = read_training_prompts(train_prompts, model=model, column=column, own=prompts is None)
-    with output.notes.status(f"loading {model}"):
+    with output.loading(model):
         guard = InferenceGuard.from_pretrained(
             model,
             cost_model=cost_model,

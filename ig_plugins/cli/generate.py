@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.table import Table
 
 from ig_plugins.cli import output
+from ig_plugins.errors import InferenceGuardError
+
+if TYPE_CHECKING:
+    from ig_plugins.guard import GuardResult, InferenceGuard
 
 
 def generate(
@@ -31,7 +36,7 @@ def generate(
     """Answer one prompt, guarded."""
     from ig_plugins import InferenceGuard
 
-    with output.notes.status(f"loading {model}"):
+    with output.loading(model):
         guard = InferenceGuard.from_pretrained(
             model,
             cost_model=cost_model,
@@ -46,14 +51,7 @@ def generate(
             seed=seed,
             timeout=timeout,
         )
-    if stream and not json:
-        result = None
-        for chunk in guard.stream(prompt):
-            output.console.out(chunk.text, end="", highlight=False)
-            result = chunk.result
-        output.console.out("")
-    else:
-        result = guard.generate(prompt)
+    result = _streamed(guard, prompt) if stream and not json else guard.generate(prompt)
     if json:
         output.write_json(result.model_dump(mode="json"))
         return
@@ -62,10 +60,18 @@ def generate(
     output.notes.print(ledger(result))
 
 
-def ledger(result: object) -> object:
-    """The ledger of blocks as a table, with the totals below it."""
-    from rich.table import Table
+def _streamed(guard: InferenceGuard, prompt: str) -> GuardResult:
+    """Prints verified text as it is released; the result comes with the last chunk."""
+    for chunk in guard.stream(prompt):
+        output.console.out(chunk.text, end="", highlight=False)
+        if chunk.result is not None:
+            output.console.out("")
+            return chunk.result
+    raise InferenceGuardError("the stream ended without a result; please report this as a bug")
 
+
+def ledger(result: GuardResult) -> Table:
+    """The ledger of blocks as a table, with the totals below it."""
     table = Table(title="blocked" if result.blocked else None, title_style="bold red", box=None, pad_edge=False)
     for name in ("block", "candidates", "judged safe", "tries", "cost", "budget left"):
         table.add_column(name, justify="right")

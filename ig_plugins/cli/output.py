@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -21,6 +23,16 @@ def complain(message: str) -> None:
 def write_json(value: Any) -> None:
     """JSON on standard output, nothing else."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+@contextmanager
+def loading(name: str) -> Iterator[None]:
+    """A spinner instead of transformers' bar a checkpoint."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    with notes.status(f"loading {name}"):
+        yield
 
 
 def progress_bar() -> Progress:

@@ -29,7 +29,7 @@ def serve(
         raise ConfigurationError(f"{error.name} is missing; pip install 'inferenceguard[server]'") from error
     from ig_plugins import InferenceGuard
 
-    with output.notes.status(f"loading {model}"):
+    with output.loading(model):
         guard = InferenceGuard.from_pretrained(
             model, cost_model=cost_model, reward_model=reward_model, certificate=certificate, timeout=timeout
         )

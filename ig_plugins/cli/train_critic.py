@@ -38,7 +38,7 @@ def train_critic(
     from ig_plugins.rollouts import train_critic as train
 
     texts = [prompt.text for prompt in load_prompts(prompts, column=column, limit=limit)]
-    with output.notes.status(f"loading {model}"):
+    with output.loading(model):
         guard = InferenceGuard.from_pretrained(
             model,
             cost_model=cost_model,

@@ -178,7 +178,7 @@ class Ticket:
         if encoded.tools:
             reply = parse_reply(
                 text,
-                ids=[token for token in answer.step.token_ids() if token not in self.engine.policy.stop_ids],
+                ids=answer.step.token_ids(),  # the stop token too: in some formats it is what ends a call
                 tokenizer=self.engine.policy.tokenizer,
                 tools=encoded.tools,
                 tool_choice=encoded.tool_choice,

@@ -24,12 +24,21 @@ from torch import Tensor
 
 from ig_plugins.engine import Block, TreeSession, sample_block
 from ig_plugins.errors import InferenceGuardError
-from ig_plugins.search.lanes import Answer, Key, Lanes, Row, distinct, pad
-from ig_plugins.search.path import Measure, Step, common_ancestor
+from ig_plugins.search.choice import (
+    answer_of,
+    best_answer,
+    contenders,
+    cut_at_stop_strings,
+    enter,
+    retry_penalty,
+    settle,
+    spread,
+)
+from ig_plugins.search.lanes import Answer, Lanes, Row, distinct, pad
+from ig_plugins.search.path import Step, common_ancestor
 from ig_plugins.search.policy import Policy
 from ig_plugins.search.request import Request
-from ig_plugins.search.scoring import Judgement, Scoring, last_measured
-from ig_plugins.search.text import first_stop
+from ig_plugins.search.scoring import Judgement, Scoring
 
 
 @dataclass(frozen=True)
@@ -146,7 +155,7 @@ class BlockSearch:
 
     def _sample(self) -> Lanes:
         """Branches every row's beams into lanes and samples one block on them."""
-        sampled = [_spread(row) for row in self.rows]
+        sampled = [spread(row) for row in self.rows]
         width = max(len(lanes) for lanes in sampled)
         stays = pad([list(range(len(row.beams))) for row in self.rows])
         parents = torch.cat([pad(sampled), stays], dim=1)
@@ -185,7 +194,7 @@ class BlockSearch:
         )
         for index, row in enumerate(self.rows):
             if row.request.stop:
-                _cut_at_stop_strings(lanes, index)
+                cut_at_stop_strings(lanes, index)
             if row.room <= row.block_tokens:
                 lanes.ended[index] |= lanes.lengths[index] == row.block_tokens
             row.sampled += int((lanes.lengths[index] > 0).sum())
@@ -206,7 +215,7 @@ class BlockSearch:
         accepted = judgement.calm if row.calm else judgement.safe
         safe = [lane for lane, ok in enumerate(accepted[index].tolist()) if ok]
         if not safe and not row.last_try:
-            row.fail(_penalty(lanes, index, self.policy.tree.vocab_size))
+            row.fail(retry_penalty(lanes, index, self.policy.tree.vocab_size))
             return [lanes.stays + beam for beam in range(len(row.beams))]
         order = sorted(safe, key=lambda lane: float(judgement.score[index, lane]), reverse=True)
         count = row.count(safe=len(safe))
@@ -218,16 +227,16 @@ class BlockSearch:
                 count=count,
                 score=float(judgement.score[index, lane]),
             )
-            _enter(judgement.measures.get((index, lane), []), step)
+            enter(judgement.measures.get((index, lane), []), step)
             if lanes.ended[index, lane]:
-                row.finished.append(_answer(lanes, judgement, (index, lane), step))
+                row.finished.append(answer_of(lanes, judgement, (index, lane), step))
             elif len(opened) < row.beam_count:
                 opened.append((lane, step))
         best = max((answer.score for answer in row.finished), default=-torch.inf)
         if opened and best >= opened[0][1].score + self.scoring.optimism:
             opened = []
         if not row.finished:
-            opened = _settle(opened, row)
+            opened = settle(opened, row)
         row.next_block([step for _, step in opened])
         return [lane for lane, _ in opened]
 
@@ -244,7 +253,7 @@ class BlockSearch:
         steps = [row.released for row in self.rows]
         for index, row in enumerate(self.rows):
             if row.beams and row.attempt == 0:
-                steps[index] = common_ancestor([*row.beams, *_contenders(row)])
+                steps[index] = common_ancestor([*row.beams, *contenders(row)])
                 row.lag = max(row.lag, len(row.beams[0]) - len(steps[index]))
         if all(step is row.released for row, step in zip(self.rows, steps, strict=True)):
             return
@@ -292,95 +301,7 @@ class BlockSearch:
         return [[[*row.request.prompt_ids, *beam.token_ids()] for beam in row.beams] for row in self.rows]
 
 
-def _spread(row: Row) -> list[int]:
-    """N lanes over the open beams, as evenly as it goes, the better beams first."""
-    beams = len(row.beams)
-    return [lane % beams for lane in range(row.lanes)]
-
-
-def _settle(opened: list[tuple[int, Step]], row: Row) -> list[tuple[int, Step]]:
-    """Drops beams that left the best beam's path more than ``max_lag`` blocks ago, so that streams move on."""
-    if not opened:
-        return opened
-    path = opened[0][1].path()
-    if len(path) <= row.request.search.max_lag:
-        return opened
-    settled = path[-1 - row.request.search.max_lag]
-    return [(lane, step) for lane, step in opened if any(mine is settled for mine in step.path())]
-
-
-def _cut_at_stop_strings(lanes: Lanes, row: int) -> None:
-    """Ends lanes in which a stop string appeared, before it."""
-    stop = lanes.rows[row].request.stop
-    for lane in lanes.lengths[row].nonzero().flatten().tolist():
-        ids = [*lanes.beam(row, lane).token_ids(), *lanes.block(row, lane)]
-        text = lanes.answer(row, lane)
-        at = first_stop(text, stop)
-        if at is None:
-            continue
-        before = len(lanes.beam(row, lane))
-        request = lanes.rows[row].request
-        lengths = range(before + 1, len(ids) + 1)
-        covering = next(n for n in lengths if len(lanes.detokenizer.answer(request, ids[:n])) > at)
-        lanes.lengths[row, lane] = covering - before
-        lanes.ended[row, lane], lanes.natural[row, lane] = True, False
-        lanes.cuts[row, lane] = text[:at]
-
-
-def _penalty(lanes: Lanes, index: int, vocab_size: int) -> Tensor:
-    """Shape (T, V): at block position i, the penalty on every token that a failed candidate used at i."""
-    row = lanes.rows[index]
-    penalty = torch.zeros(row.request.search.block_tokens, vocab_size)
-    for lane in lanes.lengths[index].nonzero().flatten().tolist():
-        for position, token in enumerate(lanes.block(index, lane)):
-            penalty[position, token] = row.request.search.retry_penalty
-    return penalty if row.retry_penalty is None else torch.maximum(penalty, row.retry_penalty)
-
-
-def _enter(measures: Sequence[Measure | None], step: Step) -> None:
-    """Writes measures into the last steps of a path, the step itself last."""
-    for measure in reversed(measures):
-        if measure is not None:
-            step.measure = measure
-        if step.parent is None:
-            break
-        step = step.parent
-
-
-def _answer(lanes: Lanes, judgement: Judgement, key: Key, step: Step) -> Answer:
-    """A verified finished lane as an answer."""
-    stopped = bool(lanes.natural[key]) or key in lanes.cuts
-    return Answer(
-        step=step,
-        score=step.score,
-        reward=judgement.rewards.get(key),
-        reason="stop" if stopped else "length",
-        text=lanes.answer(*key),
-        slack=min(last_measured(step).state),
-    )
-
-
 def _outcome(row: Row) -> Outcome:
     """How a row ends whose beams are gone; after the deadline nothing leaves any more."""
     error = row.request.interruption()
-    return Outcome(row, error=error) if error else Outcome(row, answer=_best(row))
-
-
-def _contenders(row: Row) -> list[Step]:
-    """The finished answers that may still be given: the best one, or any of them if the choice is hedged."""
-    if row.request.search.selection == "hedged":
-        return [answer.step for answer in row.finished]
-    best = _best(row)
-    return [best.step] if best else []
-
-
-def _best(row: Row) -> Answer | None:
-    """The answer to give: the highest score, or the hedged choice.
-
-    Hedged: among the half of the verified answers that leave most of the budget unspent. The most rewarded of many
-    answers that just pass a learned cost model is where that model errs most (Wachi et al., safety hacking).
-    """
-    pool = row.finished
-    if row.request.search.selection == "hedged" and len(pool) > 2:
-        pool = sorted(pool, key=lambda answer: answer.slack, reverse=True)[: (len(pool) + 1) // 2]
-    return max(pool, key=lambda answer: answer.score, default=None)
+    return Outcome(row, error=error) if error else Outcome(row, answer=best_answer(row))
