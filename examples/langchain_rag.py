@@ -26,12 +26,12 @@ NOTES = [
 
 
 class HashedWords(Embeddings):
-    """Each word adds to one of 256 places; texts that share words point the same way."""
+    """Each longer word adds to one of 256 places; texts that share words point the same way."""
 
     def embed_query(self, text: str) -> list[float]:  # noqa: D102  (see the class)
         vector = [0.0] * 256
-        for word in re.findall(r"\w+", text.lower()):
-            vector[zlib.crc32(word.rstrip("s").encode()) % 256] += 1.0
+        for word in re.findall(r"\w{4,}", text.lower()):
+            vector[zlib.crc32(word.encode()) % 256] += 1.0
         length = math.sqrt(sum(part * part for part in vector)) or 1.0
         return [part / length for part in vector]
 

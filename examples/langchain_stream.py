@@ -14,7 +14,7 @@ QUESTIONS = [
 ]
 
 # One instance serves all: requests that overlap are decoded in one batch by one worker thread.
-chat = ChatInferenceGuard(model="tiny-beaver", timeout=60)
+chat = ChatInferenceGuard(model="tiny-beaver", timeout=600)
 
 
 async def answer(name: str, question: str) -> None:
