@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ig_plugins.search import Capacity, Request, SearchConfig
-from ig_plugins.search.block import _settle, _spread
+from ig_plugins.search.choice import settle, spread
 from ig_plugins.search.lanes import Row
 from ig_plugins.search.path import Measure, Step, common_ancestor
 from tests.kit.guards import make_guard
@@ -100,7 +100,7 @@ def test_lanes_are_spread_over_the_beams_evenly_the_better_ones_first():
     request = Request([1], [1], "", SearchConfig(candidates=7, beams=3), (), 0)
     root = Step(measure=Measure((), ()))
     row = Row(request, beams=[Step(parent=root) for _ in range(3)], released=root)
-    assert _spread(row) == [0, 1, 2, 0, 1, 2, 0]
+    assert spread(row) == [0, 1, 2, 0, 1, 2, 0]
 
 
 @pytest.mark.parametrize("max_lag", [1, 2, 3])
@@ -125,8 +125,8 @@ def test_settle_and_common_ancestor():
     assert common_ancestor([aa, a]) is a
     request = Request([1], [1], "", SearchConfig(max_lag=1), (), 0)
     row = Row(request, beams=[], released=root)
-    assert _settle([(0, aa), (1, ba), (2, ab)], row) == [(0, aa), (2, ab)]
-    assert _settle([(0, a), (1, b)], row) == [(0, a), (1, b)]
+    assert settle([(0, aa), (1, ba), (2, ab)], row) == [(0, aa), (2, ab)]
+    assert settle([(0, a), (1, b)], row) == [(0, a), (1, b)]
 
 
 def test_a_hedged_choice_never_contradicts_what_was_streamed():
