@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
 
 from ig_plugins.evaluation.prompts import Prompt
 from ig_plugins.methods.bench import Bench
 from ig_plugins.methods.panel import Candidate, Panel
 from ig_plugins.search import Capacity
 
-CHUNK = 128  # answers scored together
+CHUNK = 512  # answers scored together
+BLOCK = 8  # tokens a level of their tree
+
+Ids = tuple[int, ...]
 
 
 def oracle_rewards(
@@ -49,25 +51,40 @@ def oracle_rewards(
 
 
 def score_all(bench: Bench, prompt: str, texts: Sequence[str]) -> list[Candidate]:
-    """What cost and reward models say of whole answers; those longer than an answer may be are left out."""
+    """What cost and reward models say of whole answers; those longer than an answer may be are left out.
+
+    Answers of one grammar begin alike, so they are read as a tree: what several of them share is read once.
+    """
     stop = min(bench.policy.stop_ids)
-    encoded = [[*bench.policy.tokenizer.encode(text, add_special_tokens=False), stop] for text in texts]
-    ids = sorted((e for e in encoded if len(e) <= bench.search.max_new_tokens), key=len)
-    found = []
+    encoded = ((*bench.policy.tokenizer.encode(text, add_special_tokens=False), stop) for text in texts)
+    ids = sorted({each for each in encoded if len(each) <= bench.search.max_new_tokens})
+    found: list[Candidate] = []
     for at in range(0, len(ids), CHUNK):
-        chunk = ids[at : at + CHUNK]
-        longest = max(map(len, chunk))
-        tokens = torch.zeros(1, len(chunk), longest, dtype=torch.long)
-        for lane, each in enumerate(chunk):
-            tokens[0, lane, : len(each)] = torch.tensor(each)
-        found += _judged(bench, prompt, tokens, torch.tensor([[len(each) for each in chunk]]))
+        found += _read(bench, prompt, ids[at : at + CHUNK])
     return found
 
 
-def _judged(bench: Bench, prompt: str, tokens: Tensor, lengths: Tensor) -> list[Candidate]:
-    lanes, longest = tokens.shape[1], tokens.shape[2]
-    capacity = Capacity(lanes=lanes, block=longest, max_new=longest)
+def _read(bench: Bench, prompt: str, answers: Sequence[Ids]) -> list[Candidate]:
+    """Reads answers level by level, a block of tokens a level."""
+    longest = max(map(len, answers))
+    capacity = Capacity(lanes=len(answers), block=BLOCK, max_new=longest)
     panel = Panel(bench, bench.request(prompt, seed=0), capacity=capacity)
-    beams = torch.zeros(1, lanes, dtype=torch.long)
-    ends = torch.ones(1, lanes, dtype=torch.bool)
-    return panel.judge([panel.start()] * lanes, tokens, lengths, ends, beams=beams)
+    beams, done = [panel.start()], []
+    for depth in range(0, longest, BLOCK):
+        lanes = sorted({answer[: depth + BLOCK] for answer in answers if len(answer) > depth})
+        at = {beam.ids: index for index, beam in enumerate(beams)}
+        parents = [at[lane[:depth]] for lane in lanes]
+        lengths = torch.tensor([[len(lane) - depth for lane in lanes]])
+        tokens = torch.zeros(1, len(lanes), int(lengths.max()), dtype=torch.long)
+        for index, lane in enumerate(lanes):
+            tokens[0, index, : len(lane) - depth] = torch.tensor(lane[depth:])
+        whole = set(answers).intersection(lanes)
+        ends = torch.tensor([[lane in whole for lane in lanes]])
+        read = panel.judge([beams[p] for p in parents], tokens, lengths, ends, beams=torch.tensor([parents]))
+        done += [each for each in read if each.ids in whole]
+        going = [index for index, each in enumerate(read) if each.ids not in whole]
+        if not going:
+            break
+        panel.commit(going)
+        beams = [read[index] for index in going]
+    return done

@@ -6,11 +6,12 @@ import pytest
 
 from ig_plugins.errors import ConfigurationError, MismatchError
 from ig_plugins.evaluation.evaluate import Plan, evaluate
-from ig_plugins.evaluation.oracle import oracle_rewards
+from ig_plugins.evaluation.oracle import oracle_rewards, score_all
 from ig_plugins.evaluation.results import ResultStore
 from ig_plugins.evaluation.runner import measure, run, trials
 from ig_plugins.methods import Answer, method
 from tests.ig_plugins.evaluation.conftest import ANSWERS, REWARDS, cost
+from tests.kit.benches import tiny_bench
 
 PLAN = Plan(methods=("base", "bon-reward", "bon-augmented", "inferenceguard"), candidates=(4, 8), seeds=(0, 1))
 
@@ -97,6 +98,21 @@ def test_the_oracle_is_the_best_acceptable_answer(bench, prompts, tmp_path):
     (figures,) = report.tables["all prompts"]
     assert 0.9 < figures.oracle_share <= 1.0
     assert json.loads((tmp_path / "oracle.json").read_text()) == {str(i): 2.5 for i in range(4)}
+
+
+def test_reading_answers_as_a_tree_is_reading_them_one_by_one():
+    """Shared beginnings, one answer inside another, and lengths around the block's."""
+    bench = tiny_bench(search={"max_new_tokens": 40})
+    stop = bench.policy.tokenizer.eos_token_id
+    texts = ["abcdefgh", "abcdefghi", "abcdefghijklmnopq", "abcdefgx", "abc", "zzzzzzzzzzzzzzz", "abcdefgh", "x" * 40]
+    found = {candidate.ids: candidate for candidate in score_all(bench, "p", texts)}
+    assert len(found) == 6, "told once each, and the one that is too long not at all"
+    for text in texts[:6]:
+        ids = (*bench.policy.tokenizer.encode(text), stop)
+        alone = measure(bench, "p", Answer(text=text, token_ids=ids, finished=True))
+        assert found[ids].reward == pytest.approx(alone.reward, abs=1e-4)
+        assert found[ids].spent == pytest.approx(alone.spent, abs=1e-4)
+        assert found[ids].sound == alone.sound
 
 
 def test_the_report_is_whole_and_stands_alone(bench, prompts, verdicts, tmp_path):
