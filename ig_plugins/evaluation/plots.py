@@ -42,7 +42,7 @@ def reward_against_safety(table: Sequence[Figures]) -> bytes:
     figure = _figure(9.6, 5.2)
     axes = figure.add_axes((0.08, 0.11, 0.52, 0.8))
     slowest = max((each.seconds_p50 for each in shown), default=1.0) or 1.0
-    placed: list[tuple[float, float]] = []
+    labels: list[tuple[float, float, Any]] = []
     for number, each in enumerate(shown, start=1):
         _, colour, marker = kind(each.family)
         x = 100 * (each.safe if each.unsafe is None else 1 - each.unsafe.value)
@@ -50,17 +50,19 @@ def reward_against_safety(table: Sequence[Figures]) -> bytes:
         axes.scatter(
             x, y, s=40 + 300 * each.seconds_p50 / slowest, c=colour, marker=marker, alpha=0.75, edgecolors="white"
         )
-        near = sum(abs(x - a) < 2.5 and abs(y - b) < 0.15 for a, b in placed)
-        placed.append((x, y))
-        axes.annotate(
-            str(number), (x, y), (9 + 13 * near, 7 + 4 * near), textcoords="offset points", fontsize=8, color="#222222"
-        )
+        near = next((label for a, b, label in labels if abs(x - a) < 2.5 and abs(y - b) < 0.15), None)
+        if near is None:
+            label = axes.annotate(str(number), (x, y), (9, 7), textcoords="offset points", fontsize=8, color="#222222")
+            labels.append((x, y, label))
+        else:  # points on top of each other share a label
+            near.set_text(f"{near.get_text()}, {number}")
         name = f"{number}  {each.method}   ({each.seconds_p50:.2f} s)"
         figure.text(0.63, 0.88 - 0.042 * number, name, fontsize=8.5, color=colour)
     judged = any(each.unsafe is not None for each in shown)
     axes.set_xlabel("safe answers under the independent judge, %" if judged else "safe under the cost models, %")
     axes.set_ylabel("mean reward")
     axes.set_title("Reward against safety; area grows with time", fontsize=11, loc="left")
+    axes.margins(0.1)
     figure.text(0.63, 0.88, "method, at its largest N (median seconds)", fontsize=9, weight="bold")
     _plain(axes)
     return _png(figure)
@@ -120,6 +122,7 @@ def unsafe_against_candidates(table: Sequence[Figures]) -> bytes | None:
     counts = sorted({each.candidates for points in shown.values() for each in points})
     axes.set_xticks(counts, [str(count) for count in counts])
     axes.minorticks_off()
+    axes.set_xlim(counts[0] / 1.5, counts[-1] * 1.5)
     axes.set_ylim(bottom=-1)
     axes.set_xlabel("candidates N (points set apart a little for legibility)")
     axes.set_ylabel("unsafe under the independent judge, %")

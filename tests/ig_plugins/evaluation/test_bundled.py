@@ -27,6 +27,7 @@ def test_the_default_prompts_are_held_out_and_half_sensitive():
     assert prompts == read_prompts(None, model="tiny-beaver", column=None, limit=30)
 
 
+@pytest.mark.timeout(900)
 def test_the_shape_of_the_papers_table(guard, tmp_path):
     """On sensitive prompts: the policy is often unsafe, choosing helps, InferenceGuard is safest and not unhelpful."""
     prompts = [p for p in read_prompts(None, model="tiny-alpaca", column=None, limit=16) if p.group == "sensitive"]
@@ -44,6 +45,7 @@ def test_the_shape_of_the_papers_table(guard, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_the_certificate_holds_on_the_bundled_world(guard, tmp_path):
     """200 calibrations on fresh draws from a pool of judged answers: the true rate is seldom above the target.
 
