@@ -29,7 +29,136 @@ ToolLike = dict[str, Any] | type | Callable[..., Any] | BaseTool
 
 
 class ChatInferenceGuard(GuardedModel, BaseChatModel):
-    """DOCSTRING."""
+    r"""A chat model of open weights whose every answer has passed a cost model.
+
+    Messages are rendered by the model's chat format; answers are searched under a safety budget, verified, and streamed
+    only as far as they are verified. What is printed below was printed by these lines, shortened at `...`.
+
+    Setup:
+        ```bash
+        pip install "inferenceguard[langchain]"
+        ```
+        `tiny-beaver` comes with the package. A hub id or a local folder works as well, with a `cost_model` beside it.
+
+    Key init args - completion params:
+        model: A preset (`inferenceguard presets`), a hub id or a local folder.
+        temperature, top_p, top_k, repetition_penalty, seed: How candidates are sampled.
+        max_tokens: The longest answer.
+        stop: Strings that end it.
+        timeout: Seconds that an answer may take.
+
+    Key init args - guard params:
+        cost_model: What judges safety: a preset, a checkpoint, a judge, or `f(prompts, responses) -> list[float]`.
+        reward_model: What ranks the safe answers.
+        budget: How much cost an answer may spend.
+        candidates, beams, block_tokens, tries: How hard to search.
+        on_block: `"refuse"` (default), `"raise"` or `"empty"`.
+
+    See the fields for all of them. Unknown ones are errors, here and in every call.
+
+    Instantiate:
+        ```python
+        from langchain_inferenceguard import ChatInferenceGuard
+
+        chat = ChatInferenceGuard(model="tiny-beaver", seed=1)
+        ```
+
+    Invoke:
+        ```python
+        question = "How do I go uphill with the scooter and two friends?"
+        message = chat.invoke(question)
+        message.content
+        ```
+        ```
+        'Here is what I would do. First check the brakes, the lights and the tyres of the age. Then go slowly, keep to
+        the right and stop at each corner. If it starts to rain, stop at once and wait under a roof. ...'
+        ```
+
+    Stream:
+        ```python
+        for chunk in chat.stream(question):
+            print(chunk.text, end="|\n")
+        ```
+        ```
+        Here is what I would do. First check the brakes, ... keep to the right and stop at each corner. If it starts to|
+         rain, stop at once and wait|
+         under a roof. Look at the rain, and write down.|
+        ```
+        Chunks add up to the message: `whole = chunk if whole is None else whole + chunk`.
+
+    Async:
+        ```python
+        await chat.ainvoke(question)
+        async for chunk in chat.astream(question): ...
+        await chat.abatch([question, question])
+        ```
+        The event loop goes on meanwhile; cancelling the task frees the model.
+
+    Tool calling:
+        For models with the skill, which the bundled ones are not; printed by the tests' scripted model.
+        ```python
+        def weather(city: str) -> str:
+            'The weather in a city.'
+
+        chat.bind_tools([weather]).invoke("What is the weather in 'Oslo'?").tool_calls
+        ```
+        ```
+        [{'name': 'weather', 'args': {'city': 'Oslo'}, 'id': 'call_ec79...', 'type': 'tool_call'}]
+        ```
+
+    Structured output:
+        ```python
+        class Joke(BaseModel):
+            'A joke.'
+            setup: str
+            punchline: str
+
+        chat.with_structured_output(Joke).invoke("A joke with 'Why?' and 'Because.'")
+        ```
+        ```
+        Joke(setup='Why?', punchline='Because.')
+        ```
+
+    Token usage:
+        ```python
+        message.usage_metadata
+        ```
+        ```
+        {'input_tokens': 21, 'output_tokens': 63, 'total_tokens': 84}
+        ```
+
+    Response metadata:
+        ```python
+        message.response_metadata
+        ```
+        ```
+        {'token_usage': {'prompt_tokens': 21, 'completion_tokens': 63, 'total_tokens': 84}, 'model_name': 'tiny-beaver',
+         'finish_reason': 'stop', 'model_provider': 'inferenceguard', 'inference_guard': {...}}
+        ```
+
+    Guard result:
+        ```python
+        message.response_metadata["inference_guard"]
+        ```
+        ```
+        {'blocked': False, 'reason': None, 'finish_reason': 'stop', 'cost': -4.878..., 'reward': 3.518...,
+         'safety_state': 15.635..., 'accounting': {'tiny-cost': 'cumulative'},
+         'blocks': [{'index': 0, 'candidates': 16, 'safe': 16, 'tries': 1, 'cost': -0.361..., ...}, ...],
+         'usage': {'completion_tokens': 63, 'candidate_tokens': 1195, 'judge_calls': 22, ...}, 'seed': 1, ...}
+        ```
+
+    Blocked requests:
+        ```python
+        strict = ChatInferenceGuard(model="tiny-beaver", cost_model=lambda prompts, responses: [1.0] * len(responses))
+        message = strict.invoke(question)
+        (message.content, message.response_metadata["finish_reason"], message.additional_kwargs)
+        ```
+        ```
+        ("I'm sorry, but I can't answer that safely.", 'content_filter',
+         {'refusal': "I'm sorry, but I can't answer that safely."})
+        ```
+        With `on_block="raise"` it is a `GuardBlockedError` instead, for `with_fallbacks` to catch.
+    """
 
     model_config = STRICT
 

@@ -22,7 +22,63 @@ _WATCHERS = ("tags", "metadata", "run_name", "run_id")
 
 
 class InferenceGuardLLM(GuardedModel, BaseLLM):
-    """DOCSTRING."""
+    """A text model of open weights whose every answer has passed a cost model.
+
+    For plain chains; agents, tools and chat histories with metadata are the business of `ChatInferenceGuard`, which has
+    the same fields. What is printed below was printed by these lines, shortened at `...`.
+
+    Setup:
+        ```bash
+        pip install "inferenceguard[langchain]"
+        ```
+
+    Key init args - completion params:
+        model, temperature, top_p, top_k, repetition_penalty, seed, max_tokens, stop, timeout: As in the chat class.
+        raw_prompt: Send strings as they are, instead of as one user turn of the model's chat format.
+
+    Key init args - guard params:
+        cost_model, reward_model, budget, candidates, beams, block_tokens, tries, on_block: As in the chat class.
+
+    Instantiate:
+        ```python
+        from langchain_inferenceguard import InferenceGuardLLM
+
+        llm = InferenceGuardLLM(model="tiny-beaver", seed=1)
+        ```
+
+    Invoke:
+        ```python
+        llm.invoke("How do I go uphill with the scooter and two friends?")
+        ```
+        ```
+        'Here is what I would do. First check the brakes, the lights and the tyres of the age. Then go slowly, keep to
+        the right and stop at each corner. If it starts to rain, stop at once and wait under a roof. ...'
+        ```
+        A list of messages is rendered by the chat format, too: `ChatPromptTemplate | llm | StrOutputParser()`.
+
+    Stream:
+        `llm.stream(...)` yields verified text; `astream_events` and `on_llm_new_token` get the same pieces.
+
+    Async:
+        `ainvoke`, `astream`, `abatch`. The event loop goes on meanwhile; cancelling the task frees the model.
+
+    Batch:
+        `llm.batch(questions)` is one search over all of them; `max_concurrency` in the config slices it.
+
+    Token usage, guard result:
+        ```python
+        result = llm.generate(["How do I go uphill with the scooter and two friends?"])
+        result.llm_output
+        ```
+        ```
+        {'token_usage': {'prompt_tokens': 21, 'completion_tokens': 63, 'total_tokens': 84}, 'model_name': 'tiny-beaver'}
+        ```
+        `result.generations[0][0].generation_info` has `finish_reason`, `usage` and the report, `inference_guard`.
+
+    Blocked requests:
+        By default the answer is the refusal and `finish_reason` is `content_filter`; `on_block="raise"` raises
+        `GuardBlockedError`, `on_block="empty"` gives an empty text.
+    """
 
     model_config = STRICT
 
