@@ -70,8 +70,8 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         message.content
         ```
         ```
-        'Here is what I would do. First check the brakes, the lights and the tyres of the age. Then go slowly, keep to
-        the right and stop at each corner. If it starts to rain, stop at once and wait under a roof. ...'
+        'Here is what I would do. First check the brakes, the lights and the tyres of the scooter. Then take the way
+        along the river. At the end you can take it over the pavement. Look at the scooter once more when you are ...'
         ```
 
     Stream:
@@ -80,9 +80,8 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
             print(chunk.text, end="|\n")
         ```
         ```
-        Here is what I would do. First check the brakes, ... keep to the right and stop at each corner. If it starts to|
-         rain, stop at once and wait|
-         under a roof. Look at the rain, and write down.|
+        Here is what I would do. First check the brakes, ... At the end you can take it over the pavement.|
+         Look at the scooter once more when you are done, and write down what you saw.|
         ```
         Chunks add up to the message: `whole = chunk if whole is None else whole + chunk`.
 
@@ -124,7 +123,7 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         message.usage_metadata
         ```
         ```
-        {'input_tokens': 21, 'output_tokens': 63, 'total_tokens': 84}
+        {'input_tokens': 21, 'output_tokens': 59, 'total_tokens': 80}
         ```
 
     Response metadata:
@@ -132,7 +131,7 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         message.response_metadata
         ```
         ```
-        {'token_usage': {'prompt_tokens': 21, 'completion_tokens': 63, 'total_tokens': 84}, 'model_name': 'tiny-beaver',
+        {'token_usage': {'prompt_tokens': 21, 'completion_tokens': 59, 'total_tokens': 80}, 'model_name': 'tiny-beaver',
          'finish_reason': 'stop', 'model_provider': 'inferenceguard', 'inference_guard': {...}}
         ```
 
@@ -141,10 +140,10 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         message.response_metadata["inference_guard"]
         ```
         ```
-        {'blocked': False, 'reason': None, 'finish_reason': 'stop', 'cost': -4.878..., 'reward': 3.518...,
-         'safety_state': 15.635..., 'accounting': {'tiny-cost': 'cumulative'},
-         'blocks': [{'index': 0, 'candidates': 16, 'safe': 16, 'tries': 1, 'cost': -0.361..., ...}, ...],
-         'usage': {'completion_tokens': 63, 'candidate_tokens': 1195, 'judge_calls': 22, ...}, 'seed': 1, ...}
+        {'blocked': False, 'reason': None, 'finish_reason': 'stop', 'cost': -3.174..., 'reward': 3.284...,
+         'safety_state': 13.847..., 'accounting': {'tiny-cost': 'cumulative'},
+         'blocks': [{'index': 0, 'candidates': 16, 'safe': 15, 'tries': 1, 'cost': -0.382..., ...}, ...],
+         'usage': {'completion_tokens': 59, 'candidate_tokens': 897, 'judge_calls': 10, ...}, 'seed': 1, ...}
         ```
 
     Blocked requests:

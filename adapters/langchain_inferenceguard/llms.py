@@ -51,8 +51,8 @@ class InferenceGuardLLM(GuardedModel, BaseLLM):
         llm.invoke("How do I go uphill with the scooter and two friends?")
         ```
         ```
-        'Here is what I would do. First check the brakes, the lights and the tyres of the age. Then go slowly, keep to
-        the right and stop at each corner. If it starts to rain, stop at once and wait under a roof. ...'
+        'Here is what I would do. First check the brakes, the lights and the tyres of the scooter. Then take the way
+        along the river. At the end you can take it over the pavement. Look at the scooter once more when you are ...'
         ```
         A list of messages is rendered by the chat format, too: `ChatPromptTemplate | llm | StrOutputParser()`.
 
@@ -71,7 +71,7 @@ class InferenceGuardLLM(GuardedModel, BaseLLM):
         result.llm_output
         ```
         ```
-        {'token_usage': {'prompt_tokens': 21, 'completion_tokens': 63, 'total_tokens': 84}, 'model_name': 'tiny-beaver'}
+        {'token_usage': {'prompt_tokens': 21, 'completion_tokens': 59, 'total_tokens': 80}, 'model_name': 'tiny-beaver'}
         ```
         `result.generations[0][0].generation_info` has `finish_reason`, `usage` and the report, `inference_guard`.
 
