@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ig_plugins.evaluation.prompts import Prompt
 
 BUNDLED = ("tiny-alpaca", "tiny-beaver")
-TRAINING_PROMPTS = 120
+TRAINING_PROMPTS = 60
 
 
 def evaluate(
