@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 BUNDLED = ("tiny-alpaca", "tiny-beaver")
 TRAINING_PROMPTS = 60
+SHOWN = ("method", "reward", "of oracle", "safe (any time)", "unsafe (judge)", "refused", "p50 s")
 
 
 def evaluate(
@@ -122,16 +123,17 @@ def grammar() -> Any:
 
 
 def show(tables: dict[str, Any]) -> None:
-    """The figures as tables on the terminal."""
+    """The main figures on the terminal; the report has all of them, with intervals."""
     from rich.table import Table
 
     from ig_plugins.evaluation.report import cells
 
     for title, figures in tables.items():
         head, body = cells(figures)
-        table = Table(title=title, header_style="bold")
-        for index, name in enumerate(head):
-            table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index == 0)
+        shown = [index for index, name in enumerate(head) if name in SHOWN]
+        table = Table(title=title, box=None, header_style="bold")
+        for index in shown:
+            table.add_column(head[index], justify="left" if index == 0 else "right", no_wrap=index == 0)
         for line in body:
-            table.add_row(*line)
+            table.add_row(*(line[index].partition(" (")[0] for index in shown))
         output.console.print(table)
