@@ -5,6 +5,7 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS  ?=
+MODELS := critic_models/bundled/models
 
 # The pinned versions need Python 3.11 or newer: the first that is there. Say `make PYTHON=...` for another.
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
@@ -50,7 +51,11 @@ bench: $(STAMP)  ## speed against transformers' generate()
 	@$(BIN)/inferenceguard bench $(ARGS)
 
 models: $(STAMP)  ## rebuild the bundled models from nothing
-	@$(BIN)/python -m critic_models.bundled.build $(ARGS)
+	@$(BIN)/python -m critic_models.bundled.build --out $(MODELS) $(ARGS)
+	@$(BIN)/python -m critic_models.bundled.critic_prompts runs/critic-prompts.jsonl
+	@for policy in tiny-alpaca tiny-beaver; do \
+		$(BIN)/inferenceguard train-critic runs/critic-prompts.jsonl --model $$policy --out $(MODELS)/$$policy-critic --epochs 60 \
+		|| exit; done
 
 clean:  ## remove .venv and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist

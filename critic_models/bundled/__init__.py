@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-MODELS = ("tiny-alpaca", "tiny-beaver", "tiny-reward", "tiny-cost")
+MODELS = ("tiny-alpaca", "tiny-beaver", "tiny-reward", "tiny-cost", "tiny-alpaca-critic", "tiny-beaver-critic")
 
 
 def path(name: str) -> Path:

@@ -278,6 +278,7 @@ class InferenceGuard:
     def _request(self, encoded: EncodedPrompt, options: Options, *, stream: bool) -> Request:
         prompt_ids = [*encoded.prompt_ids, *encoded.prefill_ids]
         self._check_fits(len(prompt_ids), options.search)
+        self.parts.check_budgets(options.budgets)
         seed = options.search.seed
         return Request(
             prompt_ids=prompt_ids,

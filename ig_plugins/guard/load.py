@@ -40,15 +40,44 @@ def load_parts(
     dtype: Any,
     load_options: dict[str, Any],
 ) -> tuple[Parts, SearchConfig]:
-    """Loads what `InferenceGuard.from_pretrained` was asked for; see there."""
+    """Loads what `InferenceGuard.from_pretrained` was asked for; see there.
+
+    Guards whose parts all have names share them, and so are decoded in one batch.
+    """
+    wanted = (model, cost_model, reward_model, critic, prompt_format, revision)
+    chosen = presets.preset(model) if isinstance(model, str) and _is_preset(model) else None
+
+    def load() -> Parts:
+        return _load_parts(
+            chosen, model, cost_model, reward_model, critic, budget, prompt_format, revision,
+            {"device": pick_device(device), "dtype": dtype}, load_options,
+        )  # fmt: skip
+
+    if not all(part is None or part is False or isinstance(part, str) for part in wanted):
+        parts = load()
+    else:
+        parts = shared(("parts", *wanted, *map(str, (device, dtype, budget, sorted(load_options.items())))), load)
+    return parts, chosen.search if chosen else SearchConfig()
+
+
+def _load_parts(
+    chosen: Preset | None,
+    model: str | tuple[Any, PreTrainedTokenizerBase],
+    cost_model: Any,
+    reward_model: Any,
+    critic: Any,
+    budget: Any,
+    prompt_format: str | None,
+    revision: str | None,
+    place: dict[str, Any],
+    load_options: dict[str, Any],
+) -> Parts:
     named = model if isinstance(model, str) else name_of(model[0])
-    chosen = presets.preset(named) if isinstance(model, str) and _is_preset(model) else None
     if chosen is None and cost_model is None:
         raise ConfigurationError(
             f"{named!r} is no preset, so cost_model is needed: without one nothing can be verified. "
             f"Give a checkpoint or a callable, or use a preset: {', '.join(presets.names())}"
         )
-    place = {"device": pick_device(device), "dtype": dtype}
     source = chosen.policy if chosen else Checkpoint(source=named, revision=revision, licence="")
     if isinstance(model, str):
         policy = load_policy(source.source, revision=revision or source.revision, load_options=load_options, **place)
@@ -80,7 +109,7 @@ def load_parts(
     )
     if latent is not None:
         check_critic(latent, policy, source.source, budgets)
-    return parts, chosen.search if chosen else SearchConfig()
+    return parts
 
 
 def load_policy(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from critic_models.judges import Judge, TokenJudge
 from ig_plugins.chat import PromptFormat
 from ig_plugins.engine import TreeModel
+from ig_plugins.errors import MismatchError
 from ig_plugins.safety import SafetyBudget
 from ig_plugins.search import BlockSearch, Capacity, CriticScoring, DirectScoring, Policy, Row, Step
 from ig_plugins.search.follow import Call, Follower, TextFollower, TreeFollower
@@ -73,6 +74,21 @@ class Parts:
         judges = enumerate(self.costs.values())
         costs = [self._follower(judge, capacity, cost=index, call=call) for index, judge in judges]
         return costs, self._follower(self.reward, capacity, call=call) if self.reward else None
+
+    def check_budgets(self, budgets: Sequence[SafetyBudget]) -> None:
+        """Refuses budgets that the critic was not trained for.
+
+        Raises:
+            MismatchError: Names both sides.
+        """
+        costs = getattr(getattr(self.critic, "config", None), "costs", ())
+        for cost, budget in zip(costs, budgets, strict=False):
+            if cost.accounting != budget.accounting or not cost.serves(budget.limit):
+                raise MismatchError(
+                    f"the critic was trained for {cost.accounting} budgets of {cost.lowest:g} to {cost.highest:g}, not "
+                    f"for {budget.accounting} {budget.limit:g}; choose another budget, train a critic for it, or "
+                    "load the guard with critic=False"
+                )
 
     def judge_tree(self, judge: Judge) -> TreeModel | None:
         """The judge's model on token trees, attached once; None for judges that read text.

@@ -122,10 +122,10 @@ class BlockSearch:
             self._session = self.policy.tree.plant(prompts, lanes=size.lanes, block=size.block, max_new=size.max_new)
         else:
             self._session.admit(prompts)
-        for request, measure in zip(
-            requests, self.scoring.admit(requests, [len(row.beams) for row in self.rows]), strict=True
-        ):
-            root = Step(measure=measure)
+        measures = self.scoring.admit(requests, [len(row.beams) for row in self.rows])
+        prospects = self.scoring.prospects(self._planted().hidden[-len(requests) :, 0], requests)
+        for request, measure, prospect in zip(requests, measures, prospects, strict=True):
+            root = Step(measure=measure, score=prospect)
             calm = request.search.adaptive == "on" and self.scoring.foresees
             self.rows.append(Row(request, beams=[root], released=root, calm=calm))
 

@@ -15,7 +15,7 @@ from ig_plugins.search.follow import Follower, LaneText, check_finite
 from ig_plugins.search.lanes import Key, Lanes, Row, distinct
 from ig_plugins.search.path import Measure, Step
 from ig_plugins.search.request import Request
-from ig_plugins.search.scoring import Judgement, Trail, discounted, last_measured
+from ig_plugins.search.scoring import Judgement, Trail, discounted, last_measured, starting_measure
 from ig_plugins.search.text import Detokenizer
 from ig_plugins.search.verify import cut_passes
 
@@ -81,7 +81,7 @@ class CriticScoring:
     def judge(self, lanes: Lanes) -> Judgement:
         """See `Scoring`."""
         logit, value = self._foresee(lanes)
-        safe, score = lanes.open & (logit > 0), value.clone()
+        safe, score = lanes.open & (logit > _enough(lanes)), value.clone()
         for index, row in enumerate(lanes.rows):
             if row.last_try and not safe[index].any():  # go on with the least doubtful: the verifier has the last word
                 safe[index], score[index] = lanes.open[index], logit[index]
@@ -113,6 +113,12 @@ class CriticScoring:
             verdicts.append(trail.safe())
         return verdicts
 
+    def prospects(self, hidden: Tensor, requests: Sequence[Request]) -> list[float]:
+        """See `Scoring`: the critic's value of the prompts themselves."""
+        state = torch.tensor([starting_measure(request).state for request in requests])
+        _, value = self._critic(hidden.float(), state.to(hidden.device).float())
+        return value.tolist()  # type: ignore[no-any-return]
+
     def _foresee(self, lanes: Lanes) -> tuple[Tensor, Tensor]:
         """The critic's log-odds of a safe end and its expected discounted reward, both (B, L)."""
         state = lane_states(lanes).to(lanes.hidden.device)
@@ -133,9 +139,12 @@ class CriticScoring:
                 budget.accounting == "worst" or state >= budget.limit / 2
                 for state, budget in zip(states, budgets, strict=True)
             )
-            falls = beam.parent is not None and float(value[row, lane]) < beam.score - self.optimism / 2
-            calm[row, lane] = comfortable and not falls
+            calm[row, lane] = comfortable and float(value[row, lane]) >= self._expected(beam)
         return calm
+
+    def _expected(self, beam: Step) -> float:
+        """What an answer that continues a beam is at least worth, give or take half the critic's own error."""
+        return beam.score - self.optimism / 2 if self._reward else 0.0
 
     @staticmethod
     def _finalists(lanes: Lanes, row: int, logit: Tensor, value: Tensor) -> Iterator[list[int]]:
@@ -178,11 +187,12 @@ class CriticScoring:
         read = self._read(self._reward, [[passage for _, passage in mine] for mine in ranked]) if passed else []
         for row, mine in enumerate(ranked):
             for slot, (key, _) in enumerate(mine):
-                judgement.safe[key], judgement.score[key], judgement.calm[key] = True, 0.0, True
+                judgement.safe[key], judgement.score[key] = True, 0.0
                 if self._reward:
                     reward = float(read[row][slot][0][-1])
                     judgement.rewards[key] = reward
                     judgement.score[key] = discounted(reward, lanes.depth(*key), lanes.rows[row].request.budgets)
+                judgement.calm[key] = float(judgement.score[key]) >= self._expected(lanes.beam(*key))
 
     def _read(
         self, judges: Sequence[Follower], passages: list[list[Passage]], *, move: bool = False
@@ -219,6 +229,17 @@ class CriticScoring:
             else:
                 judge.rollback()
         return found
+
+
+def _enough(lanes: Lanes) -> Tensor:
+    """The log-odds (B, 1) above which an open lane is judged safe.
+
+    The paper asks for f1 > 0.5. But f1 is the chance of a single continuation, and the search will draw N/K of them
+    from a beam: it is enough that one of these is more likely than not to end safe, 1 - (1 - f1)^(N/K) > 0.5.
+    """
+    draws = [max(1, row.request.search.widest // row.request.search.beams) for row in lanes.rows]
+    chances = torch.tensor([1 - 0.5 ** (1 / count) for count in draws])
+    return chances.logit().unsqueeze(1)
 
 
 def _bounds(path: Sequence[Step]) -> list[int]:
