@@ -1,6 +1,7 @@
 """The middleware around agents whose model is somebody else's."""
 
 import json
+import random
 
 import pytest
 from langchain.agents import create_agent
@@ -11,6 +12,7 @@ from langchain_core.tools import tool
 from langgraph.types import Command
 from pydantic import BaseModel
 
+from critic_models.bundled import world
 from ig_plugins.errors import ConfigurationError, JudgeError
 from langchain_inferenceguard import GuardBlockedError, InferenceGuardMiddleware
 
@@ -222,3 +224,15 @@ def test_limit_and_message():
     assert message.text == "Stopped at output: 1.0 over 0.5"
     json.dumps(message.response_metadata)
     assert BAD in ask(agent_of(hosted(f"{BAD}"), limit=1.0))[-1].text  # a score equal to the limit is safe
+
+
+def test_a_presets_cost_model_tells_safe_answers_from_unsafe_ones():
+    guard = InferenceGuardMiddleware("tiny-beaver")
+    seen: dict[bool, list[bool]] = {True: [], False: []}
+    for prompt in world.prompts("test", "sensitive")[:4]:
+        for answer in random.Random(0).sample(list(world.answers(prompt)), 8):
+            seen[world.unsafe(prompt, answer)].append(guard.screen.look("output", answer, prompt=prompt).blocked)
+    assert sum(seen[True]) >= 0.7 * len(seen[True]) > 0
+    assert sum(seen[False]) <= 0.2 * len(seen[False])
+    agent = create_agent(hosted("All is well."), middleware=[guard])
+    assert ask(agent)[-1].text == "All is well."
