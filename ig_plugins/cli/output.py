@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 console = Console()
@@ -17,7 +18,7 @@ notes = Console(stderr=True)
 
 def complain(message: str) -> None:
     """One line on standard error."""
-    notes.print(f"[bold red]error:[/] {' '.join(message.split())}", soft_wrap=True, highlight=False, markup=True)
+    notes.print(f"[bold red]error:[/] {escape(' '.join(message.split()))}", soft_wrap=True, highlight=False)
 
 
 def write_json(value: Any) -> None:

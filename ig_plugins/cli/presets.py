@@ -23,20 +23,28 @@ def presets(
         return
     for each in found:
         output.console.print(f"[bold]{each.name}[/]  {each.description}", highlight=False)
-        output.console.print(_rows(each))
+        output.console.print(_checkpoints(each))
+        output.console.print(_settings(each), highlight=False)
 
 
-def _rows(preset: Preset) -> Table:
-    """One preset: a line for each checkpoint, then the settings."""
-    budget, search = preset.cost.budget, preset.search
+def _checkpoints(preset: Preset) -> Table:
+    """A line for each checkpoint of a preset."""
     parts = [("policy", preset.policy), ("cost", preset.cost), ("reward", preset.reward)]
     parts += [("critic", preset.critic)] if preset.critic else []
-    parts += [(f"reward of {preset.name}:{name}", part) for name, part in preset.variants.items()]
+    parts += [(f"reward of :{name}", part) for name, part in preset.variants.items()]
     table = Table(box=None, show_header=False, padding=(0, 2))
+    for column in ("part", "checkpoint", "licence"):
+        table.add_column(column, no_wrap=column != "licence")
     for name, part in parts:
         table.add_row(name, part.source, f"[dim]{part.licence}[/]")
-    table.add_row("format", preset.prompt_format, "")
-    table.add_row("budget", f"{budget.accounting}, limit {budget.limit:g}, discount {budget.discount:g}", "")
-    searched = f"{search.candidates} candidates, {search.beams} beams, blocks of {search.block_tokens}"
-    table.add_row("search", f"{searched}, at most {search.max_new_tokens} tokens", "")
     return table
+
+
+def _settings(preset: Preset) -> str:
+    """Prompt format, budget and search in one line."""
+    budget, search = preset.cost.budget, preset.search
+    return (
+        f"  format {preset.prompt_format}; {budget.accounting} budget {budget.limit:g}, discount {budget.discount:g}; "
+        f"{search.candidates} candidates, {search.beams} beams, blocks of {search.block_tokens}, "
+        f"at most {search.max_new_tokens} tokens"
+    )
