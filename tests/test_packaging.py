@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOTS = ("ig_plugins", "critic_models", "langchain_inferenceguard", "llama_index")
 NAMESPACES = ("adapters", "adapters/llama_index", "adapters/llama_index/llms")
-DATA = {".toml", ".safetensors", ".json", ".jsonl", ".typed", ".md", ".txt", ".html", ".css", ".js", ".svg"}
+DATA = {".toml", ".safetensors", ".json", ".jsonl", ".typed", ".md", ".txt", ".html", ".css", ".js", ".svg", ".png"}
 
 
 def tracked(*folders: str) -> set[str]:

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-MODELS = ("tiny-alpaca", "tiny-beaver", "tiny-reward", "tiny-cost", "tiny-alpaca-critic", "tiny-beaver-critic")
+MODELS = ("tiny-alpaca", "tiny-beaver", "tiny-reward", "tiny-cost")
+CRITICS = ("tiny-alpaca-critic", "tiny-beaver-critic")
 
 
 def path(name: str) -> Path:
@@ -11,6 +12,6 @@ def path(name: str) -> Path:
     Raises:
         ValueError: There is no bundled model of that name.
     """
-    if name not in MODELS:
-        raise ValueError(f"no bundled model {name!r}; there are {', '.join(MODELS)}")
+    if name not in MODELS + CRITICS:
+        raise ValueError(f"no bundled model {name!r}; there are {', '.join(MODELS + CRITICS)}")
     return Path(__file__).parent / "models" / name

@@ -38,7 +38,7 @@ def test_a_name_that_is_not_bundled_is_refused():
 def test_everything_together_is_at_most_twenty_megabytes():
     files = [file for file in path("tiny-cost").parent.rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) <= 20e6
-    assert all(file.suffix in (".json", ".safetensors") for file in files)
+    assert all(file.suffix in (".json", ".safetensors", ".md", ".png") for file in files)
 
 
 def test_all_models_share_one_tokenizer():
