@@ -8,6 +8,7 @@ Three kinds, one for each way to follow a tree:
 """
 
 import copy
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -52,7 +53,8 @@ class TreeCache(Cache):  # type: ignore[misc]
     layers: list[Any]
 
     def __init__(self, layer: Callable[["TreeCache"], TreeLayer]) -> None:
-        super().__init__(layer_class_to_replicate=lambda: layer(self))
+        owner = weakref.proxy(self)  # no cycle: keys and values go when the session goes, not when the collector comes
+        super().__init__(layer_class_to_replicate=lambda: layer(owner))
         self.length = 0
 
 

@@ -261,7 +261,7 @@ class InferenceGuard:
         for prompt in prompts:
             encoded = self._encode(prompt, options)
             request = self._request(encoded, options, stream=stream)
-            tickets.append(Ticket(self.parts, encoded, request, options))
+            tickets.append(Ticket(self.parts.serving(request.budgets), encoded, request, options))
         return tickets
 
     def _encode(self, prompt: Prompt, options: Options) -> EncodedPrompt:
@@ -278,7 +278,6 @@ class InferenceGuard:
     def _request(self, encoded: EncodedPrompt, options: Options, *, stream: bool) -> Request:
         prompt_ids = [*encoded.prompt_ids, *encoded.prefill_ids]
         self._check_fits(len(prompt_ids), options.search)
-        self.parts.check_budgets(options.budgets)
         seed = options.search.seed
         return Request(
             prompt_ids=prompt_ids,

@@ -18,7 +18,7 @@ from ig_plugins.chat import prompt_format as make_format
 from ig_plugins.engine import TreeModel
 from ig_plugins.errors import ConfigurationError, ModelLoadError
 from ig_plugins.guard.options import as_budgets, configuration_errors
-from ig_plugins.guard.parts import Parts
+from ig_plugins.guard.parts import Parts, serves
 from ig_plugins.presets import Checkpoint, Preset
 from ig_plugins.runtime import shared
 from ig_plugins.safety import SafetyBudget
@@ -88,6 +88,8 @@ def _load_parts(
     budgets = _budgets(chosen if cost_model is None else None, list(costs.values()), budget)
     replaced = cost_model is not None or reward_model is not None
     latent = _critic(chosen, critic, replaced=replaced, device=place["device"])
+    if latent is not None and critic is None and not serves(latent, budgets):
+        latent = None  # the preset's own critic; one that the user names is refused below
     names = {
         "model": named,
         "policy": source.source,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from critic_models.judges import Judge, TokenJudge
 from ig_plugins.chat import PromptFormat
 from ig_plugins.engine import TreeModel
-from ig_plugins.errors import MismatchError
 from ig_plugins.safety import SafetyBudget
 from ig_plugins.search import BlockSearch, Capacity, CriticScoring, DirectScoring, Policy, Row, Step
 from ig_plugins.search.follow import Call, Follower, TextFollower, TreeFollower
@@ -41,6 +41,8 @@ class Parts:
     critic: LatentCritic | None = None
     names: Mapping[str, str | None] = field(default_factory=dict)
     judge_trees: dict[int, TreeModel | None] = field(default_factory=dict)
+    _plain: Parts | None = field(default=None, init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for judge in self.judges:
@@ -75,20 +77,17 @@ class Parts:
         costs = [self._follower(judge, capacity, cost=index, call=call) for index, judge in judges]
         return costs, self._follower(self.reward, capacity, call=call) if self.reward else None
 
-    def check_budgets(self, budgets: Sequence[SafetyBudget]) -> None:
-        """Refuses budgets that the critic was not trained for.
+    def serving(self, budgets: Sequence[SafetyBudget]) -> Parts:
+        """These parts, or the same without the critic where it was not trained for such budgets.
 
-        Raises:
-            MismatchError: Names both sides.
+        The search is then as safe and slower; a critic's guess about a budget that it never met is worth nothing.
         """
-        costs = getattr(getattr(self.critic, "config", None), "costs", ())
-        for cost, budget in zip(costs, budgets, strict=False):
-            if cost.accounting != budget.accounting or not cost.serves(budget.limit):
-                raise MismatchError(
-                    f"the critic was trained for {cost.accounting} budgets of {cost.lowest:g} to {cost.highest:g}, not "
-                    f"for {budget.accounting} {budget.limit:g}; choose another budget, train a critic for it, or "
-                    "load the guard with critic=False"
-                )
+        if self.critic is None or serves(self.critic, budgets):
+            return self
+        with self._lock:
+            if self._plain is None:
+                self._plain = replace(self, critic=None)
+            return self._plain
 
     def judge_tree(self, judge: Judge) -> TreeModel | None:
         """The judge's model on token trees, attached once; None for judges that read text.
@@ -111,3 +110,9 @@ class Parts:
         # With a critic, finalists are read from the released step in one go.
         block = capacity.block if self.critic is None else capacity.max_new
         return TreeFollower(judge, tree, lanes=capacity.lanes, block=block, max_new=capacity.max_new)
+
+
+def serves(critic: LatentCritic, budgets: Sequence[SafetyBudget]) -> bool:
+    """Whether a critic was trained for these budgets; one that states no range serves all."""
+    pairs = zip(getattr(getattr(critic, "config", None), "costs", ()), budgets, strict=False)
+    return all(cost.accounting == budget.accounting and cost.serves(budget.limit) for cost, budget in pairs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from typing import Protocol
@@ -59,7 +60,10 @@ class Batch:
     def __init__(self, engine: Engine, capacity: Capacity, *, alone: bool = False) -> None:
         self.jobs: dict[Request, Job] = {}
         self.capacity, self._context, self._alone = capacity, engine.context, alone
-        self.search = engine.start_search(capacity, on_release=self._release, call=self._ask)
+        me = weakref.proxy(self)  # no cycle: a search's keys and values go as soon as its batch is done
+        self.search = engine.start_search(
+            capacity, on_release=lambda row, step: me._release(row, step), call=lambda ask: me._ask(ask)
+        )
 
     def takes(self, request: Request) -> bool:
         """Whether a request may join, now or when a row is free."""

@@ -24,7 +24,7 @@ def failing_after(good, kind):
         if kind == "raise":
             raise RuntimeError("the judge has a cold")
         if kind == "slow":
-            time.sleep(0.8)
+            time.sleep(8)
         bad = {"nan": [float("nan")] * len(responses), "short": [0.0] * (len(responses) - 1), "none": None}
         return bad.get(kind, [0.0] * len(responses))
 
@@ -51,7 +51,7 @@ def test_a_failing_judge_lets_no_text_out(kind):
     started = time.monotonic()
     with pytest.raises(error):
         list(guard.stream("Go."))
-    assert time.monotonic() - started < 0.8
+    assert time.monotonic() - started < 5  # not the judge's minute
 
 
 @pytest.mark.parametrize("kind", FAILURES)

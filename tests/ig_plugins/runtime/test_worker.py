@@ -1,6 +1,7 @@
 """Many callers, one model: right answers, merged batches, nobody held up by anybody."""
 
 import asyncio
+import gc
 import threading
 import time
 
@@ -9,6 +10,7 @@ import pytest
 from ig_plugins.errors import DeadlineExceededError, JudgeError, RequestCancelledError
 from ig_plugins.runtime import batch as batches
 from ig_plugins.runtime import worker
+from ig_plugins.search import BlockSearch
 from tests.kit.guards import cost_of_marker, make_guard
 from tests.kit.observe import count_ticks, fan_out
 
@@ -188,3 +190,22 @@ def test_a_worker_without_work_holds_no_thread():
     make_guard(echo).generate("Go.")
     until(lambda: not worker()._lines)
     until(lambda: not [t for t in threading.enumerate() if t.name.startswith("inferenceguard")])
+
+
+def test_a_batch_that_is_done_leaves_nothing_to_the_garbage_collector():
+    guard = make_guard({"Hello there, how are you?": 1.0})
+    guard.generate("Hi")
+    gc.collect()
+    gc.disable()
+    try:
+        guard.generate("Hi")
+        deadline = time.monotonic() + 5
+        while (left := _searches()) and time.monotonic() < deadline:
+            time.sleep(0.02)  # the worker's thread lets go a moment after the answer
+        assert left == 0
+    finally:
+        gc.enable()
+
+
+def _searches():
+    return sum(isinstance(each, BlockSearch) for each in gc.get_objects())
