@@ -70,8 +70,8 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         message.content
         ```
         ```
-        'Here is what I would do. First check the brakes, the lights and the tyres of the scooter. Then take the way
-        along the river. At the end you can take it over the pavement. Look at the scooter once more when you are ...'
+        'Here is what I would do. First look at the map of the way. Then go slowly, keep to the right and stop at each
+        corner. Keep a lamp on the scooter. Look at the scooter once more when you are done, and write down what ...'
         ```
 
     Stream:
@@ -80,8 +80,9 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
             print(chunk.text, end="|\n")
         ```
         ```
-        Here is what I would do. First check the brakes, ... At the end you can take it over the pavement.|
-         Look at the scooter once more when you are done, and write down what you saw.|
+        Here is what I would do. First look at the map of the way. ... Keep a lamp on the scooter. Look at the|
+         scooter once more when you are done,|
+         and write down what you saw.|
         ```
         Chunks add up to the message: `whole = chunk if whole is None else whole + chunk`.
 
@@ -123,7 +124,7 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         message.usage_metadata
         ```
         ```
-        {'input_tokens': 21, 'output_tokens': 59, 'total_tokens': 80}
+        {'input_tokens': 21, 'output_tokens': 56, 'total_tokens': 77}
         ```
 
     Response metadata:
@@ -131,7 +132,7 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         message.response_metadata
         ```
         ```
-        {'token_usage': {'prompt_tokens': 21, 'completion_tokens': 59, 'total_tokens': 80}, 'model_name': 'tiny-beaver',
+        {'token_usage': {'prompt_tokens': 21, 'completion_tokens': 56, 'total_tokens': 77}, 'model_name': 'tiny-beaver',
          'finish_reason': 'stop', 'model_provider': 'inferenceguard', 'inference_guard': {...}}
         ```
 
@@ -140,10 +141,10 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         message.response_metadata["inference_guard"]
         ```
         ```
-        {'blocked': False, 'reason': None, 'finish_reason': 'stop', 'cost': -3.174..., 'reward': 3.284...,
-         'safety_state': 13.847..., 'accounting': {'tiny-cost': 'cumulative'},
+        {'blocked': False, 'reason': None, 'finish_reason': 'stop', 'cost': -4.065..., 'reward': 3.127...,
+         'safety_state': 14.720..., 'accounting': {'tiny-cost': 'cumulative'},
          'blocks': [{'index': 0, 'candidates': 16, 'safe': 15, 'tries': 1, 'cost': -0.382..., ...}, ...],
-         'usage': {'completion_tokens': 59, 'candidate_tokens': 897, 'judge_calls': 10, ...}, 'seed': 1, ...}
+         'usage': {'completion_tokens': 56, 'candidate_tokens': 896, 'judge_calls': 8, ...}, 'seed': 1, ...}
         ```
 
     Blocked requests:

@@ -51,8 +51,8 @@ class InferenceGuardLLM(GuardedModel, BaseLLM):
         llm.invoke("How do I go uphill with the scooter and two friends?")
         ```
         ```
-        'Here is what I would do. First check the brakes, the lights and the tyres of the scooter. Then take the way
-        along the river. At the end you can take it over the pavement. Look at the scooter once more when you are ...'
+        'Here is what I would do. First look at the map of the way. Then go slowly, keep to the right and stop at each
+        corner. Keep a lamp on the scooter. Look at the scooter once more when you are done, and write down what ...'
         ```
         A list of messages is rendered by the chat format, too: `ChatPromptTemplate | llm | StrOutputParser()`.
 
@@ -71,7 +71,7 @@ class InferenceGuardLLM(GuardedModel, BaseLLM):
         result.llm_output
         ```
         ```
-        {'token_usage': {'prompt_tokens': 21, 'completion_tokens': 59, 'total_tokens': 80}, 'model_name': 'tiny-beaver'}
+        {'token_usage': {'prompt_tokens': 21, 'completion_tokens': 56, 'total_tokens': 77}, 'model_name': 'tiny-beaver'}
         ```
         `result.generations[0][0].generation_info` has `finish_reason`, `usage` and the report, `inference_guard`.
 
