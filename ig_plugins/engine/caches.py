@@ -54,7 +54,7 @@ class TreeCache(Cache):  # type: ignore[misc]
 
     def __init__(self, layer: Callable[["TreeCache"], TreeLayer]) -> None:
         owner = weakref.proxy(self)  # no cycle: keys and values go when the session goes, not when the collector comes
-        super().__init__(layer_class_to_replicate=lambda: layer(owner))
+        super().__init__(layer_class_to_replicate=lambda: layer(owner))  # type: ignore[arg-type]
         self.length = 0
 
 
