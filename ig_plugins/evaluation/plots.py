@@ -52,7 +52,10 @@ def reward_against_safety(table: Sequence[Figures]) -> bytes:
         )
         near = next((label for a, b, label in labels if abs(x - a) < 2.5 and abs(y - b) < 0.15), None)
         if near is None:
-            label = axes.annotate(str(number), (x, y), (9, 7), textcoords="offset points", fontsize=8, color="#222222")
+            side = "right" if x > 90 else "left"  # labels at the right edge grow inwards, away from the list of names
+            place = (-11 if side == "right" else 9, 7)
+            style: Any = {"textcoords": "offset points", "fontsize": 8, "color": "#222222", "ha": side}
+            label = axes.annotate(str(number), (x, y), place, **style)
             labels.append((x, y, label))
         else:  # points on top of each other share a label
             near.set_text(f"{near.get_text()}, {number}")
