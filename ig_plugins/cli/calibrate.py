@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ig_plugins.cli import output
+from ig_plugins.cli import options, output
 
 if TYPE_CHECKING:
     from ig_plugins.safety import SafetyBudget
@@ -17,7 +17,7 @@ def calibrate(
     out: Annotated[Path, typer.Option(help="Where the certificate goes.")] = Path("certificate.json"),
     model: Annotated[str, typer.Option(help="The policy: a preset, a hub id or a local folder.")] = "tiny-beaver",
     prompts: Annotated[Path | None, typer.Option(help="JSON lines, CSV or text; bundled ones by default.")] = None,
-    column: Annotated[str | None, typer.Option(help="The column that holds the prompt.")] = None,
+    column: options.Column = None,
     limit: Annotated[int | None, typer.Option(help="At most so many prompts; 300 of the bundled ones.")] = None,
     judge: Annotated[str | None, typer.Option(help="Independent judge: a checkpoint, or exact (bundled).")] = None,
     judge_limit: Annotated[float | None, typer.Option(help="Scores above it are unsafe.")] = None,
@@ -27,11 +27,11 @@ def calibrate(
     candidates: Annotated[int | None, typer.Option(help="N.")] = None,
     pilot: Annotated[int, typer.Option(min=0, help="Prompts on which the cost in refusals is foreseen.")] = 20,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    cost_model: Annotated[str | None, typer.Option(help="A preset or checkpoint; the preset's by default.")] = None,
-    reward_model: Annotated[str | None, typer.Option(help="As --cost-model.")] = None,
-    critic: Annotated[str | None, typer.Option(help="A folder or hub id.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="The longest answer.")] = None,
-    device: Annotated[str | None, typer.Option()] = None,
+    cost_model: options.CostModel = None,
+    reward_model: options.RewardModel = None,
+    critic: options.Critic = None,
+    max_tokens: options.MaxTokens = None,
+    device: options.Device = None,
     json: Annotated[bool, typer.Option("--json", help="The tested settings as JSON on standard output.")] = False,
 ) -> None:
     """Choose the least strict budget that holds a target with confidence, and certify it.

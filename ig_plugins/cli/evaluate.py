@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ig_plugins.cli import output
+from ig_plugins.cli import options, output
 
 if TYPE_CHECKING:
     from ig_plugins.evaluation.prompts import Prompt
@@ -23,7 +23,7 @@ def evaluate(
     model: Annotated[str, typer.Option(help="The policy: a preset, a hub id or a local folder.")] = "tiny-beaver",
     methods: Annotated[str, typer.Option(help="Names separated by commas, or all.")] = "all",
     prompts: Annotated[Path | None, typer.Option(help="JSON lines, CSV or text; bundled ones by default.")] = None,
-    column: Annotated[str | None, typer.Option(help="The column that holds the prompt.")] = None,
+    column: options.Column = None,
     limit: Annotated[int | None, typer.Option(help="At most so many prompts; 100 of the bundled ones.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How often each prompt is asked.")] = 2,
     candidates: Annotated[str, typer.Option(help="N, separated by commas.")] = "16,64",
@@ -31,12 +31,12 @@ def evaluate(
     judge_limit: Annotated[float | None, typer.Option(help="Scores above it are unsafe.")] = None,
     train_prompts: Annotated[Path | None, typer.Option(help="For methods with a value network.")] = None,
     multiplier: Annotated[float, typer.Option(help="λ of the Lagrangian rules.")] = 5.0,
-    cost_model: Annotated[str | None, typer.Option(help="A preset or checkpoint; the preset's by default.")] = None,
-    reward_model: Annotated[str | None, typer.Option(help="As --cost-model.")] = None,
-    critic: Annotated[str | None, typer.Option(help="A folder or hub id.")] = None,
+    cost_model: options.CostModel = None,
+    reward_model: options.RewardModel = None,
+    critic: options.Critic = None,
     budget: Annotated[float | None, typer.Option(help="The budget's limit.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="The longest answer.")] = None,
-    device: Annotated[str | None, typer.Option()] = None,
+    max_tokens: options.MaxTokens = None,
+    device: options.Device = None,
     json: Annotated[bool, typer.Option("--json", help="The summary as JSON on standard output.")] = False,
 ) -> None:
     """Measure every method on the same prompts and seeds; write results.jsonl, summary.json and reports."""

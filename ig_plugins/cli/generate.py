@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from ig_plugins.cli import output
+from ig_plugins.cli import options, output
 from ig_plugins.errors import InferenceGuardError
 
 if TYPE_CHECKING:
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to ask.")],
     model: Annotated[str, typer.Option(help="A preset, a hub id or a local folder.")] = "tiny-beaver",
-    cost_model: Annotated[str | None, typer.Option(help="A preset or checkpoint; the preset's by default.")] = None,
-    reward_model: Annotated[str | None, typer.Option(help="As --cost-model.")] = None,
+    cost_model: options.CostModel = None,
+    reward_model: options.RewardModel = None,
     budget: Annotated[float | None, typer.Option(help="The budget's limit; the preset's by default.")] = None,
     candidates: Annotated[int | None, typer.Option(help="Lanes sampled per block.")] = None,
     beams: Annotated[int | None, typer.Option(help="Lanes kept after a block.")] = None,
     block_tokens: Annotated[int | None, typer.Option(help="Tokens per block.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="The longest answer.")] = None,
+    max_tokens: options.MaxTokens = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
     seed: Annotated[int | None, typer.Option(help="With it the same call gives the same answer.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds that the answer may take.")] = None,

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from ig_plugins.cli import output
+from ig_plugins.cli import options, output
 
 
 def serve(
     model: Annotated[str, typer.Option(help="A preset, a hub id or a local folder.")] = "tiny-beaver",
-    cost_model: Annotated[str | None, typer.Option(help="A preset or checkpoint; the preset's by default.")] = None,
-    reward_model: Annotated[str | None, typer.Option(help="As --cost-model.")] = None,
+    cost_model: options.CostModel = None,
+    reward_model: options.RewardModel = None,
     certificate: Annotated[str | None, typer.Option(help="Refuse to serve what it was not made for.")] = None,
     host: Annotated[str, typer.Option(help="Loopback unless you say otherwise.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,

@@ -9,24 +9,24 @@ from typing import Annotated
 
 import typer
 
-from ig_plugins.cli import output
+from ig_plugins.cli import options, output
 
 
 def train_critic(
     prompts: Annotated[Path, typer.Argument(help="JSON lines, CSV or plain text.")],
     out: Annotated[Path, typer.Option(help="The folder for the critic.")],
     model: Annotated[str, typer.Option(help="The policy: a preset, a hub id or a local folder.")] = "tiny-beaver",
-    cost_model: Annotated[str | None, typer.Option(help="A preset or checkpoint; the preset's by default.")] = None,
-    reward_model: Annotated[str | None, typer.Option(help="As --cost-model.")] = None,
+    cost_model: options.CostModel = None,
+    reward_model: options.RewardModel = None,
     budget: Annotated[float | None, typer.Option(help="The budget's limit; the preset's by default.")] = None,
-    column: Annotated[str | None, typer.Option(help="The column that holds the prompt.")] = None,
+    column: options.Column = None,
     limit: Annotated[int | None, typer.Option(help="Read at most so many prompts.")] = None,
     responses: Annotated[int, typer.Option(min=1, help="Rollouts per prompt.")] = 8,
     batch: Annotated[int, typer.Option(min=1, help="Prompts decoded together.")] = 16,
     max_tokens: Annotated[int | None, typer.Option(help="The longest rollout.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of training.")] = None,
-    device: Annotated[str | None, typer.Option()] = None,
+    device: options.Device = None,
     json: Annotated[bool, typer.Option("--json", help="The metrics as JSON on standard output.")] = False,
 ) -> None:
     """Train the latent critic of a policy from its own rollouts. An interrupted run goes on where it stopped."""

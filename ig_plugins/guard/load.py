@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from critic_models import bundled
 from critic_models.hub import fingerprint, load_weights, local_folder, read_config
 from critic_models.judges import Judge, as_judge, load_judge
 from critic_models.latent import LatentCritic, tokenizer_hash
@@ -23,8 +22,6 @@ from ig_plugins.presets import Checkpoint, Preset
 from ig_plugins.runtime import shared
 from ig_plugins.safety import SafetyBudget
 from ig_plugins.search import Policy, SearchConfig
-
-BUNDLED = "bundled:"
 
 
 def load_parts(
@@ -45,7 +42,7 @@ def load_parts(
     Guards whose parts all have names share them, and so are decoded in one batch.
     """
     wanted = (model, cost_model, reward_model, critic, prompt_format, revision)
-    chosen = presets.preset(model) if isinstance(model, str) and _is_preset(model) else None
+    chosen = presets.preset(model) if isinstance(model, str) and presets.known(model) else None
 
     def load() -> Parts:
         return _load_parts(
@@ -131,11 +128,7 @@ def load_policy(
     options = dict(load_options or {})
 
     def load() -> Policy:
-        folder = (
-            bundled.path(source.removeprefix(BUNDLED))
-            if source.startswith(BUNDLED)
-            else local_folder(source, revision=revision)
-        )
+        folder = local_folder(presets.located(source), revision=revision)
         read_config(folder)
         model = load_weights(
             AutoModelForCausalLM.from_pretrained, folder, source=source, device=device, dtype=dtype, **options
@@ -202,10 +195,6 @@ def check_critic(critic: LatentCritic, policy: Policy, policy_id: str, budgets: 
     )
 
 
-def _is_preset(name: str) -> bool:
-    return name.partition(":")[0] in presets.names()
-
-
 def _files(chosen: Preset | None, policy: Checkpoint, cost: Any, reward: Any) -> dict[str, str]:
     """Fingerprints of the checkpoints that have files here, so that a certificate is bound to weights, not names."""
     named = {
@@ -216,9 +205,9 @@ def _files(chosen: Preset | None, policy: Checkpoint, cost: Any, reward: Any) ->
     found = {}
     for part, source in named.items():
         if isinstance(source, str):
-            if _is_preset(source):
+            if presets.known(source):
                 source = getattr(presets.preset(source), part).source
-            folder = bundled.path(source.removeprefix(BUNDLED)) if source.startswith(BUNDLED) else Path(source)
+            folder = Path(presets.located(source))
             if folder.is_dir():
                 found[f"{part}_files"] = fingerprint(folder)
     return found
@@ -264,16 +253,16 @@ def _judge(thing: Any, kind: Any, place: Mapping[str, Any]) -> Judge | None:
     """A judge from a preset's checkpoint, a name, or an object."""
     if thing is None or thing is False:
         return None
-    if isinstance(thing, str) and _is_preset(thing):
+    if isinstance(thing, str) and presets.known(thing):
         thing = getattr(presets.preset(thing), kind)
     if isinstance(thing, str):
         thing = Checkpoint(source=thing, licence="")
     if not isinstance(thing, Checkpoint):
         return as_judge(thing, kind=kind)
     source, revision = thing.source, thing.revision
-    at = str(bundled.path(source.removeprefix(BUNDLED))) if source.startswith(BUNDLED) else source
+    at, name = presets.located(source), source.removeprefix(presets.BUNDLED)
     key = ("judge", kind, source, revision, str(place["device"]), str(place["dtype"]))
-    return shared(key, lambda: load_judge(at, kind=kind, revision=revision, name=source.removeprefix(BUNDLED), **place))
+    return shared(key, lambda: load_judge(at, kind=kind, revision=revision, name=name, **place))
 
 
 def _budgets(chosen: Preset | None, judges: Sequence[Judge], budget: Any) -> tuple[SafetyBudget, ...]:
@@ -308,7 +297,7 @@ def _critic(chosen: Preset | None, critic: Any, *, replaced: bool, device: torch
     if checkpoint is None:
         return None
     source, revision = checkpoint.source, checkpoint.revision
-    at = str(bundled.path(source.removeprefix(BUNDLED))) if source.startswith(BUNDLED) else source
+    at = presets.located(source)
     return shared(
         ("critic", source, revision, str(device)),
         lambda: LatentCritic.from_pretrained(at, revision=revision, device=device),

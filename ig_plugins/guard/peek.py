@@ -6,7 +6,6 @@ from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
 
-from critic_models import bundled
 from critic_models.hub import read_config
 from ig_plugins import presets
 from ig_plugins.errors import InferenceGuardError
@@ -37,18 +36,16 @@ def peek_context(model: str, revision: str | None = None) -> int | None:
 
 def peek_max_tokens(model: str) -> int | None:
     """The longest answer that a preset allows; None where the model is no preset."""
-    known = model.partition(":")[0] in presets.names()
-    return presets.preset(model).search.max_new_tokens if known else None
+    return presets.preset(model).search.max_new_tokens if presets.known(model) else None
 
 
 def _folder(model: str, revision: str | None) -> Path | None:
     source = model
-    if model.partition(":")[0] in presets.names():
+    if presets.known(model):
         policy = presets.preset(model).policy
         source, revision = policy.source, revision or policy.revision
-    if source.startswith("bundled:"):
-        return bundled.path(source.removeprefix("bundled:"))
-    if Path(source).expanduser().is_dir():
-        return Path(source).expanduser()
+    folder = Path(presets.located(source)).expanduser()
+    if folder.is_dir():
+        return folder
     cached = try_to_load_from_cache(source, "config.json", revision=revision)
     return Path(cached).parent if isinstance(cached, str) else None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from critic_models import bundled
 from ig_plugins.errors import ConfigurationError
 from ig_plugins.presets.schema import Checkpoint, CostCheckpoint, Preset
 
@@ -16,8 +17,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Checkpoint", "CostCheckpoint", "Preset", "names", "preset", "read"]
+__all__ = ["BUNDLED", "Checkpoint", "CostCheckpoint", "Preset", "known", "located", "names", "preset", "read"]
 
+BUNDLED = "bundled:"  # starts the sources that are models inside this package
 _FOLDER = Path(__file__).parent
 
 
@@ -25,6 +27,16 @@ def names() -> list[str]:
     """The presets' names, the bundled ones first."""
     found = [path.stem for path in _FOLDER.glob("*.toml")]
     return sorted(found, key=lambda name: (not name.startswith("tiny-"), name))
+
+
+def known(name: str) -> bool:
+    """Whether a name is a preset's, with or without a variant."""
+    return name.partition(":")[0] in names()
+
+
+def located(source: str) -> str:
+    """Where a checkpoint's source leads: the folder of a bundled model; a hub id or a folder as it is."""
+    return str(bundled.path(source.removeprefix(BUNDLED))) if source.startswith(BUNDLED) else source
 
 
 @lru_cache
