@@ -21,10 +21,7 @@ def policy_samples(guard, prompts, count, batch=16):
     """Plain samples of the policy with the cost model's verdict and the reward, per prompt."""
     found = []
     for start in range(0, len(prompts), batch):
-        requests = [
-            guard.with_options(seed=start + at).request(prompt)
-            for at, prompt in enumerate(prompts[start : start + batch])
-        ]
+        requests = [guard.request(prompt, seed=start + at) for at, prompt in enumerate(prompts[start : start + batch])]
         for request, rollouts in zip(requests, sample_rollouts(guard.parts, requests, responses=count), strict=True):
             begun = starting_measure(request)
             trails = [Trail.follow([r.costs[:, 0]], begun, request.budgets) for r in rollouts]

@@ -200,13 +200,14 @@ class InferenceGuard:
         encoded = self._encode(prompt, self.options.updated(tools=tools))
         return len(encoded.prompt_ids) + len(encoded.prefill_ids)
 
-    def request(self, prompt: Prompt, *, stream: bool = False) -> Request:
-        """The search's view of one prompt under this guard's options; for code that drives the search itself.
+    def request(self, prompt: Prompt, *, stream: bool = False, **overrides: Any) -> Request:
+        """The search's view of one prompt; for code that drives the search itself, and to check a call beforehand.
 
         Raises:
             PromptError: The prompt cannot be answered.
         """
-        return self._request(self._encode(prompt, self.options), self.options, stream=stream)
+        options = self.options.updated(**overrides)
+        return self._request(self._encode(prompt, options), options, stream=stream)
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides an answer, as plain JSON: the models and the settings."""

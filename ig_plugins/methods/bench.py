@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from critic_models.latent import LatentCritic
-from ig_plugins.errors import ConfigurationError
 from ig_plugins.guard import InferenceGuard
 from ig_plugins.safety import SafetyBudget
 from ig_plugins.search import Capacity, Policy, Request, SearchConfig
@@ -87,21 +86,7 @@ class Bench:
 
     def request(self, prompt: str, *, seed: int) -> Request:
         """A prompt as the search reads it."""
-        encoded = self.guard.parts.prompt_format.encode(prompt)
-        context, longest = self.policy.tree.context, self.search.max_new_tokens
-        if context is not None and len(encoded.prompt_ids) + longest > context:
-            raise ConfigurationError(
-                f"a prompt of {len(encoded.prompt_ids)} tokens and an answer of {longest} exceed the context of "
-                f"{context}; lower max_tokens or remove the prompt"
-            )
-        return Request(
-            prompt_ids=encoded.prompt_ids,
-            judge_ids=encoded.prompt_ids,
-            judge_prompt=encoded.judge_prompt,
-            search=self.search,
-            budgets=self.budgets,
-            seed=seed,
-        )
+        return self.guard.request(prompt, seed=seed)
 
     def judges(self, capacity: Capacity) -> Judges:
         """Fresh followers: on the token tree where a judge reads the policy's tokens, by text otherwise."""

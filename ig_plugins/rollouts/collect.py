@@ -12,7 +12,6 @@ from critic_models.training.critic import RolloutData
 from ig_plugins.guard import InferenceGuard
 from ig_plugins.rollouts.sample import sample_rollouts
 from ig_plugins.rollouts.store import RolloutStore
-from ig_plugins.search import Request
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ def collect(
     for number, start in enumerate(batches):
         mine = prompts[start : start + config.batch]
         if not store.has(number):
-            requests = [_request(plain, prompt, config.seed + start + at) for at, prompt in enumerate(mine)]
+            requests = [plain.request(prompt, seed=config.seed + start + at) for at, prompt in enumerate(mine)]
             store.put(number, sample_rollouts(plain.parts, requests, responses=config.responses))
         progress(start + len(mine), len(prompts))
     return assemble(store, len(batches), config.batch)
@@ -75,7 +74,3 @@ def assemble(store: RolloutStore, batches: int, batch: int) -> RolloutData:
         reward=torch.cat([part["reward"] for part in parts]),
         prompt=torch.cat([part["prompt"] + number * batch for number, part in enumerate(parts)]),
     )
-
-
-def _request(guard: InferenceGuard, prompt: str, seed: int) -> Request:
-    return guard.with_options(seed=seed).request(prompt)

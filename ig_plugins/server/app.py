@@ -45,7 +45,7 @@ def create_app(guard: InferenceGuard) -> FastAPI:
         head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": guard.policy_id}
         options = body.options()
         if body.stream:
-            guard.with_options(**options).request(body.conversation())  # bad input fails before the stream begins
+            guard.request(body.conversation(), **options)  # bad input fails before the stream begins
             return StreamingResponse(_events(guard, body, options, head), media_type="text/event-stream")
         result = await guard.agenerate(body.conversation(), **options)
         return {**head, "object": "chat.completion", **_completion(result)}
