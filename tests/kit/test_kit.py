@@ -135,7 +135,6 @@ async def test_ticks_tell_blocking_from_waiting():
     assert free.result == 7
     assert free.ticks >= 5
     assert stuck.ticks <= 1
-    assert stuck.longest_gap >= 0.1
 
 
 def test_fan_out_keeps_order_and_raises():

@@ -9,6 +9,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_inferenceguard import ChatInferenceGuard, InferenceGuardLLM
 from tests.kit.guards import make_guard
 from tests.kit.observe import LeakScanner
+from tests.kit.slow import slow_guard
 
 Model = TypeVar("Model", InferenceGuardLLM, ChatInferenceGuard)
 GREETING = "Good morning, and good luck with it."
@@ -70,16 +71,20 @@ def watcher() -> Watcher:
     return Watcher()
 
 
-def scripted(cls: type[Model], answers: Any, fields: dict[str, Any] | None, options: dict[str, Any]) -> Model:
+def scripted(
+    cls: type[Model], answers: Any, fields: dict[str, Any] | None, *, step_seconds: float = 0, **options: Any
+) -> Model:
     """A model class over a scripted policy that speaks ChatML; options are those of a guard's call."""
-    return cls.from_guard(make_guard(answers or {GREETING: 1.0}, chat=True).with_options(**options), **(fields or {}))
+    answers = answers or {GREETING: 1.0}
+    guard = slow_guard(answers, step_seconds=step_seconds) if step_seconds else make_guard(answers, chat=True)
+    return cls.from_guard(guard.with_options(**options), **(fields or {}))
 
 
 @pytest.fixture
 def make_llm() -> Callable[..., InferenceGuardLLM]:
-    return lambda answers=None, *, fields=None, **options: scripted(InferenceGuardLLM, answers, fields, options)
+    return lambda answers=None, *, fields=None, **options: scripted(InferenceGuardLLM, answers, fields, **options)
 
 
 @pytest.fixture
 def make_chat() -> Callable[..., ChatInferenceGuard]:
-    return lambda answers=None, *, fields=None, **options: scripted(ChatInferenceGuard, answers, fields, options)
+    return lambda answers=None, *, fields=None, **options: scripted(ChatInferenceGuard, answers, fields, **options)

@@ -24,7 +24,7 @@ def failing_after(good, kind):
         if kind == "raise":
             raise RuntimeError("the judge has a cold")
         if kind == "slow":
-            time.sleep(8)
+            time.sleep(60)
         bad = {"nan": [float("nan")] * len(responses), "short": [0.0] * (len(responses) - 1), "none": None}
         return bad.get(kind, [0.0] * len(responses))
 
@@ -51,13 +51,13 @@ def test_a_failing_judge_lets_no_text_out(kind):
     started = time.monotonic()
     with pytest.raises(error):
         list(guard.stream("Go."))
-    assert time.monotonic() - started < 5  # not the judge's minute
+    assert time.monotonic() - started < 30  # not the judge's minute
 
 
 @pytest.mark.parametrize("kind", FAILURES)
 async def test_a_stream_ends_with_the_error_after_part_of_it_has_left(kind):
     error, _ = FAILURES[kind]
-    options = {"block_tokens": 4, "beams": 1, "timeout": 0.5 if kind == "slow" else None}
+    options = {"block_tokens": 4, "beams": 1, "timeout": 3.0 if kind == "slow" else None}
     guard = make_guard({ANSWER: 1.0}, cost=failing_after(2, kind), **options)
     told = []
     with pytest.raises(error):
