@@ -65,6 +65,8 @@ class CriticConfig(_Record):
         units: Steps per cost that the safety head places along the safety state.
         costs: C costs, in the order in which their states are given.
         reading: ``any_time``: safe at every step; ``terminal``: at the last one.
+        recalls: It also reads the mean of the hidden states over the response so far. The last one knows the next
+            token well and forgets what was said, in a small policy above all.
     """
 
     hidden_size: int = Field(ge=1)
@@ -73,6 +75,7 @@ class CriticConfig(_Record):
     units: int = Field(default=8, ge=1)
     costs: tuple[CriticCost, ...] = Field(min_length=1)
     reading: Reading = "any_time"
+    recalls: bool = False
 
     @property
     def n_costs(self) -> int:

@@ -23,6 +23,8 @@ WEIGHTS = "model.safetensors"
 class LatentCritic(nn.Module):
     """Two heads on the policy's last hidden state after the final norm, the state that the LM head reads.
 
+    A critic that recalls reads beside it the mean of these states over the response so far.
+
     The safety head gives, for every hidden state, a curve over the safety state z that never falls: more unspent budget
     is never less safe. It is the distribution of what the rest of the response will need, so that one critic serves
     every budget. The value head does not see z: what the frozen policy's samples earn does not depend on a budget that
@@ -43,38 +45,56 @@ class LatentCritic(nn.Module):
     def __init__(self, config: CriticConfig, binding: CriticBinding | None = None) -> None:
         super().__init__()
         self.config, self.binding = config, binding
-        self.register_buffer("hidden_mean", torch.zeros(config.hidden_size))
-        self.register_buffer("hidden_scale", torch.ones(config.hidden_size))
+        inputs = config.hidden_size * (2 if config.recalls else 1)
+        self.register_buffer("hidden_mean", torch.zeros(inputs))
+        self.register_buffer("hidden_scale", torch.ones(inputs))
         self.register_buffer("value_mean", torch.zeros(()))
         self.register_buffer("value_scale", torch.ones(()))
         self.register_buffer("held_out_error", torch.zeros(()))
         widest = max(len(cost.scales) for cost in config.costs)
         padded = [list(cost.scales) + [cost.scales[-1]] * (widest - len(cost.scales)) for cost in config.costs]
         self.register_buffer("scales", torch.tensor(padded), persistent=False)  # (C, scales); config.json holds them
-        self.enter = nn.Linear(config.hidden_size, config.width)
+        self.enter = nn.Linear(inputs, config.width)
         self.blocks = nn.ModuleList(_Block(config.width) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width)
         self.safety = nn.Linear(config.width, 1 + 3 * config.n_costs * config.units)
         self.value = nn.Linear(config.width, 1)
         self._spread_units()
 
-    def forward(self, hidden: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, hidden: Tensor, state: Tensor, said: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Foresees the end of trajectories.
 
         Args:
             hidden: Hidden states, shape (..., H).
             state: The last measured safety state z of each cost, shape (..., C); may be +inf.
+            said: Mean hidden states over the responses so far, shape (..., H), read by a critic that recalls; the
+                hidden states themselves where nothing has been said yet.
 
         Returns:
             Log-odds that the trajectory ends safe, and the expected discounted reward γ^T·r; both float32, shape (...).
+
+        Raises:
+            ConfigurationError: The critic recalls, and was not told what.
         """
         device = self.hidden_mean.device
-        trunk = self.enter((hidden.to(device, torch.float32) - self.hidden_mean) / self.hidden_scale)
+        trunk = self.enter((self.inputs(hidden, said).to(device) - self.hidden_mean) / self.hidden_scale)
         for block in self.blocks:
             trunk = block(trunk)
         trunk = self.norm(trunk)
         logit = self._safety(self.safety(trunk), state.to(device, torch.float32))
         return logit, self.value(trunk).squeeze(-1) * self.value_scale + self.value_mean
+
+    def inputs(self, hidden: Tensor, said: Tensor | None = None) -> Tensor:
+        """What the network reads, before it is normalised: float32, shape (..., H) or, if it recalls, (..., 2 H).
+
+        Raises:
+            ConfigurationError: The critic recalls, and was not told what.
+        """
+        if not self.config.recalls:
+            return hidden.float()
+        if said is None:
+            raise ConfigurationError("this critic reads the mean hidden state of the response too; give it as `said`")
+        return torch.cat([hidden.float(), said.to(hidden.device, torch.float32)], dim=-1)
 
     def _safety(self, shape: Tensor, state: Tensor) -> Tensor:
         """A sum of C x units rising steps along the squashed states, each placed by the hidden state.

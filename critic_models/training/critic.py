@@ -9,7 +9,7 @@ random as well.
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -71,11 +71,22 @@ def fit_critic(
     return critic, metrics
 
 
+class Batch(NamedTuple):
+    """Hidden states (n, H), safety states (n, C), means of what was said (n, H); targets (n,): safe, value."""
+
+    hidden: Tensor
+    state: Tensor
+    said: Tensor | None
+    safe: Tensor
+    value: Tensor
+
+
 class _Task:
     """Inputs and targets for any rows, budgets and measuring points."""
 
     def __init__(self, data: RolloutData, config: CriticTrainingConfig) -> None:
         self.data, self.config = data, config
+        self.said = data.said() if config.recalls else None
         terminal = config.reading == "terminal"
         self.ledgers = [
             Ledger(data, index, accounting=cost.accounting, discount=cost.discount, terminal=terminal)
@@ -108,13 +119,14 @@ class _Task:
         """The limits that metrics are given for, shape (count, C)."""
         return torch.tensor([[cost.limit for cost in self.config.costs]], dtype=torch.float64).expand(count, -1)
 
-    def batch(self, rows: Tensor, limits: Tensor, measured: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Hidden states (n, H), safety states (n, C), whether they end safe (n,), and value targets (n,)."""
+    def batch(self, rows: Tensor, limits: Tensor, measured: Tensor) -> Batch:
+        """The critic's inputs and targets for n rows."""
         response = self.data.response[rows]
         pairs = list(zip(self.ledgers, limits.unbind(dim=1), strict=True))
         state = torch.stack([ledger.state(response, measured, limit) for ledger, limit in pairs], dim=1)
         safe = torch.stack([ledger.safe(response, limit) for ledger, limit in pairs], dim=1).all(dim=1)
-        return self.data.features[rows].float(), state.float(), safe, self.value[response].float()
+        said = None if self.said is None else self.said[rows]
+        return Batch(self.data.features[rows].float(), state.float(), said, safe, self.value[response].float())
 
 
 def _split(data: RolloutData, config: CriticTrainingConfig) -> tuple[Tensor, Tensor, Tensor]:
@@ -154,6 +166,7 @@ def _critic_config(data: RolloutData, config: CriticTrainingConfig, train: Tenso
         hidden_size=data.features.shape[1],
         width=config.width,
         depth=config.depth,
+        recalls=config.recalls,
         costs=tuple(costs),
         reading=config.reading,
     )
@@ -162,7 +175,7 @@ def _critic_config(data: RolloutData, config: CriticTrainingConfig, train: Tenso
 @torch.no_grad()
 def _normalise(critic: LatentCritic, data: RolloutData, task: _Task, train: Tensor) -> None:
     """Mean and scale of the training rows' hidden states and values."""
-    features = data.features[train].float()
+    features = critic.inputs(data.features[train], None if task.said is None else task.said[train])
     critic.hidden_mean.copy_(features.mean(dim=0))
     critic.hidden_scale.copy_(features.std(dim=0, unbiased=False).clamp_min(1e-3))
     values = task.value[torch.unique(data.response[train])]
@@ -186,7 +199,7 @@ def _train(critic: LatentCritic, task: _Task, train: Tensor, validation: Tensor,
         drawn = train[torch.randperm(len(train), generator=generator)[:per_epoch]]
         for rows in torch.split(drawn, config.batch_size):
             limits, measured = task.draw_limits(len(rows), generator), task.draw_measured(rows, generator)
-            loss = _loss(critic, *task.batch(rows, limits, measured), value_weight=config.value_weight)
+            loss = _loss(critic, task.batch(rows, limits, measured), value_weight=config.value_weight)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(critic.parameters(), 1.0)
@@ -206,12 +219,10 @@ def _train(critic: LatentCritic, task: _Task, train: Tensor, validation: Tensor,
     return epoch
 
 
-def _loss(
-    critic: LatentCritic, hidden: Tensor, state: Tensor, safe: Tensor, value: Tensor, *, value_weight: float
-) -> Tensor:
-    logit, foreseen = critic(hidden, state)
-    error = mse_loss(foreseen / critic.value_scale, value / critic.value_scale)
-    return binary_cross_entropy_with_logits(logit, safe.float()) + value_weight * error
+def _loss(critic: LatentCritic, batch: Batch, *, value_weight: float) -> Tensor:
+    logit, foreseen = critic(batch.hidden, batch.state, batch.said)
+    error = mse_loss(foreseen / critic.value_scale, batch.value / critic.value_scale)
+    return binary_cross_entropy_with_logits(logit, batch.safe.float()) + value_weight * error
 
 
 @torch.no_grad()
@@ -220,7 +231,7 @@ def _mean_loss(critic: LatentCritic, task: _Task, rows: Tensor, limits: Tensor, 
     total = 0.0
     for part in torch.split(torch.arange(len(rows)), BATCH):
         batch = task.batch(rows[part], limits[part], measured[part])
-        total += len(part) * float(_loss(critic, *batch, value_weight=task.config.value_weight))
+        total += len(part) * float(_loss(critic, batch, value_weight=task.config.value_weight))
     return total / len(rows)
 
 
@@ -262,8 +273,8 @@ def _foresee(
     measured = torch.zeros(len(rows), dtype=torch.long) if measured is None else measured
     parts = []
     for part in torch.split(torch.arange(len(rows)), BATCH):
-        hidden, state, safe, value = task.batch(rows[part], limits[part], measured[part])
-        logit, foreseen = critic(hidden, state)
-        parts.append((logit.sigmoid(), safe, foreseen, value))
+        batch = task.batch(rows[part], limits[part], measured[part])
+        logit, foreseen = critic(batch.hidden, batch.state, batch.said)
+        parts.append((logit.sigmoid(), batch.safe, foreseen, batch.value))
     columns = [torch.cat(column) for column in zip(*parts, strict=True)]
     return columns[0], columns[1], columns[2], columns[3]

@@ -64,6 +64,15 @@ class RolloutData:
         """Tokens of each response, shape (R,)."""
         return torch.bincount(self.response, minlength=len(self.reward))
 
+    def said(self) -> Tensor:
+        """The mean of the features over each response up to each row, float32, shape (N, H)."""
+        means = torch.empty(self.features.shape)
+        for part in torch.split(
+            torch.arange(len(means)), torch.unique_consecutive(self.response, return_counts=True)[1].tolist()
+        ):
+            means[part] = self.features[part].float().cumsum(dim=0) / (self.position[part] + 1).unsqueeze(1)
+        return means
+
     def fingerprint(self) -> str:
         """A short hash of everything in it."""
         digest = hashlib.sha256()

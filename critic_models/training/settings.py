@@ -51,6 +51,7 @@ class CriticTrainingConfig(_Settings):
         costs: One entry per cost, in the order of ``RolloutData.costs``.
         reading: ``any_time``: safe at every step; ``terminal``: at the last one.
         block_tokens: Tokens of a block of the search; metrics are given after the first one.
+        recalls: The critic also reads the mean of the hidden states over the response so far.
         width: Of the network.
         depth: Residual blocks.
         epochs: At most so many.
@@ -69,6 +70,7 @@ class CriticTrainingConfig(_Settings):
     costs: tuple[TrainingCost, ...] = Field(default=(TrainingCost(),), min_length=1)
     reading: Reading = "any_time"
     block_tokens: int = Field(default=16, ge=1)
+    recalls: bool = True
     width: int = Field(default=256, ge=1)
     depth: int = Field(default=1, ge=0)
     epochs: int = Field(default=30, ge=1)

@@ -22,12 +22,14 @@ class Block:
         lengths: Tokens of each lane, shape (B, L).
         finished: Whether a lane's last token is a stop id, bool, shape (B, L).
         hidden: The model's state at each lane's last token, shape (B, L, H).
+        total: The sum of the model's states at all of the lane's tokens, float32, shape (B, L, H).
     """
 
     tokens: LongTensor
     lengths: LongTensor
     finished: BoolTensor
     hidden: Tensor
+    total: Tensor
 
 
 def sample_block(
@@ -79,6 +81,7 @@ def sample_block(
     tokens = torch.full((B, L, T), -1)
     lengths = torch.zeros(B, L, dtype=torch.long)
     finished = torch.zeros(B, L, dtype=torch.bool)
+    total = torch.zeros_like(session.lane_hidden, dtype=torch.float32)
     active = (parents >= 0) & (limits > 0)
     for step in range(T):
         if not active.any():
@@ -88,10 +91,11 @@ def sample_block(
         drawn = draws.first(uniforms[:, :, 0]) if step == 0 else draws.next(step, uniforms[:, :, step], active, tokens)
         tokens[:, :, step] = torch.where(active, drawn, -1)
         session.extend(drawn, active)
+        total += session.lane_hidden * active.unsqueeze(2).to(total.device)
         lengths += active
         finished |= active & torch.isin(drawn, stops)
         active = active & ~finished & (lengths < limits)
-    return Block(tokens, lengths, finished, session.lane_hidden)  # type: ignore[arg-type]
+    return Block(tokens, lengths, finished, session.lane_hidden, total)  # type: ignore[arg-type]
 
 
 class _Draws:

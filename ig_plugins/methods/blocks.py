@@ -108,6 +108,9 @@ class BlockMethod:
             ]
         for lane, candidate in enumerate(lanes):
             candidate.hidden = block.hidden[0, lane]
+            before = parents[lane].said
+            total = block.total[0, lane] + (0 if before is None else len(parents[lane].ids) * before)
+            candidate.said = total / max(1, len(candidate.ids))
             candidate.finished = bool(block.finished[0, lane])
             candidate.ended = candidate.finished or len(candidate.ids) >= self.bench.search.max_new_tokens
         return lanes

@@ -27,6 +27,7 @@ class Candidate:
         finished: Ended with a stop token.
         ended: Finished, or as long as an answer may be.
         hidden: Shape (H,), the policy's state at its end.
+        said: Shape (H,), the mean of its states over the response so far.
     """
 
     ids: tuple[int, ...] = ()
@@ -38,6 +39,7 @@ class Candidate:
     finished: bool = False
     ended: bool = False
     hidden: Tensor | None = field(default=None, repr=False)
+    said: Tensor | None = field(default=None, repr=False)
 
     def safe(self, budgets: Sequence[SafetyBudget]) -> bool:
         """Safe for all cost models, each in its budget's reading."""

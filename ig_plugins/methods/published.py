@@ -54,5 +54,6 @@ def _foresee(bench: Bench, candidates: Sequence[Candidate]) -> list[tuple[bool, 
         return []
     hidden = torch.stack([c.hidden for c in candidates if c.hidden is not None]).float()
     state = torch.tensor([candidate.states for candidate in candidates], device=hidden.device)
-    logit, value = bench.critic(hidden, state.float())
+    said = torch.stack([c.said for c in candidates if c.said is not None])
+    logit, value = bench.critic(hidden, state.float(), said)
     return [(bool(odds > 0), float(reward)) for odds, reward in zip(logit, value, strict=True)]

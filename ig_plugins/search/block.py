@@ -30,6 +30,7 @@ from ig_plugins.search.choice import (
     contenders,
     cut_at_stop_strings,
     enter,
+    mean_states,
     retry_penalty,
     settle,
     spread,
@@ -189,6 +190,7 @@ class BlockSearch:
             natural=block.finished.cpu(),
             ended=block.finished.cpu().clone(),
             hidden=block.hidden,
+            said=mean_states(self.rows, parents, block),
             cuts={},
             detokenizer=self.policy.detokenizer,
         )
@@ -226,6 +228,7 @@ class BlockSearch:
                 tokens=lanes.block(index, lane),
                 count=count,
                 score=float(judgement.score[index, lane]),
+                said=lanes.said[index, lane].clone() if self.scoring.foresees else None,
             )
             enter(judgement.measures.get((index, lane), []), step)
             if lanes.ended[index, lane]:

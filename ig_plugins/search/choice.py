@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ig_plugins.engine import Block
 from ig_plugins.search.lanes import Answer, Key, Lanes, Row
 from ig_plugins.search.path import Measure, Step
 from ig_plugins.search.scoring import Judgement, last_measured
@@ -17,6 +18,18 @@ def spread(row: Row) -> list[int]:
     """N lanes over the open beams, as evenly as it goes, the better beams first."""
     beams = len(row.beams)
     return [lane % beams for lane in range(row.lanes)]
+
+
+def mean_states(rows: Sequence[Row], parents: Tensor, block: Block) -> Tensor:
+    """The mean of the policy's hidden states over every lane's response, shape (B, L, H); zeros where it has none."""
+    total, lengths = block.total.clone(), block.lengths.clone()
+    for index, row in enumerate(rows):
+        for place, beam in enumerate(row.beams):
+            if beam.said is not None:
+                mine = parents[index] == place
+                total[index, mine.to(total.device)] += len(beam) * beam.said
+                lengths[index, mine] += len(beam)
+    return total / lengths.clamp(min=1).unsqueeze(2).to(total.device)
 
 
 def settle(opened: list[tuple[int, Step]], row: Row) -> list[tuple[int, Step]]:

@@ -116,13 +116,13 @@ class CriticScoring:
     def prospects(self, hidden: Tensor, requests: Sequence[Request]) -> list[float]:
         """See `Scoring`: the critic's value of the prompts themselves."""
         state = torch.tensor([starting_measure(request).state for request in requests])
-        _, value = self._critic(hidden.float(), state.to(hidden.device).float())
+        _, value = self._critic(hidden.float(), state.to(hidden.device).float(), hidden.float())
         return value.tolist()  # type: ignore[no-any-return]
 
     def _foresee(self, lanes: Lanes) -> tuple[Tensor, Tensor]:
         """The critic's log-odds of a safe end and its expected discounted reward, both (B, L)."""
         state = lane_states(lanes).to(lanes.hidden.device)
-        logit, value = self._critic(lanes.hidden.float(), state.float())
+        logit, value = self._critic(lanes.hidden.float(), state.float(), lanes.said)
         return logit.float().cpu(), value.float().cpu()
 
     def _calm(self, lanes: Lanes, logit: Tensor, value: Tensor) -> Tensor:

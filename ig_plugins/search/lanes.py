@@ -140,6 +140,7 @@ class Lanes:
         lengths: Shape (B, L).
         ended: Shape (B, L), the lane ends its answer here: a stop token, a stop string, or no room left.
         hidden: Shape (B, L, H), the policy's state at each lane's last token.
+        said: Shape (B, L, H), the mean of its states over the lane's whole response so far.
         cuts: The text of answers that a stop string cut, by (row, lane).
         natural: Shape (B, L), the lane ended with a stop token.
     """
@@ -152,6 +153,7 @@ class Lanes:
     ended: Tensor
     natural: Tensor
     hidden: Tensor
+    said: Tensor
     cuts: dict[tuple[int, int], str]
     detokenizer: Detokenizer
 

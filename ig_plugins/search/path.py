@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from torch import Tensor
 
 State = tuple[float, ...]
 
@@ -42,6 +44,8 @@ class Step:
         count: The block's figures; None for the prompt.
         measure: What the cost models said; None until they were asked.
         score: The candidate's score in the search, higher is better.
+        said: Mean of the policy's hidden states over the response so far, float32, shape (H,); None before its first
+            token.
     """
 
     parent: Step | None = None
@@ -49,6 +53,7 @@ class Step:
     count: BlockCount | None = None
     measure: Measure | None = None
     score: float = 0.0
+    said: Tensor | None = field(default=None, repr=False)
 
     def path(self) -> list[Step]:
         """The steps from the first block to this one, the prompt left out."""

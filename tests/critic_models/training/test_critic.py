@@ -70,7 +70,9 @@ def test_one_critic_serves_every_budget(trained):
     for limit in (0.8, 2.0, 6.0):
         need = _need(fresh, 0.99)[fresh.response[start]]
         with torch.no_grad():
-            probability = critic(fresh.features[start], torch.full((int(start.sum()), 1), limit))[0].sigmoid()
+            probability = critic(fresh.features[start], torch.full((int(start.sum()), 1), limit), fresh.said()[start])[
+                0
+            ].sigmoid()
         assert abs(float(probability.mean()) - float((need < limit).double().mean())) < 0.12
 
 
@@ -104,7 +106,21 @@ def test_a_trained_critic_is_saved_and_loaded(trained, tmp_path):
     again = LatentCritic.from_pretrained(tmp_path)
     assert again.binding == critic.binding
     state = torch.full((8, 1), 2.0)
-    assert torch.equal(again(data.features[:8], state)[0], critic(data.features[:8], state)[0])
+    seen = data.features[:8], state, data.said()[:8]
+    assert torch.equal(again(*seen)[0], critic(*seen)[0])
+
+
+def test_what_was_said_is_worth_remembering():
+    """The reward is that of the first token, which the later states forget."""
+    data = make_rollouts()
+    first = data.features[data.position == 0]
+    forgetful = torch.where((data.position == 0).unsqueeze(1), data.features, torch.randn(data.features.shape))
+    data = replace(data, features=forgetful, reward=first[:, 0].clone())
+    r2 = {}
+    for recalls in (False, True):
+        _, metrics = fit_critic(data, config=CONFIG.model_copy(update={"recalls": recalls}))
+        r2[recalls] = metrics["positions"]["half"]["value_r2"]
+    assert r2[True] > r2[False] + 0.2
 
 
 def test_progress_is_told_and_training_stops_early():
@@ -136,7 +152,7 @@ def test_safe_by_every_sample_gives_no_auc_but_a_critic():
     )
     assert metrics["positions"]["end"]["auc"] is None
     with torch.no_grad():
-        assert critic(data.features[:5], torch.full((5, 1), 2.0))[0].sigmoid().min() > 0.9
+        assert critic(data.features[:5], torch.full((5, 1), 2.0), data.said()[:5])[0].sigmoid().min() > 0.9
 
 
 def test_bad_input_is_refused():

@@ -26,7 +26,7 @@ class Foresees(nn.Module):
         self.logit, self.value = logit, value
         self.states = []
 
-    def forward(self, hidden, state):
+    def forward(self, hidden, state, said=None):
         self.states.append(state)
         return self.logit(hidden), self.value(hidden)
 
@@ -174,3 +174,26 @@ def test_a_judge_that_fails_fails_closed_here_too():
     with_critic(guard, Foresees(constant(9.0), constant(0.0)))
     with pytest.raises(JudgeError, match="'marker' scored response 0 as nan"):
         guard.generate("Go.")
+
+
+def test_the_critic_is_told_the_mean_state_of_the_whole_response_over_blocks_beams_and_retries():
+    """The n-th state of a response is n here, so the mean of n of them is (n + 1) / 2."""
+
+    class Remembers(Foresees):
+        pairs = []
+
+        def forward(self, hidden, state, said=None):
+            self.pairs += list(zip(hidden[..., 0].flatten().tolist(), said[..., 0].flatten().tolist(), strict=True))
+            return self.logit(hidden), self.value(hidden)
+
+    tokenizer = byte_tokenizer()
+    tree = ScriptedModel.from_answers(
+        tokenizer, {"One answer.": 0.5, "One other answer.": 0.5}, hidden=lambda prompt, response: [len(response)] * 8
+    )
+    policy = Policy(tree=tree, tokenizer=tokenizer, stop_ids=frozenset({tokenizer.eos_token_id}))
+    critic = Remembers(lambda hidden: torch.where(hidden[..., 0] > 8, -9.0, 9.0), constant(0.0))
+    guard = with_critic(make_guard(policy=policy, block_tokens=4, beams=2, tries=2), critic)
+    guard.generate(["One?", "Two?"])
+    lanes = [(length, said) for length, said in critic.pairs if length > 0]
+    assert {length for length, _ in lanes} >= {4.0, 8.0, 12.0}
+    assert all(said == pytest.approx((length + 1) / 2) for length, said in lanes)

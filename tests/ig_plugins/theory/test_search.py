@@ -110,7 +110,7 @@ class ExactCritic(torch.nn.Module):
 
     value_error = 0.0
 
-    def forward(self, hidden, state):
+    def forward(self, hidden, state, said=None):
         return hidden[..., 0], hidden[..., 1]
 
 
