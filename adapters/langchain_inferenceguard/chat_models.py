@@ -42,7 +42,7 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
 
     Key init args - completion params:
         model: A preset (`inferenceguard presets`), a hub id or a local folder.
-        temperature, top_p, top_k, repetition_penalty, seed: How candidates are sampled.
+        temperature, top_p, min_p, top_k, repetition_penalty, seed: How candidates are sampled.
         max_tokens: The longest answer.
         stop: Strings that end it.
         timeout: Seconds that an answer may take.

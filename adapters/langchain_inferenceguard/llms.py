@@ -33,7 +33,8 @@ class InferenceGuardLLM(GuardedModel, BaseLLM):
         ```
 
     Key init args - completion params:
-        model, temperature, top_p, top_k, repetition_penalty, seed, max_tokens, stop, timeout: As in the chat class.
+        model, temperature, top_p, min_p, top_k, repetition_penalty, seed, max_tokens, stop, timeout: As in the chat
+            class.
         raw_prompt: Send strings as they are, instead of as one user turn of the model's chat format.
 
     Key init args - guard params:

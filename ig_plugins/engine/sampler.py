@@ -1,4 +1,4 @@
-"""Drawing tokens: temperature, top-k, top-p and any transformers logits processor, by inverse CDF.
+"""Drawing tokens: temperature, top-k, top-p, min-p and any transformers logits processor, by inverse CDF.
 
 Transformers' processors change the logits; what comes after them is drawn here, because its own warpers sort the whole
 vocabulary at every step (docs and measurements in `ig_plugins.bench`). Given the same uniform number and the same
@@ -26,12 +26,13 @@ class NonFiniteLogitsError(InferenceGuardError):
 class Sampler:
     """How a request draws its tokens.
 
-    The order is transformers': repetition penalty, processors, (retry) penalties, temperature, top-k, top-p.
+    The order is transformers': repetition penalty, processors, (retry) penalties, temperature, top-k, top-p, min-p.
 
     Attributes:
         temperature: Softmax temperature; 0 takes the most likely token.
         top_k: Draw among the k most likely tokens; 0 for all.
         top_p: Draw inside the smallest set of tokens with at least this mass; 1.0 for all.
+        min_p: Draw among tokens at least this share as likely as the most likely one; 0 for all.
         repetition_penalty: As in transformers; 1.0 for none.
         processors: Further transformers logits processors, called with ids (R, T) and scores (R, V).
     """
@@ -39,6 +40,7 @@ class Sampler:
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
+    min_p: float = 0.0
     repetition_penalty: float = 1.0
     processors: tuple[LogitsProcessor, ...] = ()
 
@@ -49,6 +51,8 @@ class Sampler:
             raise ConfigurationError(f"top_k is {self.top_k}; give 0 (all tokens) or a positive number.")
         if not 0 < self.top_p <= 1:
             raise ConfigurationError(f"top_p is {self.top_p}; give a number in (0, 1].")
+        if not 0 <= self.min_p <= 1:
+            raise ConfigurationError(f"min_p is {self.min_p}; give 0 (all tokens) or a number up to 1.")
         if not 0 < self.repetition_penalty < float("inf"):
             raise ConfigurationError(f"repetition_penalty is {self.repetition_penalty}; give a positive number.")
 
@@ -123,12 +127,18 @@ class Sampler:
     def _drawn(self, scores: Tensor, uniforms: Tensor) -> Tensor:
         if 0 < self.top_k < scores.shape[-1]:
             scores, ids = scores.topk(self.top_k, dim=-1)
-            masses = scores.softmax(dim=-1)
+            masses = self._likely(scores.softmax(dim=-1))
             if self.top_p < 1:
                 masses = _nucleus(masses, self.top_p)
             return ids.gather(-1, _inverse_cdf(masses, uniforms))
-        masses = scores.softmax(dim=-1)
+        masses = self._likely(scores.softmax(dim=-1))
         return _inverse_cdf(masses, uniforms) if self.top_p == 1 else self._drawn_in_nucleus(masses, uniforms)
+
+    def _likely(self, masses: Tensor) -> Tensor:
+        """Zero where min-p forbids; what stays keeps its mass, so that top-p means the same before and after."""
+        if self.min_p == 0:
+            return masses
+        return masses.masked_fill(masses < self.min_p * masses.amax(dim=-1, keepdim=True), 0.0)
 
     def _drawn_in_nucleus(self, masses: Tensor, uniforms: Tensor) -> Tensor:
         """Look for each row's nucleus among its few most likely tokens; sort all only for rows that exceed them."""
@@ -138,7 +148,7 @@ class Sampler:
         for size in (*NUCLEUS_GUESSES, masses.shape[-1]):
             top, ids = masses[rows].topk(min(size, masses.shape[-1]), dim=-1)
             drawn[rows] = ids.gather(-1, _inverse_cdf(_nucleus(top, self.top_p), uniforms[rows]))
-            rows = rows[top.sum(dim=-1) < self.top_p]
+            rows = rows[(top.sum(dim=-1) < self.top_p) & (top[:, -1] > 0)]
             if len(rows) == 0:
                 break
         return drawn

@@ -38,6 +38,7 @@ SETTINGS = (
     "tries",
     "temperature",
     "top_p",
+    "min_p",
     "top_k",
     "repetition_penalty",
     "stop",
@@ -162,6 +163,9 @@ class GuardFields(BaseModel):
 
     top_p: float | None = None
     """Draw inside the nucleus of this mass."""
+
+    min_p: float | None = None
+    """Draw among tokens at least this share as likely as the most likely one."""
 
     top_k: int | None = None
     """Draw among the k most likely tokens."""

@@ -17,6 +17,7 @@ class SearchConfig(BaseModel):
         temperature: Softmax temperature; 0 is greedy.
         top_k: Draw among the k most likely tokens; 0 for all.
         top_p: Draw inside the nucleus of this mass; 1.0 for all.
+        min_p: Draw among tokens at least this share as likely as the most likely one; 0 for all.
         repetition_penalty: As in transformers; 1.0 for none.
         retry_penalty: Taken off the logit of tokens that failed candidates used at the same block position.
         selection: How the answer is picked among verified ones: the highest ``reward``, or ``hedged``, a reward
@@ -42,6 +43,7 @@ class SearchConfig(BaseModel):
     temperature: float = Field(default=1.0, ge=0.0, allow_inf_nan=False)
     top_k: int = Field(default=0, ge=0)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
+    min_p: float = Field(default=0.0, ge=0.0, le=1.0)
     repetition_penalty: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
     retry_penalty: float = Field(default=2.0, ge=0.0, allow_inf_nan=False)
     selection: Literal["reward", "hedged"] = "reward"

@@ -36,6 +36,7 @@ class Policy:
             temperature=search.temperature,
             top_k=search.top_k,
             top_p=search.top_p,
+            min_p=search.min_p,
             repetition_penalty=search.repetition_penalty,
             processors=request.processors,
         )

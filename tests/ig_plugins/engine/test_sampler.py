@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import (
     MinLengthLogitsProcessor,
+    MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
@@ -26,6 +27,8 @@ def warped(logits, sampler):
         scores = TopKLogitsWarper(sampler.top_k)(None, scores)
     if sampler.top_p < 1:
         scores = TopPLogitsWarper(sampler.top_p)(None, scores)
+    if sampler.min_p:
+        scores = MinPLogitsWarper(sampler.min_p)(None, scores)
     return scores.softmax(-1)
 
 
@@ -40,6 +43,9 @@ def warped(logits, sampler):
         Sampler(top_p=0.9),
         Sampler(top_p=0.05, temperature=1.3),
         Sampler(top_k=30, top_p=0.8, temperature=0.9),
+        Sampler(min_p=0.1),
+        Sampler(min_p=0.02, top_p=0.9, temperature=1.3),
+        Sampler(top_k=30, min_p=0.2),
     ],
     ids=str,
 )
@@ -122,8 +128,8 @@ def test_penalties_come_off_the_logits():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("temperature", -1.0), ("temperature", math.nan), ("top_k", -1), ("top_p", 0.0), ("top_p", 1.5),
-     ("repetition_penalty", 0.0), ("repetition_penalty", math.nan)],
+    [("temperature", -1.0), ("temperature", math.nan), ("top_k", -1), ("top_p", 0.0), ("top_p", 1.5), ("min_p", -0.1),
+     ("min_p", 1.1), ("min_p", math.nan), ("repetition_penalty", 0.0), ("repetition_penalty", math.nan)],
 )  # fmt: skip
 def test_settings_without_a_meaning_are_refused(field, value):
     with pytest.raises(ConfigurationError, match=field):

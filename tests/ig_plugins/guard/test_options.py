@@ -17,6 +17,7 @@ BAD = {
     "max_tokens": ({"max_tokens": -1}, "max_new_tokens is -1"),
     "temperature": ({"temperature": float("nan")}, "temperature is nan"),
     "top_p": ({"top_p": 0.0}, r"top_p is 0\.0"),
+    "min_p": ({"min_p": 2.0}, r"min_p is 2\.0"),
     "seed": ({"seed": -1}, "seed is -1"),
     "timeout": ({"timeout": 0}, "timeout is 0: Input should be greater than 0"),
     "on_block": ({"on_block": "explode"}, "on_block is 'explode': Input should be 'refuse', 'raise' or 'empty'"),
