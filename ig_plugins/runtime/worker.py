@@ -7,9 +7,11 @@ for events.
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Sequence
 
+from ig_plugins.errors import RequestCancelledError
 from ig_plugins.runtime.batch import MAX_ROWS, Batch, Engine, Job
 from ig_plugins.runtime.turn import torch_turn
 from ig_plugins.search import Capacity
@@ -20,7 +22,9 @@ class Worker:
 
     def __init__(self) -> None:
         self._lines: dict[int, _Line] = {}
+        self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
+        self._closing = False
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Hands requests over; returns at once."""
@@ -32,12 +36,27 @@ class Worker:
                     line = self._lines[id(job.engine)] = _Line(job.engine)
                     idle.append(line)
                 line.inbox.append(job)
+            self._threads = [thread for thread in self._threads if thread.is_alive()]
             for line in idle:
-                threading.Thread(target=self._work, args=(line,), name="inferenceguard", daemon=True).start()
+                self._threads.append(
+                    threading.Thread(target=self._work, args=(line,), name="inferenceguard", daemon=True)
+                )
+                self._threads[-1].start()
+
+    def close(self, *, seconds: float = 5.0) -> None:
+        """Ends all work after its block and waits so long for it; for the end of the process.
+
+        An interpreter that goes down under a thread inside torch aborts. A thread ends a moment after its last answer.
+        """
+        self._closing = True
+        for thread in self._threads:
+            thread.join(seconds)
 
     def _work(self, line: _Line) -> None:
         while self._has_work(line):
             line.round()
+            if self._closing:
+                line.abandon(RequestCancelledError("the process ended before the answer"))
 
     def _has_work(self, line: _Line) -> bool:
         """Takes what has arrived; takes the line out of service when there is nothing to do."""
@@ -75,9 +94,10 @@ class _Line:
                     self._again += batch.step()
             self._batches = [batch for batch in self._batches if batch.jobs]
         except BaseException as error:  # a fault of ours; callers must hear of it rather than wait for ever
-            self._abandon(error)
+            self.abandon(error)
 
-    def _abandon(self, error: BaseException) -> None:
+    def abandon(self, error: BaseException) -> None:
+        """Gives all work up; whoever waits for it is told why."""
         jobs = [*self.waiting, *self._again, *(job for batch in self._batches for job in batch.jobs.values())]
         self.waiting, self._again, self._batches = [], [], []
         for job in jobs:
@@ -122,6 +142,7 @@ class _Line:
 
 
 _worker = Worker()
+atexit.register(_worker.close)
 
 
 def worker() -> Worker:

@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import subprocess
+import sys
 import threading
 import time
 
@@ -209,3 +211,20 @@ def test_a_batch_that_is_done_leaves_nothing_to_the_garbage_collector():
 
 def _searches():
     return sum(type(each) is BlockSearch for each in gc.get_objects())  # isinstance would ask dead weak proxies
+
+
+LEAVES_EARLY = """
+import atexit, threading
+atexit.register(lambda: print([thread.name for thread in threading.enumerate() if thread.name == "inferenceguard"]))
+from tests.kit.slow import slow_guard
+stream = slow_guard({"word " * 100: 1.0}, step_seconds=0.01).stream("Go.")
+print(next(stream).text != "")
+"""
+
+
+def test_a_process_that_ends_in_the_middle_of_an_answer_waits_for_its_threads():
+    """A thread that is inside torch when the interpreter goes down makes the process abort."""
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVES_EARLY], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert (done.returncode, done.stdout.split("\n")[:2]) == (0, ["True", "[]"]), done.stderr
