@@ -7,7 +7,7 @@ one product with them, and segments that belong to different groups of queries n
 
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
@@ -76,13 +76,23 @@ class Part:
         length: The slots that are read.
         grouping: Queries to groups.
         mask: Additive, (groups, 1, 1 or n, length), or None.
+        folded: The mask by number of folded queries, see ``mask_of``.
     """
 
-    segment: Literal["prompt", "beams", "lanes"]
+    segment: Literal["rows", "beams", "lanes"]
     groups: slice
     length: int
     grouping: Grouping
     mask: Tensor | None
+    folded: dict[int, Tensor] = field(default_factory=dict)
+
+    def mask_of(self, queries: int) -> Tensor | None:
+        """The mask for so many folded queries a group; made once, as all layers ask for the same."""
+        if self.mask is None or self.mask.shape[2] in (1, queries):
+            return self.mask
+        if queries not in self.folded:
+            self.folded[queries] = self.mask.repeat(1, 1, queries // self.mask.shape[2], 1)
+        return self.folded[queries]
 
 
 @dataclass(frozen=True)
@@ -131,12 +141,10 @@ def partial_attention(
 
 def merge(parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """Attention over the union of segments, from (output (M, Hq, E), log-sum-exp (M, Hq)) of each: (M, Hq, E)."""
-    if len(parts) == 1:
-        return parts[0][0]
-    weights = torch.stack([lse for _, lse in parts]).softmax(dim=0).unsqueeze(-1).to(parts[0][0].dtype)
-    merged = parts[0][0] * weights[0]
-    for (output, _), weight in zip(parts[1:], weights[1:], strict=True):
-        merged = merged.addcmul_(output, weight)
+    merged, total = parts[0]
+    for output, lse in parts[1:]:
+        merged = merged.lerp(output, (lse - total).sigmoid_().unsqueeze(-1).to(output.dtype))
+        total = torch.logaddexp(total, lse)
     return merged
 
 

@@ -3,13 +3,13 @@
 Three kinds, one for each way to follow a tree:
 
 * `SlotCache`: one sequence a row, preallocated; every token of the tree is one slot of it.
-* `SegmentCache`: prompt, beam and block segments, each stored once.
+* `SegmentCache`: rows with every committed token once, and the lanes of the open block.
 * ordinary caches, for the models that cannot follow a tree: copied and re-ordered through their own methods.
 """
 
 import copy
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -150,10 +150,10 @@ class Pair(NamedTuple):
 
 
 class SegmentLayer(TreeLayer):
-    """Keys and values of prompts (groups: rows), beams (rows x beams) and the open block (rows x lanes)."""
+    """Keys and values of rows, of what single beams read as copies, and of the open block's lanes."""
 
     shared: "SegmentCache"
-    prompt: Pair
+    rows: Pair
     beams: Pair
     lanes: Pair
 
@@ -161,8 +161,10 @@ class SegmentLayer(TreeLayer):
         """Store a prefill (B, heads, P, D), or the new tokens of lanes (1, heads, M, D)."""
         plan = self.shared.plan
         if plan is None:
-            self.prompt = Pair(key_states.contiguous(), value_states.contiguous())
-            self.beams = self.lanes = self.prompt.map(lambda held: held[:0, :, :0])
+            B, _, P, _ = key_states.shape
+            prompt = Pair(key_states, value_states)
+            self.rows = prompt.map(partial(_enlarged, groups=B, slots=P + self.shared.reserve))
+            self.beams = self.lanes = prompt.map(lambda held: held.new_zeros(0, held.shape[1], 0, held.shape[3]))
         else:
             for held, new in zip(self.lanes, (key_states, value_states), strict=True):
                 held[plan.lanes, :, plan.slots] = new[0].transpose(0, 1)
@@ -173,15 +175,28 @@ class SegmentLayer(TreeLayer):
         """Attention of the planned queries (1, Hq, M, D) over their segments: (M, Hq, E)."""
         results = []
         for part in self.shared.plan.parts:  # type: ignore[union-attr]
-            pair: Pair = getattr(self, part.segment)
-            keys, values = pair.map(lambda held, part=part: held[part.groups, :, : part.length])  # type: ignore[misc]
+            held: Pair = getattr(self, part.segment)
+            keys, values = (each[part.groups, :, : part.length] for each in held)
             folded = part.grouping.fold(query, keys.shape[1])
-            mask = part.mask
-            if mask is not None and mask.shape[2] > 1:
-                mask = mask.repeat(1, 1, folded.shape[2] // mask.shape[2], 1)
-            output, lse = partial_attention(folded, keys, values, mask, scale)
+            output, lse = partial_attention(folded, keys, values, part.mask_of(folded.shape[2]), scale)
             results.append((part.grouping.unfold(output), part.grouping.unfold(lse)))
         return merge(results)
+
+
+class Moves(NamedTuple):
+    """What a commit writes to the rows' segment.
+
+    Attributes:
+        kept: Row, slot and former slot of each token that moves, each of shape (n,).
+        grown: Row, slot, group and slot in the lanes' segment of each token that comes from there, each (m,).
+        blank: Row and slot of what nobody sees, each (k,).
+        slots: In use from now on.
+    """
+
+    kept: Sequence[Tensor]
+    grown: Sequence[Tensor]
+    blank: Sequence[Tensor]
+    slots: int
 
 
 class SegmentCache(TreeCache):
@@ -189,13 +204,15 @@ class SegmentCache(TreeCache):
 
     Attributes:
         plan: How the next forward writes and reads; None for a prefill.
+        reserve: Slots to allocate for committed tokens whenever a row's segment is full.
     """
 
     layers: list[SegmentLayer]
 
-    def __init__(self) -> None:
+    def __init__(self, reserve: int) -> None:
         super().__init__(SegmentLayer)
         self.plan: Plan | None = None
+        self.reserve = reserve
 
     @contextmanager
     def following(self, plan: Plan) -> Iterator[None]:
@@ -222,50 +239,45 @@ class SegmentCache(TreeCache):
             for held in layer.lanes:
                 held.zero_()
 
-    def commit(self, parents: Tensor, lanes: Tensor, start: int, grown: Tensor, source: Tensor | None) -> None:
-        """Make beams out of their parents' first ``start`` tokens and the lanes' first ``grown`` ones.
-
-        Args:
-            parents: Old beam group of each new one, shape (n,).
-            lanes: Lane group of each new beam, shape (n,).
-            start: Slots to take from a parent.
-            grown: Slots to take from each lane, shape (n,).
-            source: Slots of the two together that a new beam keeps, shape (n, C); None for all, in order.
-        """
-        most = int(grown.max())
-        unused = torch.arange(most, device=grown.device) >= grown.unsqueeze(1)  # (n, most)
+    def commit(self, moves: Moves) -> None:
+        """Compact the rows' segment and put the winners' tokens there."""
         for layer in self.layers:
-            tails = layer.lanes.map(lambda held: held.index_select(0, lanes)[:, :, :most])
-            tails = tails.map(lambda tail: tail.masked_fill_(unused[:, None, :, None], 0))
-            if start:
-                heads = layer.beams.map(lambda held: held[:, :, :start].index_select(0, parents))
-                tails = Pair(*(torch.cat(parts, dim=2) for parts in zip(heads, tails, strict=True)))
-            layer.beams = tails if source is None else tails.map(partial(_gathered, source=source))
+            if layer.rows.keys.shape[2] < moves.slots:
+                groups, slots = len(layer.rows.keys), moves.slots + self.reserve
+                layer.rows = layer.rows.map(partial(_enlarged, groups=groups, slots=slots))
+            for rows, lanes in zip(layer.rows, layer.lanes, strict=True):
+                row, to, source = moves.kept
+                rows[row, :, to] = rows[row, :, source]  # the right side is a copy: nothing is read after it was moved
+                row, to, group, slot = moves.grown
+                rows[row, :, to] = lanes[group, :, slot]
+                row, to = moves.blank
+                rows[row, :, to] = 0
 
-    def append(self, other: "SegmentCache", beams: int) -> None:
-        """Add rows that have ``beams`` empty beams."""
-        for mine, new in zip(self.layers, other.layers, strict=True):
-            mine.prompt = Pair(*(_stacked(a, b) for a, b in zip(mine.prompt, new.prompt, strict=True)))
-            added = beams * new.prompt.keys.shape[0]
-            have = mine.beams.keys.shape
-            if have[0]:
-                mine.beams = mine.beams.map(partial(_enlarged, groups=have[0] + added, slots=have[2]))
-
-    def select(self, rows: Tensor, beams: Tensor) -> None:
-        """Keep only these rows (n,) and groups of beams (m,)."""
+    def copy_beams(self, rows: Tensor, slots: Tensor) -> None:
+        """Copy for each group of beams the slots (G, C) of its row (G,), to be read apart from the row."""
         for layer in self.layers:
-            layer.prompt = layer.prompt.map(lambda held: held.index_select(0, rows))
-            if layer.beams.keys.shape[0]:
-                layer.beams = layer.beams.map(lambda held: held.index_select(0, beams))
+            layer.beams = layer.rows.map(lambda held: held[rows.unsqueeze(1), :, slots].transpose(1, 2).contiguous())
+
+    def append(self, other: "SegmentCache", mine: int, new: int) -> None:
+        """Add the rows of another cache; so many slots are in use here and there."""
+        for layer, added in zip(self.layers, other.layers, strict=True):
+            layer.rows = Pair(
+                *(_stacked(a[:, :, :mine], b[:, :, :new]) for a, b in zip(layer.rows, added.rows, strict=True))
+            )
+
+    def select(self, rows: Tensor) -> None:
+        """Keep only these rows (n,)."""
+        for layer in self.layers:
+            layer.rows = layer.rows.map(lambda held: held.index_select(0, rows))
 
     def bytes_per_token(self) -> int:
         """Bytes that the keys and values of one token take over all layers."""
-        return sum(held[0, :, 0].nbytes for layer in self.layers for held in layer.prompt)
+        return sum(held[0, :, 0].nbytes for layer in self.layers for held in layer.rows)
 
     def tensors(self) -> Iterator[Tensor]:
         """Every tensor that holds keys or values."""
         for layer in self.layers:
-            for pair in (layer.prompt, layer.beams, layer.lanes):
+            for pair in (layer.rows, layer.beams, layer.lanes):
                 yield from pair
 
 
@@ -288,7 +300,7 @@ def _gathered(held: Tensor, *, source: Tensor) -> Tensor:
 
 
 def _stacked(first: Tensor, second: Tensor) -> Tensor:
-    """Rows of two prompt segments, the shorter one with empty slots behind."""
+    """Rows of two segments, the shorter one with empty slots behind."""
     slots = max(first.shape[2], second.shape[2])
     return torch.cat([_enlarged(held, groups=len(held), slots=slots) for held in (first, second)])
 

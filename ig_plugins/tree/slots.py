@@ -51,9 +51,7 @@ class SlotMap:
             a row has fewer than N.
         """
         device, (B, _, S), N = self.lanes.device, self.lanes.shape, packing.width
-        rows, lanes, steps, columns = (
-            index.to(device) for index in (packing.rows, packing.lanes, packing.steps, packing.columns)
-        )
+        rows, lanes, steps, columns = packing.to(device)
         # Tokens that only fill up a row see its first token: attention over nothing would be NaN in half precision.
         old = torch.zeros(B, N, S, dtype=torch.bool, device=device)
         old[:, :, 0] = True
@@ -61,17 +59,24 @@ class SlotMap:
         # Among the new tokens, a lane sees its own, up to itself.
         lane_of = torch.full((B, N), -1, device=device)
         step_of = torch.zeros(B, N, dtype=torch.long, device=device)
-        positions = torch.zeros(B, N, dtype=torch.long, device=device)
-        lane_of[rows, columns], step_of[rows, columns], positions[rows, columns] = lanes, steps, depths.to(device)
+        lane_of[rows, columns], step_of[rows, columns] = lanes, steps
         same_lane = (lane_of.unsqueeze(2) == lane_of.unsqueeze(1)) & (lane_of >= 0).unsqueeze(2)
         new = same_lane & (step_of.unsqueeze(2) >= step_of.unsqueeze(1))
+        positions = self.grow(packing, depths)
+        return torch.cat([old, new], dim=2), positions
 
-        grown = torch.zeros(B, self.lanes.shape[1], N, dtype=torch.bool, device=device)
+    def grow(self, packing: Packing, depths: Tensor) -> Tensor:
+        """Give slots to new tokens as ``place`` does, without asking what they see; their positions, shape (B, N)."""
+        device, (B, L, _), N = self.lanes.device, self.lanes.shape, packing.width
+        rows, lanes, _, columns = packing.to(device)
+        positions = torch.zeros(B, N, dtype=torch.long, device=device)
+        positions[rows, columns] = depths.to(device)
+        grown = torch.zeros(B, L, N, dtype=torch.bool, device=device)
         grown[rows, lanes, columns] = True
         self.lanes = torch.cat([self.lanes, grown], dim=2)
         self.positions = torch.cat([self.positions, positions], dim=1)
         self.used += N
-        return torch.cat([old, new], dim=2), positions
+        return positions
 
     def commit(self, lanes: Tensor) -> Tensor:
         """Make lanes the beams and compact: only what some beam sees stays.

@@ -6,6 +6,7 @@ Everything here is small and lives on the host, so that asking a question of the
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import LongTensor, Tensor
@@ -52,7 +53,11 @@ class Packing:
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
+    def to(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Rows, lanes, steps and columns on a device."""
+        return self.rows.to(device), self.lanes.to(device), self.steps.to(device), self.columns.to(device)
+
+    @cached_property
     def last(self) -> LongTensor:
         """Index among the M tokens of each growing lane's last one, lanes in order."""
         return (self.steps == self.counts[self.rows, self.lanes] - 1).nonzero().squeeze(1)  # type: ignore[return-value]

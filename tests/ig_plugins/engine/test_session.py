@@ -65,8 +65,9 @@ def test_memory_grows_with_unique_tokens_only(make_model, path):
     assert seen[-1]["allocated"] <= (30 + 8 * 4 + 2 * 2 * 5 * 4) * TOKEN
 
 
-def test_the_masked_path_stores_what_beams_share_once(make_model):
-    session = TreeModel.attach(make_model("llama"), path="masked").plant([[5, 6, 7]], lanes=4, block=3, max_new=9)
+@pytest.mark.parametrize("path", ["segments", "masked"])
+def test_what_beams_share_is_stored_once(make_model, path):
+    session = TreeModel.attach(make_model("llama"), path=path).plant([[5, 6, 7]], lanes=4, block=3, max_new=9)
     session.branch(torch.tensor([[0, 0]]))
     session.feed(torch.tensor([[[7, 8, 9], [3, 3, 3]]]), torch.tensor([[3, 3]]))
     session.commit(torch.tensor([[0]]))
@@ -199,6 +200,21 @@ def test_the_head_is_called_directly_only_where_it_gives_the_models_logits(make_
     options = {"granite": {"logits_scaling": 4.0}, "cohere": {"logit_scale": 0.25}}.get(family, {})
     model = make_model(family, num_key_value_heads=2, head_dim=8, **options)
     assert (TreeModel.attach(model).body.head is not None) == direct
+
+
+def test_a_wide_head_is_called_in_another_way_and_gives_the_models_logits(make_model, monkeypatch):
+    model = make_model("llama", vocab_size=40_000)
+    tree, called = TreeModel.attach(model), []
+    product = torch.ops.mkldnn._linear_pointwise
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", lambda *args: called.append(args) or product(*args))
+    session = tree.plant([[5, 6, 7]], lanes=2, block=2, max_new=4)
+    session.branch(torch.tensor([[0, 0]]))
+    session.feed(torch.tensor([[[8, 9], [10, 11]]]), torch.tensor([[2, 2]]))
+    assert called
+    expected = torch.stack(
+        [tree.body.reference(torch.tensor([[5, 6, 7, *new]]))[1][0, -1] for new in ([8, 9], [10, 11])]
+    )
+    torch.testing.assert_close(session.lane_logits[0], expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
