@@ -55,9 +55,8 @@ class Capacity:
         """Room for these requests. Beside its candidates a row needs a lane per beam, to keep beams on a retry."""
         searches = [request.search for request in requests]
         return cls(
-            lanes=max(max(search.widest, search.calm_candidates) for search in searches)
-            + max(search.beams for search in searches),
-            block=max(min(search.block_tokens, search.max_new_tokens) for search in searches),
+            lanes=max(search.widest for search in searches) + max(search.beams for search in searches),
+            block=max(min(search.longest_block, search.max_new_tokens) for search in searches),
             max_new=max(search.max_new_tokens for search in searches),
         )
 
@@ -124,9 +123,8 @@ class BlockSearch:
         else:
             self._session.admit(prompts)
         measures = self.scoring.admit(requests, [len(row.beams) for row in self.rows])
-        prospects = self.scoring.prospects(self._planted().hidden[-len(requests) :, 0], requests)
-        for request, measure, prospect in zip(requests, measures, prospects, strict=True):
-            root = Step(measure=measure, score=prospect)
+        for request, measure in zip(requests, measures, strict=True):
+            root = Step(measure=measure)
             calm = request.search.adaptive == "on" and self.scoring.foresees
             self.rows.append(Row(request, beams=[root], released=root, calm=calm))
 
@@ -256,7 +254,9 @@ class BlockSearch:
         steps = [row.released for row in self.rows]
         for index, row in enumerate(self.rows):
             if row.beams and row.attempt == 0:
-                steps[index] = common_ancestor([*row.beams, *contenders(row)])
+                settled = common_ancestor([*row.beams, *contenders(row)])
+                if not row.calm or len(settled.path()) - len(row.released.path()) >= row.patience:
+                    steps[index] = settled
                 row.lag = max(row.lag, len(row.beams[0]) - len(steps[index]))
         if all(step is row.released for row, step in zip(self.rows, steps, strict=True)):
             return

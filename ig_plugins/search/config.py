@@ -25,7 +25,9 @@ class SearchConfig(BaseModel):
         adaptive: ``off`` always searches in full; ``on`` runs few lanes while the critic is sure of a safe end and the
             budget is comfortable, and takes the block back and searches in full where it is not; ``auto`` as the
             guard's preset says, and off without one.
-        calm_candidates: Lanes of a block that an adaptive search tries first.
+        calm_candidates: Lanes of a block that an adaptive search tries first; the best one of them goes on.
+        calm_block_tokens: Tokens of such a block. May be longer than an ordinary one: where few lanes run, choosing
+            among whole phrases finds more reward than choosing more often among a few words.
         schedule: Candidates of the first block, the second, and so on; the last entry counts for all that follow.
             Empty for ``candidates`` throughout.
         max_lag: Beams must share their path up to this many blocks ago, so that a stream is never further behind
@@ -48,7 +50,8 @@ class SearchConfig(BaseModel):
     retry_penalty: float = Field(default=2.0, ge=0.0, allow_inf_nan=False)
     selection: Literal["reward", "hedged"] = "reward"
     adaptive: Literal["off", "on", "auto"] = "auto"
-    calm_candidates: int = Field(default=4, ge=1)
+    calm_candidates: int = Field(default=8, ge=1)
+    calm_block_tokens: int = Field(default=16, ge=1)
     schedule: tuple[int, ...] = ()
     max_lag: int = Field(default=4, ge=1)
     seed: int | None = Field(default=None, ge=0, lt=2**63)
@@ -74,4 +77,10 @@ class SearchConfig(BaseModel):
     @property
     def widest(self) -> int:
         """The most lanes that any block may have."""
-        return max(self.candidates, *self.schedule) if self.schedule else self.candidates
+        calm = [] if self.adaptive == "off" else [self.calm_candidates]
+        return max([self.candidates, *self.schedule, *calm])
+
+    @property
+    def longest_block(self) -> int:
+        """The most tokens that any block may have."""
+        return self.block_tokens if self.adaptive == "off" else max(self.block_tokens, self.calm_block_tokens)

@@ -51,10 +51,6 @@ class DirectScoring:
         for follower in self.followers:
             follower.retain(rows)
 
-    def prospects(self, hidden: Tensor, requests: Sequence[Request]) -> list[float]:
-        """See `Scoring`. Nobody foresees anything."""
-        return [0.0] * len(requests)
-
     def judge(self, lanes: Lanes) -> Judgement:
         """See `Scoring`."""
         before = lane_states(lanes)  # (B, L, C)

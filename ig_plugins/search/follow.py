@@ -56,9 +56,13 @@ def check_finite(scores: Scores, name: str) -> None:
 class Follower(Protocol):
     """One judge that keeps up with the search, block by block.
 
-    ``calls`` and ``tokens`` count, per row of the search, what the judge was asked and read since ``admit``.
+    Attributes:
+        calls: Per row of the search, how often the judge was asked since ``admit``.
+        tokens: What it read, likewise.
+        rereads: It reads the whole text at every call, so that it is nowhere to be moved on.
     """
 
+    rereads: bool
     calls: list[int]
     tokens: list[int]
 
@@ -98,6 +102,8 @@ class Follower(Protocol):
 
 class TreeFollower:
     """A token judge on its own token tree: nothing is read twice, every token gets its score."""
+
+    rereads = False
 
     def __init__(self, judge: TokenJudge, tree: TreeModel, *, lanes: int, block: int, max_new: int) -> None:
         self.judge, self.tree = judge, tree
@@ -167,6 +173,8 @@ class TextFollower:
             whole response, however it was cut into blocks.
         call: Runs the judge; the runtime passes one that knows the deadline.
     """
+
+    rereads = True
 
     def __init__(self, judge: Judge, *, cost: int | None = None, call: Call | None = None) -> None:
         self.judge, self._cost = judge, cost

@@ -15,7 +15,7 @@ from ig_plugins.search.follow import Follower, LaneText, check_finite
 from ig_plugins.search.lanes import Key, Lanes, Row, distinct
 from ig_plugins.search.path import Measure, Step
 from ig_plugins.search.request import Request
-from ig_plugins.search.scoring import Judgement, Trail, discounted, last_measured, starting_measure
+from ig_plugins.search.scoring import Judgement, Trail, discounted, last_measured
 from ig_plugins.search.text import Detokenizer
 from ig_plugins.search.verify import cut_passes
 
@@ -63,17 +63,20 @@ class CriticScoring:
         self._costs, self._reward = list(costs), [reward] if reward else []
         self.followers: Sequence[Follower] = [*self._costs, *self._reward]
         self.optimism = optimism if reward else 0.0
+        self._rewarded: list[int] = []  # tokens of each row's released text that the reward model has read
 
     def admit(self, requests: Sequence[Request], beams: Sequence[int]) -> list[Measure]:
         """See `Scoring`."""
         for follower in self.followers:
             follower.admit(requests)
+        self._rewarded += [0] * len(requests)
         return read_prefills(requests, self._costs, self.followers, [1] * len(beams))
 
     def retain(self, rows: Sequence[int]) -> None:
         """See `Scoring`."""
         for follower in self.followers:
             follower.retain(rows)
+        self._rewarded = [self._rewarded[row] for row in rows]
 
     def commit(self, lanes: Lanes, kept: Tensor) -> None:
         """See `Scoring`. The judges do not follow open beams."""
@@ -85,7 +88,7 @@ class CriticScoring:
         for index, row in enumerate(lanes.rows):
             if row.last_try and not safe[index].any():  # go on with the least doubtful: the verifier has the last word
                 safe[index], score[index] = lanes.open[index], logit[index]
-        judgement = Judgement(safe, score, self._calm(lanes, logit, value), {}, {})
+        judgement = Judgement(safe, score, self._calm(lanes, logit), {}, {})
         queues = [self._finalists(lanes, index, logit, value) for index in range(len(lanes.rows))]
         while any(finalists := [next(queue, []) for queue in queues]):
             for done in self._verify(lanes, finalists, judgement):
@@ -93,14 +96,13 @@ class CriticScoring:
         return judgement
 
     def release(self, rows: Sequence[Row], steps: Sequence[Step]) -> list[bool]:
-        """See `Scoring`. Reads from the released step to the new one, and moves the judges there."""
+        """See `Scoring`. The cost models read from the released step to the new one, and stand there from now on."""
         passages = []
         for row, step in zip(rows, steps, strict=True):
             ids = step.token_ids()
             text = self._detokenizer.text([*row.request.prefill_ids, *ids])
             passages.append([Passage(ids[len(row.released) :], LaneText(text, finished=False))])
         values = self._read(self._costs, passages, move=True)
-        self._read(self._reward, passages, move=True)
         verdicts = []
         for row, step, ((mine,), (passage,)) in zip(rows, steps, zip(values, passages, strict=True), strict=True):
             if not passage.ids:
@@ -113,38 +115,26 @@ class CriticScoring:
             verdicts.append(trail.safe())
         return verdicts
 
-    def prospects(self, hidden: Tensor, requests: Sequence[Request]) -> list[float]:
-        """See `Scoring`: the critic's value of the prompts themselves."""
-        state = torch.tensor([starting_measure(request).state for request in requests])
-        _, value = self._critic(hidden.float(), state.to(hidden.device).float(), hidden.float())
-        return value.tolist()  # type: ignore[no-any-return]
-
     def _foresee(self, lanes: Lanes) -> tuple[Tensor, Tensor]:
         """The critic's log-odds of a safe end and its expected discounted reward, both (B, L)."""
         state = lane_states(lanes).to(lanes.hidden.device)
         logit, value = self._critic(lanes.hidden.float(), state.float(), lanes.said)
         return logit.float().cpu(), value.float().cpu()
 
-    def _calm(self, lanes: Lanes, logit: Tensor, value: Tensor) -> Tensor:
-        """Open lanes (B, L) that need no wider search.
+    @staticmethod
+    def _calm(lanes: Lanes, logit: Tensor) -> Tensor:
+        """Open lanes (B, L) that need no wider search: a safe end is sure, and of every sum half the budget is left.
 
-        The critic is sure of a safe end, at least half of every cumulative budget is left, and the lane is worth no
-        less than its beam was, give or take half the critic's own error.
+        A lane that is worth less than was expected is no reason to search on: the critic's value at the end of a block
+        varies more than a wider search would gain (docs/performance.md, adaptive search).
         """
         calm = lanes.open & (logit > SURE)
-        for row, lane in calm.nonzero().tolist():
-            beam, budgets = lanes.beam(row, lane), lanes.rows[row].request.budgets
-            states = last_measured(beam).state
-            comfortable = all(
-                budget.accounting == "worst" or state >= budget.limit / 2
-                for state, budget in zip(states, budgets, strict=True)
-            )
-            calm[row, lane] = comfortable and float(value[row, lane]) >= self._expected(beam)
+        for index, row in enumerate(lanes.rows):
+            for place, beam in enumerate(row.beams if calm[index].any() else []):
+                pairs = zip(last_measured(beam).state, row.request.budgets, strict=True)
+                if any(budget.accounting == "cumulative" and state < budget.limit / 2 for state, budget in pairs):
+                    calm[index, lanes.parents[index] == place] = False
         return calm
-
-    def _expected(self, beam: Step) -> float:
-        """What an answer that continues a beam is at least worth, give or take half the critic's own error."""
-        return beam.score - self.optimism / 2 if self._reward else 0.0
 
     @staticmethod
     def _finalists(lanes: Lanes, row: int, logit: Tensor, value: Tensor) -> Iterator[list[int]]:
@@ -184,15 +174,30 @@ class CriticScoring:
         ranked: list[list[tuple[Key, Passage]]] = [[] for _ in lanes.rows]
         for key, passage in passed:
             ranked[key[0]].append((key, passage))
+        if passed:
+            self._catch_up(lanes, [bool(mine) for mine in ranked])
         read = self._read(self._reward, [[passage for _, passage in mine] for mine in ranked]) if passed else []
         for row, mine in enumerate(ranked):
             for slot, (key, _) in enumerate(mine):
-                judgement.safe[key], judgement.score[key] = True, 0.0
+                judgement.safe[key], judgement.calm[key], judgement.score[key] = True, True, 0.0
                 if self._reward:
                     reward = float(read[row][slot][0][-1])
                     judgement.rewards[key] = reward
                     judgement.score[key] = discounted(reward, lanes.depth(*key), lanes.rows[row].request.budgets)
-                judgement.calm[key] = float(judgement.score[key]) >= self._expected(lanes.beam(*key))
+
+    def _catch_up(self, lanes: Lanes, wanted: Sequence[bool]) -> None:
+        """Moves the reward model to the released steps of some rows, which it is asked about only now.
+
+        A text may leave without its reward; so it reads all that has been released at once.
+        """
+        passages = []
+        for index, row in enumerate(lanes.rows):
+            ids = row.released.token_ids() if wanted[index] else []
+            text = self._detokenizer.text([*row.request.prefill_ids, *ids])
+            passages.append([Passage(ids[self._rewarded[index] :], LaneText(text, finished=False))])
+            self._rewarded[index] = max(self._rewarded[index], len(ids))
+        if not all(follower.rereads for follower in self._reward):
+            self._read(self._reward, passages, move=True)
 
     def _read(
         self, judges: Sequence[Follower], passages: list[list[Passage]], *, move: bool = False

@@ -74,8 +74,9 @@ class Row:
 
     @property
     def block_tokens(self) -> int:
-        """d, or less in the last block."""
-        return min(self.request.search.block_tokens, self.room)
+        """d, or what a calm block has; less in the last one."""
+        search = self.request.search
+        return min(search.calm_block_tokens if self.calm else search.block_tokens, self.room)
 
     @property
     def lanes(self) -> int:
@@ -84,9 +85,13 @@ class Row:
 
     @property
     def beam_count(self) -> int:
-        """K, or in a calm block the same share of its few lanes."""
-        search = self.request.search
-        return max(1, search.beams * self.lanes // search.candidates) if self.calm else search.beams
+        """K, or the single one that a calm block is for."""
+        return 1 if self.calm else self.request.search.beams
+
+    @property
+    def patience(self) -> int:
+        """Calm blocks that are judged together before their text may leave: fewer calls, within the allowed lag."""
+        return max(1, self.request.search.max_lag // 2)
 
     @property
     def last_try(self) -> bool:

@@ -66,9 +66,6 @@ class Scoring(Protocol):
     def retain(self, rows: Sequence[int]) -> None:
         """Only these rows stay."""
 
-    def prospects(self, hidden: Tensor, requests: Sequence[Request]) -> list[float]:
-        """What answers to new prompts are expected to be worth; hidden (b, H) is the policy's state after them."""
-
     def judge(self, lanes: Lanes) -> Judgement:
         """Judges every sampled lane."""
 
