@@ -27,8 +27,8 @@ class LatentCritic(nn.Module):
 
     The safety head gives, for every hidden state, a curve over the safety state z that never falls: more unspent budget
     is never less safe. It is the distribution of what the rest of the response will need, so that one critic serves
-    every budget. The value head does not see z: what the frozen policy's samples earn does not depend on a budget that
-    the policy does not know.
+    every budget. The value head is the reward to be expected of an answer that ends safe, whatever z: the frozen policy
+    does not know its budget.
 
     Args:
         config: Sizes and costs.

@@ -1,6 +1,7 @@
 """Training of the latent critic on Monte-Carlo targets from the frozen policy's rollouts (paper, section 4).
 
-At every prefix of a sampled response the targets are how it ended: safe or not, and its discounted reward. Safety also
+At every prefix of a sampled response the targets are how it ended: safe or not, and, where it was safe, its discounted
+reward; an answer that ends unsafe is never chosen, so what it would have earned misleads the search. Safety also
 depends on the budget, which is drawn anew for every row and epoch (as in Sauté RL), so that one critic serves every
 budget. While decoding with a critic only the last *measured* safety state is known, so the measuring point is drawn at
 random as well.
@@ -13,11 +14,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from critic_models.errors import ConfigurationError
 from critic_models.latent import CriticConfig, CriticCost, LatentCritic
-from critic_models.training.metrics import auc, explained, safety_metrics
+from critic_models.training.metrics import explained, safety_metrics
 from critic_models.training.rollouts import Ledger, RolloutData
 from critic_models.training.settings import CriticTrainingConfig, TrainingCost
 
@@ -221,7 +222,8 @@ def _train(critic: LatentCritic, task: _Task, train: Tensor, validation: Tensor,
 
 def _loss(critic: LatentCritic, batch: Batch, *, value_weight: float) -> Tensor:
     logit, foreseen = critic(batch.hidden, batch.state, batch.said)
-    error = mse_loss(foreseen / critic.value_scale, batch.value / critic.value_scale)
+    error: Tensor = ((foreseen - batch.value) / critic.value_scale).square()
+    error = (error * batch.safe).sum() / batch.safe.sum().clamp(min=1)
     return binary_cross_entropy_with_logits(logit, batch.safe.float()) + value_weight * error
 
 
@@ -247,29 +249,40 @@ def _evaluate(critic: LatentCritic, task: _Task, rows: Tensor) -> dict[str, Any]
     }
     metrics: dict[str, Any] = {"positions": {}}
     for name, there in places.items():
-        here = rows[there]
-        probability, safe, foreseen, value = _foresee(critic, task, here, task.usual_limits(len(here)))
-        metrics["positions"][name] = safety_metrics(probability, safe) | {"value_r2": explained(foreseen, value)}
+        metrics["positions"][name] = _figures(*_foresee(critic, task, rows[there]))
     metrics["along"] = []
     for share in SHARES:
-        here = rows[position == (end.double() * share).round().long()]
-        probability, safe, foreseen, value = _foresee(critic, task, here, task.usual_limits(len(here)))
-        metrics["along"].append({"share": share, "auc": auc(probability, safe), "value_r2": explained(foreseen, value)})
+        figures = _figures(*_foresee(critic, task, rows[position == (end.double() * share).round().long()]))
+        metrics["along"].append({"share": share, "auc": figures["auc"], "value_r2": figures["value_r2"]})
     generator = torch.Generator().manual_seed(task.config.seed + 2)
     limits, measured = task.draw_limits(len(rows), generator), task.draw_measured(rows, generator)
     probability, safe, foreseen, value = _foresee(critic, task, rows, limits, measured)
-    metrics["any_budget"] = safety_metrics(probability, safe) | {"value_r2": explained(foreseen, value)}
-    metrics["value_error"] = float((foreseen - value).double().square().mean().sqrt())
+    metrics["any_budget"] = _figures(probability, safe, foreseen, value)
+    error = (foreseen - value)[safe] if safe.any() else foreseen - value
+    metrics["value_error"] = float(error.double().square().mean().sqrt())
     metrics["limits"] = [cost.limit for cost in task.config.costs]
     metrics["block_tokens"] = task.config.block_tokens
     metrics["held_out_prompts"] = len(torch.unique(data.prompt[data.response[rows]]))
     return metrics
 
 
+def _figures(probability: Tensor, safe: Tensor, foreseen: Tensor, value: Tensor) -> dict[str, Any]:
+    """AUC and calibration of the safety head, and R² of the value of answers that end safe; arguments (n,)."""
+    return safety_metrics(probability, safe) | {"value_r2": explained(foreseen[safe], value[safe])}
+
+
 def _foresee(
-    critic: LatentCritic, task: _Task, rows: Tensor, limits: Tensor, measured: Tensor | None = None
+    critic: LatentCritic,
+    task: _Task,
+    rows: Tensor,
+    limits: Tensor | None = None,
+    measured: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Probability of safe, whether it was, foreseen value, and value, each of shape (n,)."""
+    """Probability of safe, whether it was, foreseen value, and value, each of shape (n,).
+
+    At the usual limits, with nothing measured since the start, unless told otherwise.
+    """
+    limits = task.usual_limits(len(rows)) if limits is None else limits
     measured = torch.zeros(len(rows), dtype=torch.long) if measured is None else measured
     parts = []
     for part in torch.split(torch.arange(len(rows)), BATCH):
