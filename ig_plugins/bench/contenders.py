@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from ig_plugins.bench.case import Case
 from ig_plugins.bench.clock import Stopwatch
 from ig_plugins.engine import Sampler, TreeModel, TreeSession, sample_block
+from ig_plugins.engine.body import Body
 
 
 @dataclass
@@ -94,13 +95,14 @@ def generate(model: PreTrainedModel, case: Case, *, sequences: int) -> int:
 
 
 @torch.inference_mode()
-def run_floor(model: PreTrainedModel, case: Case) -> None:
-    """The same batches of forwards without attention over a cache: what no decoder of these lanes can undercut."""
+def run_floor(body: Body, case: Case) -> None:
+    """The tree's batches of forwards without attention over a cache, sampling or selection."""
     ids = case.prompt_ids()
-    model(ids, use_cache=False, logits_to_keep=1)
-    step = torch.zeros(case.prompts * case.candidates, 1, dtype=torch.long)
+    body.run(ids, keep=(torch.arange(case.prompts), torch.full((case.prompts,), case.prompt - 1)), use_cache=False)
+    lanes = torch.arange(case.prompts * case.candidates)
+    step = torch.zeros(1, len(lanes), dtype=torch.long)
     for _ in range(case.new):
-        model(step, use_cache=False)
+        body.run(step, keep=(torch.zeros_like(lanes), lanes), use_cache=False)
 
 
 def contenders(model: PreTrainedModel, tree: TreeModel, case: Case) -> dict[str, Callable[[], object]]:
@@ -109,5 +111,5 @@ def contenders(model: PreTrainedModel, tree: TreeModel, case: Case) -> dict[str,
         "tree": lambda: search_tree(tree, case),
         "generate_1": lambda: generate(model, case, sequences=1),
         "generate_n": lambda: generate(model, case, sequences=case.candidates),
-        "floor": lambda: run_floor(model, case),
+        "floor": lambda: run_floor(tree.body, case),
     }

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-WIDE = 2**20  # weights of an LM head from which another matrix library is worth its call
+from ig_plugins.engine.packed import PackedLinears
 
 
 class Body:
@@ -20,6 +20,7 @@ class Body:
             granite, gemma2): their head is left alone and the whole model is run.
         config: The configuration of the text model.
         accepts: Names of the arguments of the body's forward.
+        packed: The layers' weights as ``run`` multiplies with them; to be refreshed where they may have changed.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -30,6 +31,7 @@ class Body:
         self.accepts = set(inspect.signature(self.body.forward).parameters)
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.head = self._direct_head() if self.has_logits else None
+        self.packed = PackedLinears(model)
 
     @property
     def device(self) -> torch.device:
@@ -49,13 +51,17 @@ class Body:
         Returns:
             Hidden states after the final norm (R, N, H); logits (n, V) or None; the model's own output.
         """
+        with self.packed.in_use():
+            return self._run(ids, keep, **inputs)
+
+    def _run(self, ids: Tensor, keep: tuple[Tensor, Tensor] | None, **inputs: Any) -> tuple[Tensor, Tensor | None, Any]:
         if keep is None or not self.has_logits:
             output = self.body(input_ids=ids, **inputs)
             return output.last_hidden_state, None, output
         if self.head is not None:
             output = self.body(input_ids=ids, **inputs)
             hidden = output.last_hidden_state
-            return hidden, _projected(self.head, hidden[keep]), output
+            return hidden, self.head(hidden[keep]), output
         if not self._keeps:
             output, hidden = self._whole(ids, **inputs)
             return hidden, output.logits[keep], output
@@ -86,27 +92,6 @@ class Body:
         output, hidden = self._whole(torch.arange(4, device=self.device).unsqueeze(0), use_cache=False)
         head = self.model.get_output_embeddings()
         return head if torch.equal(head(hidden), output.logits) else None
-
-
-def _projected(head: Any, hidden: Tensor) -> Tensor:
-    """Logits (n, V) of states (n, H).
-
-    In float32 a wide linear layer goes to oneDNN, where torch takes MKL: 0.7 of its time at 512 x 8192 and 16 states,
-    half at 512 x 32000 (on an AMD CPU); the small ones of the body would gain nothing.
-    """
-    if _plain(head) and head.weight.numel() >= WIDE and hidden.dtype == torch.float32 and not torch.is_grad_enabled():
-        return torch.ops.mkldnn._linear_pointwise(hidden, head.weight, head.bias, "none", [], "")  # type: ignore[no-any-return]
-    return head(hidden)  # type: ignore[no-any-return]
-
-
-def _plain(head: Any) -> bool:
-    """Whether calling the head is nothing but a float32 matrix product that oneDNN can do."""
-    return (
-        type(head) is torch.nn.Linear
-        and (head.weight.device.type, head.weight.dtype) == ("cpu", torch.float32)
-        and not (head._forward_hooks or head._forward_pre_hooks or "forward" in vars(head))
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    )
 
 
 def _decoder(model: PreTrainedModel) -> PreTrainedModel:

@@ -202,21 +202,6 @@ def test_the_head_is_called_directly_only_where_it_gives_the_models_logits(make_
     assert (TreeModel.attach(model).body.head is not None) == direct
 
 
-def test_a_wide_head_is_called_in_another_way_and_gives_the_models_logits(make_model, monkeypatch):
-    model = make_model("llama", vocab_size=40_000)
-    tree, called = TreeModel.attach(model), []
-    product = torch.ops.mkldnn._linear_pointwise
-    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", lambda *args: called.append(args) or product(*args))
-    session = tree.plant([[5, 6, 7]], lanes=2, block=2, max_new=4)
-    session.branch(torch.tensor([[0, 0]]))
-    session.feed(torch.tensor([[[8, 9], [10, 11]]]), torch.tensor([[2, 2]]))
-    assert called
-    expected = torch.stack(
-        [tree.body.reference(torch.tensor([[5, 6, 7, *new]]))[1][0, -1] for new in ([8, 9], [10, 11])]
-    )
-    torch.testing.assert_close(session.lane_logits[0], expected, atol=1e-4, rtol=1e-4)
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("path", ["segments", "masked"])
 def test_half_precision_stays_near_the_full_forward(make_model, dtype, path):
