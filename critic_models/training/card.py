@@ -51,10 +51,14 @@ def _front(binding: CriticBinding) -> str:
 def _purpose(critic: LatentCritic, binding: CriticBinding) -> str:
     layer = "last, after the final norm" if binding.layer == -1 else binding.layer
     revision = f" at `{binding.policy_revision}`" if binding.policy_revision else ""
+    reads = "the policy's last hidden state" + (
+        " and the mean of those of the response" if critic.config.recalls else ""
+    )
     lines = [
-        "Reads the policy's last hidden state while it decodes, and foresees whether the answer will keep within its",
-        "safety budget and how much reward it will earn. It guides InferenceGuard's search (arXiv 2502.01208); whether",
-        "an answer may leave is decided by the cost model alone.\n",
+        f"Reads {reads} while it decodes,",
+        "and foresees whether the answer will keep within its safety budget and how much reward it will earn if it",
+        "does. It guides InferenceGuard's search (arXiv 2502.01208); whether an answer may leave is decided by the",
+        "cost model alone.\n",
         "| belongs to | |",
         "|---|---|",
         f"| policy | `{binding.policy_id}`{revision} |",
@@ -76,7 +80,7 @@ def _quality(metrics: dict[str, Any]) -> str:
         "## Quality\n",
         f"On {metrics['held_out_prompts']} prompts kept out of training, at the usual budget ({limits}), with nothing",
         f"measured since the start. A block is {metrics['block_tokens']} tokens.\n",
-        "| read | responses | end safe | AUC of ends safe | calibration error | R² of value |",
+        "| read | responses | end safe | AUC of ends safe | calibration error | R² of value where safe |",
         "|---|---|---|---|---|---|",
         *(_quality_row(words, metrics["positions"][key]) for key, words in PLACES.items()),
         _quality_row("anywhere, at any budget and measuring point (rows)", metrics["any_budget"]),
