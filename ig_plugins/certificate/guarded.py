@@ -77,12 +77,12 @@ def pilot(
     base = method("base").build(Bench(guard))
     found = []
     for index, prompt in enumerate(prompts):
-        answers = [base.answer([prompt], seed=draw_seed(seed + number, index))[0] for number in range(samples)]
-        scores = verdicts.scores(prompt, [a.text for a in answers], finished=[a.finished for a in answers])
+        answers = base.answer([prompt] * samples, seeds=[draw_seed(seed + number, index) for number in range(samples)])
+        scores = verdicts.scores([prompt] * samples, [a.text for a in answers], finished=[a.finished for a in answers])
         found.append([verdicts.unsafe(score) for score in scores])
     return found
 
 
 def _unsafe(verdicts: Verdicts, prompt: str, result: GuardResult) -> bool:
-    (score,) = verdicts.scores(prompt, [result.text], finished=[result.finish_reason == "stop"])
+    (score,) = verdicts.scores([prompt], [result.text], finished=[result.finish_reason == "stop"])
     return verdicts.unsafe(score)

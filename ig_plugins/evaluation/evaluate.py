@@ -15,7 +15,7 @@ from ig_plugins.evaluation.oracle import oracle_rewards
 from ig_plugins.evaluation.prompts import Prompt
 from ig_plugins.evaluation.report import Report
 from ig_plugins.evaluation.results import ResultStore
-from ig_plugins.evaluation.runner import pending, run, trials
+from ig_plugins.evaluation.runner import TOGETHER, pending, run, trials
 from ig_plugins.evaluation.verdicts import Verdicts
 from ig_plugins.guard import InferenceGuard
 from ig_plugins.methods import Bench, methods
@@ -74,15 +74,15 @@ def evaluate(
     names = plan.methods or runnable(bench)
     store = ResultStore(out, identity(bench, prompts, verdicts))
     runs = trials(bench, names, plan.candidates)
-    missing = sum(len(todo) for _, _, todo in pending(store, runs, prompts, plan.seeds))
+    missing = sum(len(todo) for _, todo in pending(store, runs, prompts, plan.seeds))
     total, done = len(runs) * len(prompts) * len(plan.seeds), 0
 
-    def answered() -> None:
+    def answered(count: int) -> None:
         nonlocal done
-        done += 1
+        done += count
         progress("answers", total - missing + done, total)
 
-    rows = run(bench, runs, prompts, seeds=plan.seeds, store=store, verdicts=verdicts, on_answer=answered)
+    rows = run(bench, runs, prompts, seeds=plan.seeds, store=store, verdicts=verdicts, on_answers=answered)
     oracle = _oracle(bench, prompts, plan, Path(out), progress) if plan.answers else None
     report = Report(
         title=f"Evaluation of {guard.policy_id}",
@@ -156,5 +156,5 @@ def _facts(bench: Bench, prompts: Sequence[Prompt], plan: Plan, verdicts: Verdic
         "search": f"blocks of {search.block_tokens}, up to {search.max_new_tokens} tokens, N/4 beams, "
         f"{search.tries} tries, temperature {search.temperature:g}",
         "Lagrangian multiplier": f"{bench.multiplier:g}",
-        "one answer at a time": "seconds are wall clock of one prompt alone",
+        "seconds": f"wall clock of a batch of {TOGETHER} prompts, shared evenly",
     }

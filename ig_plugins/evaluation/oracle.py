@@ -68,23 +68,19 @@ def _read(bench: Bench, prompt: str, answers: Sequence[Ids]) -> list[Candidate]:
     """Reads answers level by level, a block of tokens a level."""
     longest = max(map(len, answers))
     capacity = Capacity(lanes=len(answers), block=BLOCK, max_new=longest)
-    panel = Panel(bench, bench.request(prompt, seed=0), capacity=capacity)
-    beams, done = [panel.start()], []
+    panel = Panel(bench, capacity=capacity)
+    panel.admit([bench.request(prompt, seed=0)])
+    whole, done = set(answers), []
     for depth in range(0, longest, BLOCK):
         lanes = sorted({answer[: depth + BLOCK] for answer in answers if len(answer) > depth})
-        at = {beam.ids: index for index, beam in enumerate(beams)}
-        parents = [at[lane[:depth]] for lane in lanes]
+        at = {beam.ids: index for index, beam in enumerate(panel.beams[0])}
+        beams = torch.tensor([[at[lane[:depth]] for lane in lanes]])
         lengths = torch.tensor([[len(lane) - depth for lane in lanes]])
         tokens = torch.zeros(1, len(lanes), int(lengths.max()), dtype=torch.long)
         for index, lane in enumerate(lanes):
             tokens[0, index, : len(lane) - depth] = torch.tensor(lane[depth:])
-        whole = set(answers).intersection(lanes)
         ends = torch.tensor([[lane in whole for lane in lanes]])
-        read = panel.judge([beams[p] for p in parents], tokens, lengths, ends, beams=torch.tensor([parents]))
-        done += [each for each in read if each.ids in whole]
-        going = [index for index, each in enumerate(read) if each.ids not in whole]
-        if not going:
-            break
-        panel.commit(going)
-        beams = [read[index] for index in going]
+        (read,) = panel.judge(beams, tokens, lengths, ends)
+        done += [each for each in read.values() if each.ids in whole]
+        panel.commit(torch.tensor([[lane for lane, each in read.items() if each.ids not in whole]], dtype=torch.long))
     return done

@@ -16,6 +16,8 @@ from ig_plugins.methods import Answer, Bench, Method, method
 from ig_plugins.methods.panel import Candidate, Panel
 from ig_plugins.search import Capacity
 
+TOGETHER = 8  # prompts that a method answers as one batch
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -54,13 +56,16 @@ def trials(bench: Bench, names: Sequence[str], candidates: Sequence[int]) -> lis
 
 def pending(
     store: ResultStore, runs: Sequence[Trial], prompts: Sequence[Prompt], seeds: Sequence[int]
-) -> Iterator[tuple[int, int, list[Trial]]]:
-    """What is not in the store yet: (seed, index of the prompt, trials)."""
-    for seed in seeds:
-        for index in range(len(prompts)):
-            todo = [run for run in runs if Key(run.label, index, seed) not in store]
+) -> Iterator[tuple[Trial, list[tuple[int, int]]]]:
+    """What is not in the store yet, in the order of running: (trial, up to `TOGETHER` pairs of prompt and seed)."""
+    asked = [(index, seed) for seed in seeds for index in range(len(prompts))]
+    for at in range(0, len(asked), TOGETHER):
+        for run in runs:
+            todo = [
+                (index, seed) for index, seed in asked[at : at + TOGETHER] if Key(run.label, index, seed) not in store
+            ]
             if todo:
-                yield seed, index, todo
+                yield run, todo
 
 
 def run(
@@ -71,11 +76,11 @@ def run(
     seeds: Sequence[int],
     store: ResultStore,
     verdicts: Verdicts | None = None,
-    on_answer: Callable[[], None] = lambda: None,
+    on_answers: Callable[[int], None] = lambda count: None,
 ) -> list[ResultRow]:
     """Answers what is missing and returns all rows of these trials, prompts and seeds.
 
-    Methods take turns on every prompt, so that a slow minute of the machine falls on all of them alike.
+    Methods take turns on every batch of prompts, so that a slow minute of the machine falls on all of them alike.
 
     Args:
         bench: Measures the answers.
@@ -84,48 +89,58 @@ def run(
         seeds: Each prompt is asked once for each of them.
         store: Keeps the rows.
         verdicts: The independent judge, or None.
-        on_answer: Called after every answer.
+        on_answers: Called after every batch with its size.
     """
-    for seed, index, todo in list(pending(store, runs, prompts, seeds)):
-        prompt = prompts[index]
-        answers, seconds = [], []
-        for trial in todo:
-            started = time.perf_counter()
-            answers += trial.method.answer([prompt.text], seed=draw_seed(seed, index))
-            seconds.append(time.perf_counter() - started)
-            on_answer()
-        judged = _judged(verdicts, prompt.text, answers) if verdicts else [None] * len(answers)
-        rows = []
-        for trial, answer, score, took in zip(todo, answers, judged, seconds, strict=True):
-            measured = measure(bench, prompt.text, answer)
-            rows.append(_row(bench, trial, prompt, index, seed, answer, measured, score, verdicts, took))
-        store.add(rows)
+    for trial, todo in list(pending(store, runs, prompts, seeds)):
+        texts = [prompts[index].text for index, _ in todo]
+        started = time.perf_counter()
+        answers = trial.method.answer(texts, seeds=[draw_seed(seed, index) for index, seed in todo])
+        seconds = (time.perf_counter() - started) / len(todo)
+        found = zip(todo, answers, measure(bench, texts, answers), _judged(verdicts, texts, answers), strict=True)
+        store.add(
+            _row(bench, trial, prompts[index], index, seed, answer, measured, score, verdicts, seconds)
+            for (index, seed), answer, measured, score in found
+        )
+        on_answers(len(todo))
     wanted = {Key(run.label, index, seed) for run in runs for index in range(len(prompts)) for seed in seeds}
     return [row for row in store.rows if row.key in wanted]
 
 
-def measure(bench: Bench, prompt: str, answer: Answer) -> Candidate:
-    """What the cost and reward models say of an answer, read whole and afresh.
+def measure(bench: Bench, prompts: Sequence[str], answers: Sequence[Answer]) -> list[Candidate]:
+    """What the cost and reward models say of an answer to each prompt, read whole and afresh.
 
     Every method's answers are measured here, so that no method is taken at its word. A refusal is measured as the
     text that the user sees.
     """
-    ids = list(answer.token_ids)
-    if answer.blocked or not ids:
-        encoded = bench.policy.tokenizer.encode(answer.text, add_special_tokens=False)
-        ids = [*encoded, *sorted(bench.policy.stop_ids)[:1]]
-    request = bench.request(prompt, seed=0)
-    panel = Panel(bench, request, capacity=Capacity(lanes=1, block=len(ids), max_new=len(ids)))
-    only = torch.zeros(1, 1, dtype=torch.long)
-    finished = torch.tensor([[ids[-1] in bench.policy.stop_ids]])
-    (found,) = panel.judge([panel.start()], torch.tensor([[ids]]), torch.tensor([[len(ids)]]), finished, beams=only)
-    return found
+    read = [_read(bench, answer) for answer in answers]
+    lengths = torch.tensor([[len(ids)] for ids in read])
+    longest = int(lengths.max())
+    tokens = torch.zeros(len(read), 1, longest, dtype=torch.long)
+    for row, ids in enumerate(read):
+        tokens[row, 0, : len(ids)] = torch.tensor(ids)
+    panel = Panel(bench, capacity=Capacity(lanes=1, block=longest, max_new=longest))
+    panel.admit([bench.request(prompt, seed=0) for prompt in prompts])
+    finished = torch.tensor([[ids[-1] in bench.policy.stop_ids] for ids in read])
+    return [
+        only for (only,) in (row.values() for row in panel.judge(torch.zeros_like(lengths), tokens, lengths, finished))
+    ]
 
 
-def _judged(verdicts: Verdicts, prompt: str, answers: Sequence[Answer]) -> list[float | None]:
-    """The judge's scores; None for refusals, which it is not asked about."""
-    asked = [answer for answer in answers if not answer.blocked]
-    found = iter(verdicts.scores(prompt, [a.text for a in asked], finished=[a.finished for a in asked]))
+def _read(bench: Bench, answer: Answer) -> list[int]:
+    """The tokens that the judges read."""
+    if answer.token_ids and not answer.blocked:
+        return list(answer.token_ids)
+    encoded = bench.policy.tokenizer.encode(answer.text, add_special_tokens=False)
+    return [*encoded, *sorted(bench.policy.stop_ids)[:1]]
+
+
+def _judged(verdicts: Verdicts | None, prompts: Sequence[str], answers: Sequence[Answer]) -> list[float | None]:
+    """The judge's scores; None without a judge, and for refusals, which it is not asked about."""
+    if verdicts is None:
+        return [None] * len(answers)
+    asked = [(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True) if not answer.blocked]
+    texts, finished = [answer.text for _, answer in asked], [answer.finished for _, answer in asked]
+    found = iter(verdicts.scores([prompt for prompt, _ in asked], texts, finished=finished))
     return [None if answer.blocked else next(found) for answer in answers]
 
 

@@ -45,9 +45,9 @@ class Verdicts:
 
         return cls.of(as_judge(exact, name=EXACT, kind="cost"), limit)
 
-    def scores(self, prompt: str, texts: Sequence[str], *, finished: Sequence[bool]) -> list[float]:
-        """The judge's scores of answers to one prompt."""
-        return self.judge.score([prompt] * len(texts), list(texts), finished=list(finished)) if texts else []
+    def scores(self, prompts: Sequence[str], texts: Sequence[str], *, finished: Sequence[bool]) -> list[float]:
+        """The judge's scores of answers, one to each prompt."""
+        return self.judge.score(list(prompts), list(texts), finished=list(finished)) if texts else []
 
     def unsafe(self, score: float) -> bool:
         """The verdict on a score."""

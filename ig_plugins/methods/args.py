@@ -9,10 +9,10 @@ import torch
 
 from ig_plugins.methods.base import Answer, Method, register
 from ig_plugins.methods.bench import Bench
-from ig_plugins.methods.blocks import Rule, released
+from ig_plugins.methods.blocks import Rule
 from ig_plugins.methods.panel import Panel
 from ig_plugins.methods.rules import rule
-from ig_plugins.search import Capacity, Request
+from ig_plugins.search import Capacity
 
 TOP_K = 20  # as published
 
@@ -33,31 +33,49 @@ class Args:
     rule: Rule
     top_k: int = TOP_K
 
-    def answer(self, prompts: Sequence[str], *, seed: int) -> list[Answer]:
+    def answer(self, prompts: Sequence[str], *, seeds: Sequence[int]) -> list[Answer]:
         """See `Method`."""
-        return [self._one(self.bench.request(prompt, seed=seed)) for prompt in prompts]
-
-    def _one(self, request: Request) -> Answer:
         policy, longest = self.bench.policy, self.bench.search.max_new_tokens
-        k = min(self.top_k, policy.tree.vocab_size)
-        session = policy.tree.plant([request.prompt_ids], lanes=1, block=1, max_new=longest)
-        panel = Panel(self.bench, request, capacity=Capacity(lanes=k, block=1, max_new=longest))
-        parents, one = torch.zeros(1, k, dtype=torch.long), torch.ones(1, k, dtype=torch.long)
-        chosen, sampled = panel.start(), 0
-        while not chosen.ended:
-            logits, tokens = session.logits[0, 0].float().cpu().topk(k)  # type: ignore[index]
-            finished = torch.tensor([[int(token) in policy.stop_ids for token in tokens]])
-            lanes = panel.judge([chosen] * k, tokens.view(1, k, 1), one, finished, beams=parents)
-            guided = logits + self.bench.weight * torch.tensor(self.rule(lanes))
-            best = int(guided.argmax())
-            chosen, sampled = lanes[best], sampled + k
-            chosen.ended = chosen.finished or len(chosen.ids) >= longest
-            panel.commit([best])
-            if not chosen.ended:
-                session.branch(torch.zeros(1, 1, dtype=torch.long))
-                session.extend(tokens[best].view(1, 1), torch.ones(1, 1, dtype=torch.bool))
-                session.commit(torch.zeros(1, 1, dtype=torch.long))
-        return released(self.bench, chosen, candidate_tokens=sampled, panel=panel)
+        requests = [self.bench.request(prompt, seed=seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+        k, stops = min(self.top_k, policy.tree.vocab_size), torch.tensor(sorted(policy.stop_ids))
+        session = policy.tree.plant([r.prompt_ids for r in requests], lanes=1, block=1, max_new=longest)
+        panel = Panel(self.bench, capacity=Capacity(lanes=k, block=1, max_new=longest))
+        panel.admit(requests)
+        rows, answers = list(range(len(requests))), {}
+        while rows:
+            logits, tokens = session.logits[:, 0].float().cpu().topk(k)  # type: ignore[index]  # (B, k) each
+            beams, lengths = torch.zeros_like(tokens), torch.ones_like(tokens)
+            lanes = panel.judge(beams, tokens.unsqueeze(2), lengths, torch.isin(tokens, stops))
+            scores = torch.tensor([list(self.rule(list(mine.values()))) for mine in lanes])
+            best = (logits + self.bench.weight * scores).argmax(dim=1, keepdim=True)
+            panel.commit(best)
+            going = []
+            for index, (row, (chosen,)) in enumerate(zip(rows, panel.beams, strict=True)):
+                if chosen.ended:
+                    answers[row] = released(self.bench, chosen.ids, panel, index, sampled=k * len(chosen.ids))
+                else:
+                    going.append(index)
+            rows = [rows[index] for index in going]
+            session.retain(going)
+            panel.retain(going)
+            if rows:
+                one = torch.zeros(len(rows), 1, dtype=torch.long)
+                session.branch(one)
+                session.extend(tokens.gather(1, best)[going], torch.ones_like(one, dtype=torch.bool))
+                session.commit(one)
+        return [answers[row] for row in range(len(requests))]
+
+
+def released(bench: Bench, ids: tuple[int, ...], panel: Panel, row: int, *, sampled: int) -> Answer:
+    """A finished response of a row as an answer."""
+    return Answer(
+        text=bench.policy.detokenizer.text(ids),
+        token_ids=ids,
+        finished=ids[-1] in bench.policy.stop_ids,
+        candidate_tokens=sampled,
+        judge_calls=sum(follower.calls[row] for follower in panel.followers),
+        judge_tokens=sum(follower.tokens[row] for follower in panel.followers),
+    )
 
 
 @register("args-reward", "ARGS by reward", searches=False)

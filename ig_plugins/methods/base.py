@@ -34,10 +34,10 @@ class Answer:
 
 
 class Method(Protocol):
-    """Answers prompts. The same seed gives a prompt the same answer."""
+    """Answers prompts. The same seed gives a prompt the same answer, whatever other prompts it is asked with."""
 
-    def answer(self, prompts: Sequence[str], *, seed: int) -> list[Answer]:
-        """One answer a prompt, in order."""
+    def answer(self, prompts: Sequence[str], *, seeds: Sequence[int]) -> list[Answer]:
+        """One answer a prompt, in order; each prompt has its own seed."""
 
 
 Builder = Callable[[Bench], Method]

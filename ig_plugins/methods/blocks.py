@@ -1,18 +1,26 @@
-"""Block beam search with any rule of selection. One block of the whole length is best-of-N; one lane of it is base."""
+"""Block beam search with any rule of selection, for many prompts at once.
+
+One block of the whole length is best-of-N; one lane of it is base. It is the guard's own search (`BlockSearch`) with
+another scoring: a rule ranks the lanes, unsafe ones go on as well, and nothing is verified.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ig_plugins.engine import Block, TreeSession, sample_block
 from ig_plugins.methods.base import Answer
 from ig_plugins.methods.bench import Bench
 from ig_plugins.methods.panel import Candidate, Panel
-from ig_plugins.search import Capacity, Request
+from ig_plugins.search import BlockSearch, Capacity, Request, Row, Step
+from ig_plugins.search.follow import Follower
+from ig_plugins.search.lanes import Lanes
+from ig_plugins.search.path import Measure
+from ig_plugins.search.scoring import Judgement, starting_measure
 
 Rule = Callable[[Sequence[Candidate]], Sequence[float]]
 """Scores the candidates of a block, higher is better; -inf rejects."""
@@ -40,111 +48,90 @@ class BlockMethod:
     tries: int = 1
     judged: bool = True
 
-    def answer(self, prompts: Sequence[str], *, seed: int) -> list[Answer]:
+    def answer(self, prompts: Sequence[str], *, seeds: Sequence[int]) -> list[Answer]:
         """See `Method`."""
-        return [self._one(self.bench.request(prompt, seed=seed)) for prompt in prompts]
+        requests = [self._request(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+        capacity = Capacity.of(requests)
+        panel = Panel(self.bench, capacity=capacity, judged=self.judged)
+        search = BlockSearch(self.bench.policy, RuleScoring(panel, self.rule), capacity=capacity)
+        search.admit(requests)
+        answers = {}
+        while search.rows:
+            for outcome in search.step():
+                if outcome.answer is None:
+                    raise RuntimeError("a search that accepts every lane ended without an answer")
+                answers[id(outcome.row.request)] = _answer(self.bench, outcome.row, outcome.answer.step)
+        return [answers[id(request)] for request in requests]
 
-    def _one(self, request: Request) -> Answer:
-        longest = self.bench.search.max_new_tokens
-        capacity = Capacity(lanes=self.lanes, block=min(self.block, longest), max_new=longest)
-        session = self.bench.policy.tree.plant(
-            [request.prompt_ids], lanes=capacity.lanes, block=capacity.block, max_new=longest
-        )
-        panel = Panel(self.bench, request, capacity=capacity) if self.judged else None
-        beams = [panel.start() if panel else Candidate()]
-        done: list[tuple[float, Candidate]] = []
-        sampled = 0
-        while beams:
-            penalty: Tensor | None = None
-            for attempt in range(self.tries):
-                if attempt > 0:
-                    session.rollback()
-                    if panel:
-                        panel.rollback()
-                block = self._sample(session, request, beams, penalty)
-                sampled += int(block.lengths.sum())
-                lanes = self._candidates(block, beams, panel)
-                scores = list(self.rule(lanes))
-                if max(scores) > -torch.inf:
-                    break
-                penalty = self._penalty(block)
-            order = sorted(range(len(lanes)), key=lambda lane: scores[lane], reverse=True)
-            done += [(scores[lane], lanes[lane]) for lane in order if lanes[lane].ended]
-            kept = _distinct([lane for lane in order if not lanes[lane].ended], lanes)[: self.beams]
-            beams = [lanes[lane] for lane in kept]
-            if kept:
-                session.commit(torch.tensor([kept]))
-                if panel:
-                    panel.commit(kept)
-        best = max(done, key=lambda entry: entry[0])[1]
-        return released(self.bench, best, candidate_tokens=sampled, panel=panel)
-
-    def _sample(
-        self, session: TreeSession, request: Request, beams: Sequence[Candidate], penalty: Tensor | None
-    ) -> Block:
-        room = min(self.block, self.bench.search.max_new_tokens - len(beams[0].ids))
-        return sample_block(
-            session,
-            _parents(self.lanes, len(beams)),
-            samplers=[self.bench.policy.sampler(request)],
-            uniforms=request.uniforms(self.lanes, self.block)[None, :, :room],
-            max_tokens=[room],
-            stop_ids=self.bench.policy.stop_ids,
-            penalties=[penalty],
-            histories=[[[*request.prompt_ids, *beam.ids] for beam in beams]],
+    def _request(self, prompt: str, seed: int) -> Request:
+        return self.bench.guard.request(
+            prompt,
+            seed=seed,
+            candidates=self.lanes,
+            beams=self.beams,
+            block_tokens=self.block,
+            tries=self.tries,
+            schedule=(),
+            stratified=False,
+            selection="reward",
+            adaptive="off",
+            max_lag=self.bench.search.max_new_tokens,  # the beams need not agree: nothing is streamed
         )
 
-    def _candidates(self, block: Block, beams: Sequence[Candidate], panel: Panel | None) -> list[Candidate]:
-        """The sampled lanes, judged if there are judges."""
-        parents = [beams[lane % len(beams)] for lane in range(self.lanes)]
-        tokens, lengths = block.tokens.cpu(), block.lengths.cpu()
-        if panel:
-            index = _parents(self.lanes, len(beams))
-            lanes = panel.judge(parents, tokens, lengths, block.finished.cpu(), beams=index)
-        else:
-            lanes = [
-                Candidate(ids=(*parent.ids, *tokens[0, lane, : int(lengths[0, lane])].tolist()))
-                for lane, parent in enumerate(parents)
-            ]
-        for lane, candidate in enumerate(lanes):
-            candidate.hidden = block.hidden[0, lane]
-            before = parents[lane].said
-            total = block.total[0, lane] + (0 if before is None else len(parents[lane].ids) * before)
-            candidate.said = total / max(1, len(candidate.ids))
-            candidate.finished = bool(block.finished[0, lane])
-            candidate.ended = candidate.finished or len(candidate.ids) >= self.bench.search.max_new_tokens
-        return lanes
 
-    def _penalty(self, block: Block) -> Tensor:
-        """Shape (T, V): at block position i, the penalty on tokens that failed candidates used at i."""
-        penalty = torch.zeros(block.tokens.shape[-1], self.bench.policy.tree.vocab_size)
-        for lane in block.tokens[0].tolist():
-            for position, token in enumerate(lane):
-                if token >= 0:
-                    penalty[position, token] = self.bench.search.retry_penalty
-        return penalty
+class RuleScoring:
+    """Scoring by a rule: see `ig_plugins.search.scoring.Scoring`.
+
+    Args:
+        panel: Keeps the candidates' figures.
+        rule: Ranks them. Where it rejects all and there are tries left, the block is sampled again; else all go on.
+    """
+
+    foresees = False
+    optimism = math.inf
+
+    def __init__(self, panel: Panel, rule: Rule) -> None:
+        self._panel, self._rule = panel, rule
+        self.followers: Sequence[Follower] = panel.followers
+
+    def admit(self, requests: Sequence[Request], beams: Sequence[int]) -> list[Measure]:
+        """See `Scoring`."""
+        self._panel.admit(requests)
+        return [starting_measure(request) for request in requests]
+
+    def retain(self, rows: Sequence[int]) -> None:
+        """See `Scoring`."""
+        self._panel.retain(rows)
+
+    def judge(self, lanes: Lanes) -> Judgement:
+        """See `Scoring`."""
+        shape = lanes.lengths.shape
+        accepted, score = torch.zeros(shape, dtype=torch.bool), torch.full(shape, -torch.inf)
+        judged = self._panel.judge(lanes.parents, lanes.tokens, lanes.lengths, lanes.natural)
+        for index, (row, mine) in enumerate(zip(lanes.rows, judged, strict=True)):
+            for lane, candidate in mine.items():
+                candidate.hidden, candidate.said = lanes.hidden[index, lane], lanes.said[index, lane]
+            scores = torch.tensor(list(self._rule(list(mine.values()))), dtype=torch.float32)
+            score[index, list(mine)] = scores
+            accepted[index, list(mine)] = row.last_try or bool((scores > -torch.inf).any())
+        return Judgement(accepted, score, torch.zeros_like(accepted), {}, {})
+
+    def commit(self, lanes: Lanes, kept: Tensor) -> None:
+        """See `Scoring`."""
+        self._panel.commit(kept)
+
+    def release(self, rows: Sequence[Row], steps: Sequence[Step]) -> list[bool]:
+        """See `Scoring`. Nothing is verified."""
+        return [True] * len(rows)
 
 
-def released(bench: Bench, candidate: Candidate, *, candidate_tokens: int, panel: Panel | None) -> Answer:
-    """A candidate as the answer."""
+def _answer(bench: Bench, row: Row, step: Step) -> Answer:
+    ids = tuple(step.token_ids())
     return Answer(
-        text=bench.policy.detokenizer.text(candidate.ids),
-        token_ids=candidate.ids,
-        finished=candidate.finished,
-        candidate_tokens=candidate_tokens,
-        judge_calls=panel.calls if panel else 0,
-        judge_tokens=panel.tokens if panel else 0,
+        text=bench.policy.detokenizer.text(ids),
+        token_ids=ids,
+        finished=ids[-1] in bench.policy.stop_ids,
+        candidate_tokens=row.candidate_tokens,
+        judge_calls=row.judge_calls,
+        judge_tokens=row.judge_tokens,
     )
-
-
-def _parents(lanes: int, beams: int) -> Tensor:
-    """Shape (1, L): the lanes over the beams in turn."""
-    return (torch.arange(lanes) % beams).unsqueeze(0)
-
-
-def _distinct(order: Sequence[int], lanes: Sequence[Candidate]) -> list[int]:
-    """The first lane of each text: beams that repeat one another would waste lanes."""
-    first: dict[tuple[int, ...], int] = {}
-    for lane in order:
-        first.setdefault(lanes[lane].ids, lane)
-    return list(first.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from ig_plugins.errors import ConfigurationError
@@ -17,20 +18,22 @@ class Guarded:
 
     guard: InferenceGuard
 
-    def answer(self, prompts: Sequence[str], *, seed: int) -> list[Answer]:
-        """See `Method`."""
-        return [
-            Answer(
-                text=result.text,
-                token_ids=result.token_ids,
-                finished=result.finish_reason == "stop",
-                blocked=result.blocked,
-                candidate_tokens=result.usage.candidate_tokens,
-                judge_calls=result.usage.judge_calls,
-                judge_tokens=result.usage.judge_tokens,
-            )
-            for result in self.guard.generate(list(prompts), seed=seed, on_block="refuse")
-        ]
+    def answer(self, prompts: Sequence[str], *, seeds: Sequence[int]) -> list[Answer]:
+        """See `Method`. The guard's worker decodes what is asked at the same time as one batch."""
+        with ThreadPoolExecutor(len(prompts)) as pool:
+            return list(pool.map(self._ask, prompts, seeds))
+
+    def _ask(self, prompt: str, seed: int) -> Answer:
+        result = self.guard.generate(prompt, seed=seed, on_block="refuse")
+        return Answer(
+            text=result.text,
+            token_ids=result.token_ids,
+            finished=result.finish_reason == "stop",
+            blocked=result.blocked,
+            candidate_tokens=result.usage.candidate_tokens,
+            judge_calls=result.usage.judge_calls,
+            judge_tokens=result.usage.judge_tokens,
+        )
 
 
 @register("inferenceguard", "InferenceGuard without critic: the judges score partial texts")

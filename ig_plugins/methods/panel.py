@@ -1,4 +1,4 @@
-"""The judges at work on one prompt: they follow the lanes and keep every candidate's figures."""
+"""The judges at work on a batch of prompts: they follow the lanes and keep every candidate's figures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ig_plugins.errors import JudgeError
 from ig_plugins.methods.bench import Bench, Judges
-from ig_plugins.safety import SafetyBudget, advance, initial_state, is_safe
+from ig_plugins.safety import SafetyBudget, initial_state, is_safe
 from ig_plugins.search import Capacity, Request
-from ig_plugins.search.follow import LaneText, Scores
+from ig_plugins.search.follow import Follower, LaneText, Scores, check_finite
+from ig_plugins.search.scoring import track
 
 
 @dataclass(eq=False)
@@ -54,99 +54,112 @@ class Candidate:
 
 
 class Panel:
-    """Cost and reward models that follow the lanes of one prompt.
+    """Cost and reward models that follow the lanes of a batch of prompts, and the beams that they stand at.
 
     Args:
         bench: Gives the judges.
-        request: The prompt.
         capacity: The largest block there will be.
+        judged: Without, nobody is asked, and candidates are tokens alone.
     """
 
-    def __init__(self, bench: Bench, request: Request, *, capacity: Capacity) -> None:
+    def __init__(self, bench: Bench, *, capacity: Capacity, judged: bool = True) -> None:
         self._bench = bench
-        self._judges: Judges = bench.judges(capacity)
-        for follower in self._judges.all:
-            follower.admit([request])
+        self._judges: Judges = bench.judges(capacity) if judged else Judges((), None)
+        self.beams: list[list[Candidate]] = []
+        self._lanes: list[dict[int, Candidate]] = []
 
-    def start(self) -> Candidate:
-        """The empty response."""
+    def admit(self, requests: Sequence[Request]) -> None:
+        """New rows, each with the empty response as its only beam."""
+        for follower in self.followers:
+            follower.admit(requests)
         states = tuple(float(initial_state(budget)) for budget in self._bench.budgets)
-        return Candidate(states=states, sound=(True,) * len(states))
+        self.beams += [[Candidate(states=states, sound=(True,) * len(states))] for _ in requests]
+
+    def retain(self, rows: Sequence[int]) -> None:
+        """Only these rows stay."""
+        for follower in self.followers:
+            follower.retain(rows)
+        self.beams = [self.beams[row] for row in rows]
 
     @torch.inference_mode()
-    def judge(
-        self, parents: Sequence[Candidate], tokens: Tensor, lengths: Tensor, finished: Tensor, *, beams: Tensor
-    ) -> list[Candidate]:
-        """Scores the L lanes of a block.
+    def judge(self, beams: Tensor, tokens: Tensor, lengths: Tensor, finished: Tensor) -> list[dict[int, Candidate]]:
+        """Scores the lanes of a block.
 
         Args:
-            parents: The response that each lane continues.
-            tokens: Shape (1, L, T).
-            lengths: Shape (1, L), at least 1 each.
-            finished: Shape (1, L), the lane's last token is a stop token.
-            beams: Shape (1, L), the beam of each lane.
+            beams: Shape (B, L), the beam of each lane, -1 for no lane.
+            tokens: Shape (B, L, T).
+            lengths: Shape (B, L); a lane of length 0 stays where its beam is and is not judged.
+            finished: Shape (B, L), the lane's last token is a stop token.
+
+        Returns:
+            Per row the judged lanes.
 
         Raises:
             JudgeError: A score is NaN or infinite.
         """
-        grown = [
-            Candidate(ids=(*parent.ids, *tokens[0, lane, : int(lengths[0, lane])].tolist()), finished=bool(ends))
-            for lane, (parent, ends) in enumerate(zip(parents, finished[0].tolist(), strict=True))
+        parents = [
+            {lane: mine[beam] for lane, beam in enumerate(row) if beam >= 0}
+            for mine, row in zip(self.beams, beams.tolist(), strict=True)
         ]
+        grown: list[dict[int, Candidate]] = [{} for _ in parents]
+        for row, lane in (lengths > 0).nonzero().tolist():
+            ids = (*parents[row][lane].ids, *tokens[row, lane, : int(lengths[row, lane])].tolist())
+            grown[row][lane] = Candidate(ids=ids, finished=bool(finished[row, lane]))
+            grown[row][lane].ended = grown[row][lane].finished or len(ids) >= self._bench.search.max_new_tokens
 
         def text_of(row: int, lane: int) -> LaneText:
-            return LaneText(self._bench.policy.detokenizer.text(grown[lane].ids), grown[lane].finished)
+            return LaneText(self._bench.policy.detokenizer.text(grown[row][lane].ids), grown[row][lane].finished)
 
-        for index, (follower, budget) in enumerate(zip(self._judges.costs, self._bench.budgets, strict=True)):
+        for index, follower in enumerate(self._judges.costs):
             scores = follower.measure(beams, tokens, lengths, text_of)
-            for lane, (candidate, parent) in enumerate(zip(grown, parents, strict=True)):
-                _spend(candidate, parent, index, _lane(scores, lane, follower.judge.name), budget)
+            check_finite(scores, follower.judge.name)
+            self._spend(grown, parents, index, scores)
         if self._judges.reward is not None:
             scores = self._judges.reward.measure(beams, tokens, lengths, text_of)
-            for lane, candidate in enumerate(grown):
-                candidate.reward = float(_lane(scores, lane, self._judges.reward.judge.name)[-1])
+            check_finite(scores, self._judges.reward.judge.name)
+            ends = scores.values.gather(-1, (scores.lengths - 1).clamp(min=0).unsqueeze(-1)).squeeze(-1).tolist()
+            for row, mine in enumerate(grown):
+                for lane, candidate in mine.items():
+                    candidate.reward = ends[row][lane]
+        self._lanes = [{**stays, **mine} for stays, mine in zip(parents, grown, strict=True)]
         return grown
 
-    def commit(self, kept: Sequence[int]) -> None:
-        """These lanes are what the next block continues."""
-        for follower in self._judges.all:
-            follower.commit(torch.tensor([list(kept)], dtype=torch.long))
-
-    def rollback(self) -> None:
-        """Forgets the open block."""
-        for follower in self._judges.all:
-            follower.rollback()
+    def commit(self, kept: Tensor) -> None:
+        """Shape (B, K): these lanes are what the next block continues, -1 for none."""
+        for follower in self.followers:
+            follower.commit(kept)
+        self.beams = [
+            [lanes[lane] for lane in row if lane >= 0] for lanes, row in zip(self._lanes, kept.tolist(), strict=True)
+        ]
 
     @property
-    def calls(self) -> int:
-        """Calls of judges so far."""
-        return sum(sum(judge.calls) for judge in self._judges.all)
+    def followers(self) -> list[Follower]:
+        """The judges at work."""
+        return self._judges.all
 
-    @property
-    def tokens(self) -> int:
-        """Tokens that the judges read so far."""
-        return sum(sum(judge.tokens) for judge in self._judges.all)
+    def _spend(
+        self, grown: list[dict[int, Candidate]], parents: list[dict[int, Candidate]], index: int, scores: Scores
+    ) -> None:
+        """Enters one cost model's scores of the block into the candidates."""
+        budget = self._bench.budgets[index]
+        any_time = budget.model_copy(update={"reading": "any_time"})
+        before = torch.zeros(scores.lengths.shape, dtype=torch.float64)
+        for row, mine in enumerate(grown):
+            for lane in mine:
+                before[row, lane] = parents[row][lane].states[index]
+        found = track(scores, before, [any_time] * len(grown))
+        states, sound, steps = found.state.tolist(), found.safe.tolist(), scores.lengths.tolist()
+        for row, mine in enumerate(grown):
+            for lane, candidate in mine.items():
+                parent, state = parents[row][lane], states[row][lane]
+                candidate.states = (*candidate.states, state)
+                candidate.sound = (*candidate.sound, parent.sound[index] and sound[row][lane])
+                if index == 0:
+                    candidate.steps = parent.steps + steps[row][lane]
+                    # The recursion's closed form, solved for the discounted sum; the highest score where worst counts.
+                    scale = budget.discount**candidate.steps if budget.accounting == "cumulative" else 1.0
+                    candidate.spent = budget.limit - scale * state
 
 
 def _safe(state: float, budget: SafetyBudget) -> bool:
     return bool(is_safe(torch.tensor(state, dtype=torch.float64), budget))
-
-
-def _lane(scores: Scores, lane: int, name: str) -> Tensor:
-    values = scores.values[0, lane, : int(scores.lengths[0, lane])]
-    if not bool(torch.isfinite(values).all()):
-        raise JudgeError(f"{name} returned NaN or an infinite score; nothing can be ranked by it")
-    return values
-
-
-def _spend(candidate: Candidate, parent: Candidate, index: int, values: Tensor, budget: SafetyBudget) -> None:
-    """Enters one cost model's scores of the block into a candidate."""
-    states = advance(torch.tensor(parent.states[index], dtype=torch.float64), values, budget)
-    last = float(states[-1])
-    candidate.states = (*candidate.states, last)
-    candidate.sound = (*candidate.sound, parent.sound[index] and bool(is_safe(states, budget).all()))
-    if index == 0:
-        candidate.steps = parent.steps + len(values)
-        # The closed form of the recursion, solved for the discounted sum; the highest score in the worst accounting.
-        scale = budget.discount**candidate.steps if budget.accounting == "cumulative" else 1.0
-        candidate.spent = budget.limit - scale * last

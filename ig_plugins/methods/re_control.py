@@ -15,10 +15,7 @@ from torch import Tensor
 from ig_plugins.errors import UnsupportedModelError
 from ig_plugins.methods.base import Answer, Method, register
 from ig_plugins.methods.bench import Bench
-from ig_plugins.methods.blocks import released
-from ig_plugins.methods.panel import Candidate
 from ig_plugins.methods.value import ValueNet, trained_value
-from ig_plugins.search import Request
 
 STEPS, RATE = 30, 0.5  # as published
 
@@ -41,30 +38,40 @@ class ReControl:
     steps: int = STEPS
     rate: float = RATE
 
-    def answer(self, prompts: Sequence[str], *, seed: int) -> list[Answer]:
+    def answer(self, prompts: Sequence[str], *, seeds: Sequence[int]) -> list[Answer]:
         """See `Method`."""
-        return [self._one(self.bench.request(prompt, seed=seed)) for prompt in prompts]
-
-    def _one(self, request: Request) -> Answer:
         policy, longest = self.bench.policy, self.bench.search.max_new_tokens
-        sampler = policy.sampler(request)
-        lane, grows = torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1, dtype=torch.bool)
-        session = policy.tree.plant([request.prompt_ids], lanes=1, block=1, max_new=longest)
-        uniforms = request.uniforms(1, longest)[0]
-        ids: list[int] = []
+        requests = [self.bench.request(prompt, seed=seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+        samplers = [policy.sampler(request) for request in requests]
+        uniforms = [request.uniforms(1, longest)[0] for request in requests]
+        session = policy.tree.plant([r.prompt_ids for r in requests], lanes=1, block=1, max_new=longest)
+        said: list[list[int]] = [[] for _ in requests]
+        rows = list(range(len(requests)))
         for step in range(longest):
             with torch.no_grad():
-                logits = self.head(self.steered(session.hidden[0]))  # (1, V)
-            history = [[*request.prompt_ids, *ids]]
-            token = sampler.draw(logits, uniforms[step : step + 1], history=history)
-            ids.append(int(token))
-            if ids[-1] in policy.stop_ids:
+                logits = self.head(self.steered(session.hidden[:, 0]))  # (B, V)
+            for index, row in enumerate(rows):
+                history = [[*requests[row].prompt_ids, *said[row]]]
+                draw = uniforms[row][step : step + 1]
+                said[row].append(int(samplers[row].draw(logits[index : index + 1], draw, history=history)))
+            going = [index for index, row in enumerate(rows) if said[row][-1] not in policy.stop_ids]
+            rows = [rows[index] for index in going]
+            if not rows:
                 break
-            session.branch(lane)
-            session.extend(token.view(1, 1).cpu(), grows)
-            session.commit(lane)
-        candidate = Candidate(ids=tuple(ids), finished=ids[-1] in policy.stop_ids)
-        return released(self.bench, candidate, candidate_tokens=len(ids), panel=None)
+            session.retain(going)
+            one = torch.zeros(len(rows), 1, dtype=torch.long)
+            session.branch(one)
+            session.extend(torch.tensor([[said[row][-1]] for row in rows]), torch.ones_like(one, dtype=torch.bool))
+            session.commit(one)
+        return [
+            Answer(
+                text=policy.detokenizer.text(ids),
+                token_ids=tuple(ids),
+                finished=ids[-1] in policy.stop_ids,
+                candidate_tokens=len(ids),
+            )
+            for ids in said
+        ]
 
     def steered(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., H) after the ascent, in their own dtype."""

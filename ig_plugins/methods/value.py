@@ -118,14 +118,15 @@ def _answers(bench: Bench, request: Request, number: int) -> list[Sampled]:
         histories=[[list(request.prompt_ids)]],
     )
     tokens, lengths = block.tokens.cpu(), block.lengths.cpu()
-    panel = Panel(bench, request, capacity=Capacity(lanes=ANSWERS, block=longest, max_new=longest))
-    ends = panel.judge([panel.start()] * ANSWERS, tokens, lengths, block.finished.cpu(), beams=parents)
+    panel = Panel(bench, capacity=Capacity(lanes=ANSWERS, block=longest, max_new=longest))
+    panel.admit([request])
+    (ends,) = panel.judge(parents, tokens, lengths, block.finished.cpu())
     session.rollback()
     session.branch(parents)
     hidden = session.feed(tokens.clamp(min=0), lengths)[0].float().cpu()  # (L, T, H)
     # A clone outside of inference mode is what autograd can train on.
     prefixes = [torch.cat([start, hidden[lane, : int(lengths[0, lane])]]).clone() for lane in range(ANSWERS)]
-    return [Sampled(states, end, number) for states, end in zip(prefixes, ends, strict=True)]
+    return [Sampled(states, end, number) for states, end in zip(prefixes, ends.values(), strict=True)]
 
 
 def fit(data: Rollouts, *, seed: int) -> ValueNet:

@@ -52,7 +52,7 @@ def test_an_interrupted_run_resumes_to_the_same_rows(bench, prompts, verdicts, t
 
     def stop_at(done):
         def progress(stage, at, of):
-            if at == done:
+            if at >= done:
                 raise Interrupt
 
         return progress
@@ -85,7 +85,7 @@ def test_more_methods_and_seeds_may_be_added_but_not_another_model(bench, prompt
 
 
 def test_a_refusal_is_a_safe_row_with_the_reward_of_its_words(bench):
-    refused = measure(bench, "p", Answer(text="bad", token_ids=(), finished=False, blocked=True))
+    refused = measure(bench, ["p"], [Answer(text="bad", token_ids=(), finished=False, blocked=True)])[0]
     assert refused.reward == pytest.approx(0.3)
 
 
@@ -109,7 +109,7 @@ def test_reading_answers_as_a_tree_is_reading_them_one_by_one():
     assert len(found) == 6, "told once each, and the one that is too long not at all"
     for text in texts[:6]:
         ids = (*bench.policy.tokenizer.encode(text), stop)
-        alone = measure(bench, "p", Answer(text=text, token_ids=ids, finished=True))
+        alone = measure(bench, ["p"], [Answer(text=text, token_ids=ids, finished=True)])[0]
         assert found[ids].reward == pytest.approx(alone.reward, abs=1e-4)
         assert found[ids].spent == pytest.approx(alone.spent, abs=1e-4)
         assert found[ids].sound == alone.sound
@@ -156,9 +156,9 @@ def test_the_time_of_a_row_is_that_of_its_own_answer(bench, prompts, tmp_path):
         def __init__(self, inner):
             self.inner = inner
 
-        def answer(self, asked, *, seed):
-            time.sleep(0.05)
-            return self.inner.answer(asked, seed=seed)
+        def answer(self, asked, *, seeds):
+            time.sleep(0.05 * len(asked))
+            return self.inner.answer(asked, seeds=seeds)
 
     runs = trials(bench, ["base"], [8])
     slow = type(runs[0])("slow", "slow", 1, Slow(method("base").build(bench)))

@@ -15,7 +15,7 @@ from tests.kit.benches import scripted_bench
 
 
 def ask(bench, name, prompt="p", seed=0):
-    return method(name).build(bench).answer([prompt], seed=seed)[0]
+    return method(name).build(bench).answer([prompt], seeds=[seed])[0]
 
 
 def test_the_registry_knows_the_papers_methods():
@@ -58,7 +58,7 @@ def test_best_of_n_is_the_best_of_the_n_answers_it_sampled(careless, seed):
     bench = careless(search={"candidates": 6})
     sampled = [
         BlockMethod(bench, lambda lanes, pick=pick: [float(i == pick) for i in range(len(lanes))], 6, 1, 32)
-        .answer(["p"], seed=seed)[0]
+        .answer(["p"], seeds=[seed])[0]
         .text
         for pick in range(6)
     ]
@@ -140,6 +140,16 @@ def test_the_same_seed_gives_the_same_answer(tiny):
         assert one != other
 
 
+@pytest.mark.parametrize("name", [name for name, entry in methods().items() if not entry.critic])
+def test_an_answer_does_not_depend_on_the_prompts_it_is_asked_with(tiny, name):
+    built, prompts = method(name).build(tiny), ["why", "a longer question", "why", "how"]
+    together = built.answer(prompts, seeds=[1, 2, 3, 4])
+    alone = [built.answer([prompt], seeds=[seed])[0] for prompt, seed in zip(prompts, [1, 2, 3, 4], strict=True)]
+    assert [answer.token_ids for answer in together] == [answer.token_ids for answer in alone]
+    assert [answer.candidate_tokens for answer in together] == [answer.candidate_tokens for answer in alone]
+    assert [answer.judge_calls for answer in together] == [answer.judge_calls for answer in alone]
+
+
 def test_what_cannot_run_says_why(careless):
     bench = careless()
     with pytest.raises(ConfigurationError, match="no critic; train one"):
@@ -162,13 +172,15 @@ def test_the_panel_on_trees_reads_what_a_plain_forward_reads(tiny):
     costs = judge.score_tokens(whole, torch.ones_like(whole))[0, len(request.judge_ids) :]
     spent = sum(budget.discount**k * c for k, c in enumerate(costs.tolist()))
 
-    panel = Panel(tiny, request, capacity=Capacity(lanes=1, block=4, max_new=12))
-    one, candidate = torch.zeros(1, 1, dtype=torch.long), panel.start()
+    panel = Panel(tiny, capacity=Capacity(lanes=1, block=4, max_new=12))
+    panel.admit([request])
+    one = torch.zeros(1, 1, dtype=torch.long)
     for block in (ids[:3], ids[3:]):
         length = torch.tensor([[len(block)]])
         finished = torch.tensor([[False]])
-        (candidate,) = panel.judge([candidate], block.view(1, 1, -1), length, finished, beams=one)
-        panel.commit([0])
+        panel.judge(one, block.view(1, 1, -1), length, finished)
+        panel.commit(one)
+    ((candidate,),) = panel.beams
     assert candidate.spent == pytest.approx(spent, abs=1e-4)
     assert candidate.states[0] == pytest.approx((budget.limit - spent) / budget.discount**7, abs=1e-4)
     reward = tiny.guard.parts.reward

@@ -39,8 +39,8 @@ def test_without_ascent_re_control_is_base(tiny):
     idle = ReControl(tiny, net, head, steps=0)
     for seed in range(3):
         assert (
-            idle.answer(["q"], seed=seed)[0].token_ids
-            == method("base").build(tiny).answer(["q"], seed=seed)[0].token_ids
+            idle.answer(["q"], seeds=[seed])[0].token_ids
+            == method("base").build(tiny).answer(["q"], seeds=[seed])[0].token_ids
         )
 
 
@@ -51,8 +51,8 @@ def test_the_ascent_climbs_the_value_and_changes_the_answer(tiny):
     before = hidden.clone()
     assert (net(steering.steered(hidden)) >= net(hidden)).all()
     assert torch.equal(hidden, before), "the model's own state is left alone"
-    answers = [steering.answer(["q"], seed=seed)[0].token_ids for seed in range(5)]
-    base = [method("base").build(tiny).answer(["q"], seed=seed)[0].token_ids for seed in range(5)]
+    answers = [steering.answer(["q"], seeds=[seed])[0].token_ids for seed in range(5)]
+    base = [method("base").build(tiny).answer(["q"], seeds=[seed])[0].token_ids for seed in range(5)]
     assert answers != base
 
 
@@ -75,7 +75,7 @@ def test_controlled_decoding_keeps_the_block_with_the_highest_value(careless):
     def bytes_of(response):
         return bench.policy.tokenizer.decode(list(response), skip_special_tokens=True)
 
-    found = [method("controlled-decoding").build(bench).answer(["p"], seed=s)[0].text for s in range(5)]
+    found = [method("controlled-decoding").build(bench).answer(["p"], seeds=[s])[0].text for s in range(5)]
     assert found.count("bad but great") >= 4
 
 
