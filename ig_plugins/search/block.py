@@ -56,7 +56,7 @@ class Capacity:
         searches = [request.search for request in requests]
         return cls(
             lanes=max(search.widest for search in searches) + max(search.beams for search in searches),
-            block=max(min(search.longest_block, search.max_new_tokens) for search in searches),
+            block=max(min(search.block_tokens, search.max_new_tokens) for search in searches),
             max_new=max(search.max_new_tokens for search in searches),
         )
 
@@ -163,7 +163,9 @@ class BlockSearch:
         uniforms = torch.zeros(*parents.shape, depth, dtype=torch.float64)
         for index, (row, lanes) in enumerate(zip(self.rows, sampled, strict=True)):
             room[index, : len(lanes)] = row.block_tokens
-            uniforms[index, : len(lanes), : row.block_tokens] = row.request.uniforms(len(lanes), row.block_tokens)
+            uniforms[index, : len(lanes), : row.block_tokens] = row.request.uniforms(
+                len(lanes), row.block_tokens, beams=len(row.beams)
+            )
         block = sample_block(
             session,
             parents,

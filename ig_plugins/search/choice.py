@@ -82,11 +82,11 @@ def enter(measures: Sequence[Measure | None], step: Step) -> None:
 
 
 def answer_of(lanes: Lanes, judgement: Judgement, key: Key, step: Step) -> Answer:
-    """A verified finished lane as an answer."""
+    """A verified finished lane as an answer; among answers the reward counts, without the discount for length."""
     stopped = bool(lanes.natural[key]) or key in lanes.cuts
     return Answer(
         step=step,
-        score=step.score,
+        score=judgement.rewards.get(key, step.score),
         reward=judgement.rewards.get(key),
         reason="stop" if stopped else "length",
         text=lanes.answer(*key),

@@ -20,14 +20,14 @@ class SearchConfig(BaseModel):
         min_p: Draw among tokens at least this share as likely as the most likely one; 0 for all.
         repetition_penalty: As in transformers; 1.0 for none.
         retry_penalty: Taken off the logit of tokens that failed candidates used at the same block position.
+        stratified: The lanes of a beam draw from even shares of the distribution instead of independently, so that
+            fewer of them repeat one another; each is still an exact sample of the policy.
         selection: How the answer is picked among verified ones: the highest ``reward``, or ``hedged``, a reward
             discounted for being an extreme among many (see docs/methods.md).
         adaptive: ``off`` always searches in full; ``on`` runs few lanes while the critic is sure of a safe end and the
             budget is comfortable, and takes the block back and searches in full where it is not; ``auto`` as the
             guard's preset says, and off without one.
         calm_candidates: Lanes of a block that an adaptive search tries first; the best one of them goes on.
-        calm_block_tokens: Tokens of such a block. May be longer than an ordinary one: where few lanes run, choosing
-            among whole phrases finds more reward than choosing more often among a few words.
         schedule: Candidates of the first block, the second, and so on; the last entry counts for all that follow.
             Empty for ``candidates`` throughout.
         max_lag: Beams must share their path up to this many blocks ago, so that a stream is never further behind
@@ -48,10 +48,10 @@ class SearchConfig(BaseModel):
     min_p: float = Field(default=0.0, ge=0.0, le=1.0)
     repetition_penalty: float = Field(default=1.0, gt=0.0, allow_inf_nan=False)
     retry_penalty: float = Field(default=2.0, ge=0.0, allow_inf_nan=False)
+    stratified: bool = True
     selection: Literal["reward", "hedged"] = "reward"
     adaptive: Literal["off", "on", "auto"] = "auto"
     calm_candidates: int = Field(default=8, ge=1)
-    calm_block_tokens: int = Field(default=16, ge=1)
     schedule: tuple[int, ...] = ()
     max_lag: int = Field(default=4, ge=1)
     seed: int | None = Field(default=None, ge=0, lt=2**63)
@@ -79,8 +79,3 @@ class SearchConfig(BaseModel):
         """The most lanes that any block may have."""
         calm = [] if self.adaptive == "off" else [self.calm_candidates]
         return max([self.candidates, *self.schedule, *calm])
-
-    @property
-    def longest_block(self) -> int:
-        """The most tokens that any block may have."""
-        return self.block_tokens if self.adaptive == "off" else max(self.block_tokens, self.calm_block_tokens)

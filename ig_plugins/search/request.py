@@ -62,13 +62,27 @@ class Request:
         """Back to the first draw: the same request again gives the same answer."""
         self._generator = torch.Generator().manual_seed(self.seed)
 
-    def uniforms(self, lanes: int, tokens: int) -> Tensor:
+    def uniforms(self, lanes: int, tokens: int, *, beams: int = 1) -> Tensor:
         """Fresh uniform numbers for one block, shape (L, T), float64.
 
         Drawn before the block is sampled, so that the answer does not depend on which lanes end early or on the
         other prompts of the batch.
+
+        Args:
+            lanes: L.
+            tokens: T.
+            beams: Lane l continues beam l % beams. Stratified, the lanes of a beam share [0, 1) out evenly at every
+                token, in an order of its own (a Latin hypercube): each lane is still drawn exactly from the policy,
+                but together they repeat one another less (in the spirit of arithmetic sampling, arXiv 2210.15458).
         """
-        return torch.rand(lanes, tokens, generator=self._generator, dtype=torch.float64)
+        drawn = torch.rand(lanes, tokens, generator=self._generator, dtype=torch.float64)
+        if not self.search.stratified:
+            return drawn
+        order = torch.rand(lanes, tokens, generator=self._generator, dtype=torch.float64)
+        for beam in range(min(beams, lanes)):
+            strata = order[beam::beams].argsort(dim=0)
+            drawn[beam::beams] = (strata + drawn[beam::beams]) / len(strata)
+        return drawn.clamp_(max=1 - 2**-53)  # rounding must not make it 1
 
     def interruption(self) -> InferenceGuardError | None:
         """Why this request must stop now; None when it need not."""
