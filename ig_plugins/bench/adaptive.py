@@ -1,8 +1,7 @@
 """What a guarded answer takes beside one unguarded answer of the same weights, and what adaptive search gives up.
 
 Every prompt is answered by each contender in turn, alone, in one process; processor seconds are added up. Ratios
-travel,
-seconds do not.
+travel, seconds do not.
 """
 
 from __future__ import annotations

@@ -74,9 +74,8 @@ class Row:
 
     @property
     def block_tokens(self) -> int:
-        """d, or what a calm block has; less in the last one."""
-        search = self.request.search
-        return min(search.calm_block_tokens if self.calm else search.block_tokens, self.room)
+        """d, or less in the last block."""
+        return min(self.request.search.block_tokens, self.room)
 
     @property
     def lanes(self) -> int:

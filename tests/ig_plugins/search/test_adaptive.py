@@ -13,7 +13,7 @@ from tests.kit.tokenizer import byte_tokenizer
 
 torch.set_num_threads(1)
 LONG = {"a calm and long answer of many words": 1.0}
-CALM = {"adaptive": "on", "calm_candidates": 2, "calm_block_tokens": 8, "block_tokens": 4, "candidates": 8, "beams": 4}
+CALM = {"adaptive": "on", "calm_candidates": 2, "block_tokens": 4, "candidates": 8, "beams": 4}
 
 
 def adaptive_guard(answers, critic, **options):
@@ -34,10 +34,10 @@ def policy_that_counts(answers):
     return policy
 
 
-def test_calm_blocks_are_long_run_few_lanes_and_keep_one():
+def test_calm_blocks_run_few_lanes_and_keep_one():
     result = adaptive_guard(LONG, Foresees(constant(9.0), constant(0.0))).generate("Go.")
     assert [block.candidates for block in result.blocks] == [2] * len(result.blocks)
-    assert len(result.blocks) == -(-len(result.token_ids) // 8)
+    assert {block.tokens for block in result.blocks[:-1]} == {2 * 4}
     assert result.text in LONG
 
 
@@ -45,13 +45,9 @@ def test_a_doubt_takes_the_block_back_and_searches_it_and_all_that_follow_in_ful
     guard = adaptive_guard({}, sure_until(8), policy=policy_that_counts(LONG))
     result = guard.generate("Go.")
     assert result.text in LONG
-    # 8 tokens in a calm block, 8 more whose end was doubted, and then blocks of 4 on all candidates.
-    assert [block.candidates for block in result.blocks[:3]] == [2, 2 + 8, 8]
-    tokens = [block.tokens for block in result.blocks]
-    assert tokens[0] == 2 * 8
-    assert tokens[1] == 2 * 8 + 8 * 4
-    assert set(tokens[2:-1]) == {8 * 4}
-    assert len(result.token_ids) == 8 + 4 * (len(tokens) - 2) + len(result.token_ids) % 4
+    # Two calm blocks, one whose end was doubted and which was then searched in full, as are all that follow.
+    assert [block.candidates for block in result.blocks] == [2, 2, 2 + 8] + [8] * (len(result.blocks) - 3)
+    assert [block.tokens for block in result.blocks[:4]] == [2 * 4, 2 * 4, 2 * 4 + 8 * 4, 8 * 4]
 
 
 def test_half_a_spent_budget_is_no_comfort():
@@ -78,8 +74,8 @@ def test_a_calm_stream_equals_the_answer_and_keeps_within_the_lag(max_lag):
     chunks = list(guard.stream("Go.", max_lag=max_lag))
     result = chunks[-1].result
     assert "".join(chunk.text for chunk in chunks) == result.text == guard.generate("Go.", max_lag=max_lag).text
-    assert result.lag <= 8 * max(1, max_lag // 2)
-    assert len(chunks) > len(result.token_ids) / (8 * max_lag)
+    assert result.lag <= 4 * max(1, max_lag // 2)
+    assert len(chunks) > len(result.token_ids) / (4 * max_lag)
 
 
 def test_text_of_a_calm_block_leaves_only_after_the_cost_model_has_read_it():
@@ -95,8 +91,9 @@ def test_the_reward_model_reads_released_text_once_and_only_where_an_answer_ends
     tokenizer = byte_tokenizer()
     judges = {"costs": {"cost": tiny_scores(tokenizer, "cost", scale=0.1)}, "tokenizer": tokenizer}
     judges["reward"] = tiny_scores(tokenizer, "reward")
-    guard = tiny_guard(**judges, critic=Foresees(constant(9.0), constant(0.0)), adaptive="on", calm_candidates=1,
-                       calm_block_tokens=5, max_lag=1)  # fmt: skip
+    guard = tiny_guard(
+        **judges, critic=Foresees(constant(9.0), constant(0.0)), adaptive="on", calm_candidates=1, max_lag=1
+    )
     result = guard.generate("Go.")
     assert len(result.token_ids) == 20
     assert result.usage.judge_tokens == 2 * (result.usage.prompt_tokens + 20)
@@ -114,11 +111,10 @@ def test_calm_and_full_rows_share_a_batch():
     assert [r.usage for r in together] == [r.usage for r in alone]
 
 
-def test_room_for_calm_blocks_is_kept_only_where_they_may_come():
+def test_room_for_calm_lanes_is_kept_only_where_they_may_come():
     guard = make_guard(LONG)
     sizes = {}
     for adaptive in ("on", "off"):
-        search = SearchConfig(adaptive=adaptive, block_tokens=4, calm_block_tokens=32, candidates=4, calm_candidates=9)
+        search = SearchConfig(adaptive=adaptive, candidates=4, calm_candidates=9)
         sizes[adaptive] = Capacity.of([guard.with_options(**search.model_dump(exclude={"seed"})).request("Go.")])
-    assert (sizes["on"].block, sizes["off"].block) == (32, 4)
     assert (sizes["on"].lanes, sizes["off"].lanes) == (9 + 4, 4 + 4)
