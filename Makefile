@@ -13,7 +13,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	&& echo $$python && break; done)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help setup demo test slow lint format bench models clean
+.PHONY: help setup demo test slow lint format bench evaluate models clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -49,6 +49,11 @@ format: $(STAMP)  ## format the code and mend what can be mended
 
 bench: $(STAMP)  ## speed against transformers' generate()
 	@$(BIN)/inferenceguard bench $(ARGS)
+
+evaluate: evaluate-tiny-alpaca evaluate-tiny-beaver  ## every method on both bundled policies; -j2 runs them side by side
+
+evaluate-%: $(STAMP)
+	@OMP_NUM_THREADS=1 $(BIN)/inferenceguard evaluate --model $* --out runs/evaluation/$* $(ARGS)
 
 models: $(STAMP)  ## rebuild the bundled models from nothing
 	@$(BIN)/python -m critic_models.bundled.build --out $(MODELS) $(ARGS)

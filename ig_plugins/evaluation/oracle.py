@@ -26,7 +26,8 @@ def oracle_rewards(
 ) -> dict[int, float]:
     """Per prompt the best reward under the constraint.
 
-    The policy gives every answer of its grammar some probability, so a search without limits of time would find it.
+    It is the most that grammatical answers can earn: a policy that never says some of them cannot reach it, and one
+    that slips out of the grammar may pass it.
 
     Args:
         bench: Judges and budgets.
