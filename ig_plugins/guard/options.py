@@ -56,6 +56,8 @@ class Options(BaseModel):
         check_names(overrides)
         given = {key: value for key, value in overrides.items() if value is not None or key in ("seed", "timeout")}
         search = {_SEARCH[key]: value for key, value in given.items() if key in _SEARCH}
+        if search.get("adaptive") == "auto":  # as the guard's preset says, which these options hold
+            del search["adaptive"]
         mine = {key: value for key, value in given.items() if key in _OWN}
         for key in ("stop", "tools", "logits_processors"):
             if key in mine:

@@ -118,3 +118,10 @@ def test_room_for_calm_lanes_is_kept_only_where_they_may_come():
         search = SearchConfig(adaptive=adaptive, candidates=4, calm_candidates=9)
         sizes[adaptive] = Capacity.of([guard.with_options(**search.model_dump(exclude={"seed"})).request("Go.")])
     assert (sizes["on"].lanes, sizes["off"].lanes) == (9 + 4, 4 + 4)
+
+
+def test_auto_leaves_it_to_the_guard():
+    guard = make_guard(LONG)
+    assert guard.request("Go.", adaptive="auto").search.adaptive == "auto"
+    assert guard.with_options(adaptive="on").request("Go.", adaptive="auto").search.adaptive == "on"
+    assert guard.with_options(adaptive="on").request("Go.", adaptive="off").search.adaptive == "off"
