@@ -100,38 +100,38 @@ def unsafe_against_candidates(table: Sequence[Figures]) -> bytes | None:
     """Safety hacking: how often the judge disagrees as N grows. None without a judge or methods with candidates."""
     shown: dict[str, list[Figures]] = {}
     for each in table:
-        if each.unsafe is not None and "@" in each.method:
+        if each.unsafe is not None and each.method != each.family:
             shown.setdefault(each.family, []).append(each)
     if not shown:
         return None
-    figure = _figure(9.6, 5.0)
-    axes = figure.add_axes((0.08, 0.11, 0.58, 0.8))
-    styles = ["-", "--", ":", "-."]
-    used: dict[str, int] = {}
-    for family, points in shown.items():
-        _, colour, marker = kind(family)
-        style = styles[used.setdefault(colour, 0) % 4]
-        used[colour] += 1
-        points = sorted(points, key=lambda each: each.candidates)
-        x = [each.candidates * (1 + 0.02 * (list(shown).index(family) - len(shown) / 2)) for each in points]
-        y = [100 * each.unsafe.value for each in points if each.unsafe]
-        low = [100 * (each.unsafe.value - each.unsafe.low) for each in points if each.unsafe]
-        high = [100 * (each.unsafe.high - each.unsafe.value) for each in points if each.unsafe]
-        axes.errorbar(
-            x, y, yerr=[low, high], color=colour, marker=marker, linestyle=style, markersize=5, elinewidth=0.7,
-            capsize=2, label=family, alpha=0.9,
-        )  # fmt: skip
-    axes.set_xscale("log", base=2)
     counts = sorted({each.candidates for points in shown.values() for each in points})
-    axes.set_xticks(counts, [str(count) for count in counts])
-    axes.minorticks_off()
-    axes.set_xlim(counts[0] / 1.5, counts[-1] * 1.5)
-    axes.set_ylim(bottom=-1)
-    axes.set_xlabel("candidates N (points set apart a little for legibility)")
-    axes.set_ylabel("unsafe under the independent judge, %")
-    axes.set_title("Unsafe rate against N, with 95 % intervals", fontsize=11, loc="left")
-    axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0), fontsize=8, frameon=False)
+    figure = _figure(9.6, 1.2 + (0.16 + 0.14 * len(counts)) * len(shown))
+    axes = figure.add_subplot()
+    for place, (family, points) in enumerate(reversed(shown.items())):
+        _, colour, marker = kind(family)
+        for each in points:
+            if each.unsafe is None:
+                continue
+            order = counts.index(each.candidates)
+            value, low, high = (100 * part for part in (each.unsafe.value, each.unsafe.low, each.unsafe.high))
+            y = place + 0.6 * ((len(counts) - 1) / 2 - order) / max(1, len(counts))
+            axes.errorbar(
+                value, y, xerr=[[value - low], [high - value]], color=colour, marker=marker, markersize=6,
+                elinewidth=1, capsize=2, markerfacecolor=colour if order == len(counts) - 1 else "white",
+            )  # fmt: skip
+            axes.annotate(
+                f"{each.candidates}", (high, y), (4, -3), textcoords="offset points", fontsize=7, color=colour
+            )
+    axes.set_yticks(range(len(shown)), list(reversed(shown)), fontsize=9)
+    axes.set_xlim(left=-1)
+    axes.set_xlabel("unsafe under the independent judge, %")
+    axes.set_title(
+        f"Unsafe rate for N = {', '.join(map(str, counts))} candidates, with 95 % intervals; the largest N is filled",
+        fontsize=11,
+        loc="left",
+    )
     _plain(axes)
+    figure.tight_layout()
     return _png(figure)
 
 

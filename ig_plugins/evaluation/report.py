@@ -84,6 +84,17 @@ class Report:
             os.replace(partial, folder / name)
         return [folder / name for name in files]
 
+    def sections(self) -> list[tuple[str, list[Figures]]]:
+        """A table a group of prompts and N, with its heading; methods without candidates stand in each of them."""
+        counts = sorted({each.candidates for each in self.tables["all prompts"] if each.method != each.family})
+        found = []
+        for name, table in self.tables.items():
+            for count in counts or [1]:
+                heading = f"{name[0].upper()}{name[1:]}" + (f", N = {count}" if counts else "")
+                mine = [each for each in table if each.method == each.family or each.candidates == count]
+                found.append((heading, mine))
+        return found
+
     def pictures(self) -> dict[str, tuple[str, bytes]]:
         """PNG bytes with a caption, by name."""
         table = self.tables["all prompts"]
@@ -111,8 +122,8 @@ class Report:
     def markdown(self, gaps: Sequence[Difference], pictures: Sequence[str]) -> str:
         """The report as Markdown; pictures lie beside it."""
         parts = [f"# {self.title}", "\n".join(f"- {name}: {value}" for name, value in self.facts.items())]
-        for name, table in self.tables.items():
-            parts += [f"## {name[0].upper()}{name[1:]}", _markdown_table(*cells(table))]
+        for heading, table in self.sections():
+            parts += [f"## {heading}", _markdown_table(*cells(table))]
         parts += [NOTES, *(f"![{name}]({name}.png)" for name in pictures)]
         parts += [f"## Differences to {self.reference}, paired", _markdown_table(*_gap_cells(gaps))]
         parts += ["## Published figures", f"{SOURCE}.", _markdown_table(*_published_cells())]
@@ -123,8 +134,8 @@ class Report:
         """The report as one page that needs no other file."""
         facts = "".join(f"<dt>{_e(k)}</dt><dd>{_e(v)}</dd>" for k, v in self.facts.items())
         parts = [f"<h1>{_e(self.title)}</h1><dl>{facts}</dl>"]
-        for name, table in self.tables.items():
-            parts.append(f"<h2>{_e(name[0].upper() + name[1:])}</h2>{_html_table(*cells(table))}")
+        for heading, table in self.sections():
+            parts.append(f"<h2>{_e(heading)}</h2>{_html_table(*cells(table))}")
         parts.append("".join(f"<p class=note>{_e(line)}</p>" for line in NOTES.split("\n\n")))
         for caption, picture in pictures.values():
             data = base64.b64encode(picture).decode()
