@@ -19,7 +19,7 @@ class Record:
 
     Attributes:
         blocks: Seconds of each block.
-        split: Seconds in the prefill, the model's forwards, sampling, and the bookkeeping of the tree.
+        split: Seconds in the prefill, the model's forwards, sampling, judging, and the bookkeeping of the tree.
         memory: Bytes of keys and values at the end of the last block, before the losers go: the most there is.
     """
 
@@ -28,10 +28,13 @@ class Record:
     memory: dict[str, int] = field(default_factory=dict)
 
 
-def search_tree(model: TreeModel, case: Case, *, record: Record | None = None) -> None:
+def search_tree(
+    model: TreeModel, case: Case, *, record: Record | None = None, clock: Callable[[], float] = time.process_time
+) -> None:
     """A block search whose judge is a coin: what InferenceGuard's search asks of the engine, without the judging.
 
     As in the search, every beam also has a lane of its own that does not grow, so that a block can be tried again.
+    ``clock`` is what blocks are timed with; the split is always processor time.
     """
     record = record or Record()
     random = torch.Generator().manual_seed(0)
@@ -40,20 +43,24 @@ def search_tree(model: TreeModel, case: Case, *, record: Record | None = None) -
         case.prompt_ids().tolist(), lanes=case.candidates + case.beams, block=case.block, max_new=case.new
     )
     prefill = time.process_time() - start
-    forward, tree = Stopwatch(), Stopwatch()
+    forward, tree, judging = Stopwatch(), Stopwatch(), 0.0
     with forward.on(model.body, "run"), tree.on(session, "branch", "extend", "commit"):
         for grown in range(0, case.new, case.block):
-            before = time.process_time()
+            before = clock()
             _block(session, case, min(case.block, case.new - grown), random)
             record.memory = session.memory()
-            session.commit(_survivors(case, random))
-            record.blocks.append(time.process_time() - before)
+            judged = time.process_time()
+            winners = _survivors(case, random)
+            judging += time.process_time() - judged
+            session.commit(winners)
+            record.blocks.append(clock() - before)
     total = time.process_time() - start
     record.split = {
         "prefill": prefill,
         "forward": forward.seconds,
         "bookkeeping": tree.seconds - forward.seconds,
-        "sampling": total - prefill - tree.seconds,
+        "sampling": total - prefill - tree.seconds - judging,
+        "judging": judging,
     }
 
 
@@ -79,7 +86,7 @@ def _survivors(case: Case, random: torch.Generator) -> torch.Tensor:
 
 def generate(model: PreTrainedModel, case: Case, *, sequences: int) -> int:
     """Transformers' own sampling of so many answers to each prompt; the bytes of its cache at the end."""
-    ids = case.prompt_ids()
+    ids = case.prompt_ids().to(model.device)
     output = model.generate(
         ids,
         attention_mask=torch.ones_like(ids),

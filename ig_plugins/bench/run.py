@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWa
 from ig_plugins.bench.case import Case
 from ig_plugins.bench.clock import interleaved, threads
 from ig_plugins.bench.contenders import Record, contenders, search_tree
+from ig_plugins.bench.work import Work, counted
 from ig_plugins.engine import Sampler, TreeModel
 
 ALL = ("tree", "generate_1", "generate_n", "floor")
@@ -41,14 +43,20 @@ def run(
 
     Returns:
         The case; seconds by contender; ratios to the tree (how many times as long the other takes, and the tree to
-        one answer); where the tree's time goes; bytes of keys and values; and the environment.
+        one answer); where the tree's time goes; forwards, tokens and FLOPs; bytes of keys and values; the environment.
     """
     case = case or Case()
     with threads(torch_threads):
         model = case.model()
         tree = TreeModel.attach(model, path=path)  # type: ignore[arg-type]
         everyone = contenders(model, tree, case)
-        timings = interleaved({name: everyone[name] for name in names}, repeats=repeats)
+        works: dict[str, Work] = {}
+
+        def counting(name: str) -> object:
+            with counted(model) as works[name]:
+                return everyone[name]()
+
+        timings = interleaved({name: partial(counting, name) for name in names}, repeats=repeats)
         record = Record()
         search_tree(tree, case, record=record)
     seconds = {name: timing.summary() for name, timing in timings.items()}
@@ -60,6 +68,7 @@ def run(
         "ratios": {clock: _ratios(seconds, clock) for clock in ("wall", "cpu")},
         "split": record.split,
         "blocks": record.blocks,
+        "work": {name: asdict(work) for name, work in works.items()},
         "memory": {"tree": record.memory, **caches},
         "environment": environment(),
     }
@@ -72,17 +81,6 @@ def _ratios(seconds: dict[str, Any], clock: str) -> dict[str, float]:
     tree = seconds["tree"][clock]
     ratios = {f"{name}/tree": seconds[name][clock] / tree for name in seconds if name != "tree"}
     return ratios | {f"tree/{name}": tree / seconds[name][clock] for name in ("generate_1", "floor") if name in seconds}
-
-
-def curve(axis: str, values: Sequence[int], *, case: Case | None = None, **options: Any) -> list[dict[str, Any]]:
-    """``run`` along one axis of the case, such as ``candidates``; beams stay a quarter of the candidates."""
-    base = case or Case()
-
-    def at(value: int) -> Case:
-        beams = {"beams": max(1, value // 4)} if axis == "candidates" else {}
-        return replace(base, **{axis: value}, **beams)
-
-    return [run(at(value), **options) for value in values]
 
 
 def block_times(case: Case | None = None, *, repeats: int = 3, path: str = "auto") -> dict[str, Any]:
@@ -125,11 +123,14 @@ def sampling(*, lanes: int = 64, vocabulary: int = 32768, repeats: int = 5) -> d
     return {"lanes": lanes, "vocabulary": vocabulary, "milliseconds": milliseconds}
 
 
-def run_tuned(case: Case | None = None, *, repeats: int = 3, timeout: float = 1800.0) -> dict[str, Any]:
+def run_tuned(case: Case | None = None, *, timeout: float = 7200.0, **options: Any) -> dict[str, Any]:
     """``run`` in a process whose allocator keeps large blocks.
 
     On glibc a cache grown by concatenation spends much of its time in page faults; a raised mmap threshold spares
     `generate` that, and hardly changes the tree, which does not grow anything by concatenation.
+
+    Raises:
+        RuntimeError: The process failed; the message ends with its last words.
     """
     environ = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**32 - 1), "MALLOC_TRIM_THRESHOLD_": str(2**32 - 1)}
     code = (
@@ -138,13 +139,14 @@ def run_tuned(case: Case | None = None, *, repeats: int = 3, timeout: float = 18
     )
     finished = subprocess.run(
         [sys.executable, "-c", code],
-        input=json.dumps({"case": asdict(case or Case()), "repeats": repeats}),
+        input=json.dumps({"case": asdict(case or Case()), **options}),
         capture_output=True,
         text=True,
-        check=True,
         env=environ,
         timeout=timeout,
     )
+    if finished.returncode:
+        raise RuntimeError(f"The benchmark with the tuned allocator failed: {finished.stderr.strip()[-500:]}")
     return json.loads(finished.stdout)  # type: ignore[no-any-return]
 
 

@@ -2,48 +2,67 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ig_plugins.cli import output
 
-TARGETS = ((512, 16), (2048, 16))
-FULL = ((512, 64),)
-
 
 def bench(
-    prompt: Annotated[int | None, typer.Option(min=1, help="One prompt length instead of the standing cases.")] = None,
-    candidates: Annotated[int, typer.Option(min=1, help="With --prompt.")] = 16,
-    new: Annotated[int, typer.Option(min=1, help="New tokens.")] = 64,
+    prompt: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 512,
+    candidates: Annotated[int, typer.Option(min=1, help="N; a quarter of them become beams.")] = 16,
+    new: Annotated[int, typer.Option(min=1, help="New tokens.")] = 128,
     block: Annotated[int, typer.Option(min=1, help="Tokens of a block.")] = 16,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds; medians are reported.")] = 3,
-    full: Annotated[bool, typer.Option("--full", help="More candidates too, and generate's allocator tuned.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Longer prompts, more candidates, generate's allocator tuned, all curves.")
+    ] = False,
+    out: Annotated[
+        Path, typer.Option(help="With --full: where every point is kept; a stopped run goes on from there.")
+    ] = Path("runs/bench"),
+    device: Annotated[
+        str | None, typer.Option(help="A 7B-shaped Llama in bf16 on this device, as cuda, against its bandwidth.")
+    ] = None,
     path: Annotated[str, typer.Option(help="auto, segments, masked or portable.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Everything measured, as JSON on standard output.")] = False,
 ) -> None:
     """Compare the tree with generate() of one and of N: interleaved rounds, medians, one thread, random weights."""
-    from ig_plugins.bench import Case, run, run_tuned
+    from dataclasses import replace
 
-    sizes = ((prompt, candidates),) if prompt is not None else TARGETS + (FULL if full else ())
-    cases = [
-        replace(Case(), prompt=length, candidates=lanes, beams=max(1, lanes // 4), new=new, block=block)
-        for length, lanes in sizes
-    ]
-    found = []
-    with output.progress_bar() as bar:
-        task = bar.add_task("measuring", total=len(cases) * (2 if full else 1))
-        for case in cases:
-            found.append({"allocator": "as it is", **run(case, repeats=repeats, path=path)})
-            bar.advance(task)
-            if full:
-                found.append({"allocator": "tuned for generate", **run_tuned(case, repeats=repeats)})
-                bar.advance(task)
+    from ig_plugins.bench import Case, run, run_device
+
+    base = Case(prompt=prompt, candidates=candidates, beams=max(1, candidates // 4), new=new, block=block)
+    if device is not None:
+        found: Any = run_device(replace(base, candidates=4 * candidates, beams=candidates), device=device)
+        return output.write_json(found) if json else _show_device(found)
+    if full:
+        found = _full(base, repeats=repeats, folder=out)
+        shown = [each for each in found.values() if each["group"] in ("targets", "tuned")]
+    else:
+        with output.notes.status("measuring"):
+            found = shown = [run(base, repeats=repeats, path=path)]
     if json:
         output.write_json(found)
     else:
-        _show(found)
+        _show(shown)
+
+
+def _full(base: Any, *, repeats: int, folder: Path) -> dict[str, dict[str, Any]]:
+    """Measure what the folder lacks, and draw what it holds."""
+    from ig_plugins.bench import figures, points
+
+    wanted = points.points(repeats=repeats, base=base)
+    with output.progress_bar() as bar:
+        task = bar.add_task(wanted[0].name, total=len(wanted))
+        for place, _ in enumerate(points.measured(wanted, folder), start=1):
+            bar.update(task, advance=1, description=wanted[min(place, len(wanted) - 1)].name)
+    found = points.read(folder)
+    for file in figures.draw(found, folder):
+        output.notes.print(f"wrote {file}")
+    return found
 
 
 def _show(found: list[dict[str, Any]]) -> None:
@@ -64,7 +83,7 @@ def _show(found: list[dict[str, Any]]) -> None:
         table.add_row(
             str(case["prompt"]),
             str(case["candidates"]),
-            each["allocator"],
+            "as it is" if each["environment"]["malloc"] == "default" else "tuned for generate",
             each["path"],
             *(f"{seconds[name]['cpu']:.2f}" for name in ("tree", "generate_1", "generate_n", "floor")),
             f"{ratios['tree/generate_1']:.2f}",
@@ -72,13 +91,37 @@ def _show(found: list[dict[str, Any]]) -> None:
         )
     output.console.print(table)
     for each in found:
-        split = each["split"]
-        total = sum(split.values())
-        shares = ", ".join(f"{name} {100 * part / total:.0f} %" for name, part in split.items())
-        memory = each["memory"]["tree"]
-        output.console.print(
-            f"prompt {each['case']['prompt']}, N {each['case']['candidates']}: {shares}; keys and values "
-            f"{memory['allocated'] / 2**20:.0f} MiB in the tree, "
-            f"{each['memory']['generate_n']['allocated'] / 2**20:.0f} MiB in generate(N)",
-            highlight=False,
-        )
+        output.console.print("\n".join(_details(each)), highlight=False)
+
+
+def _details(each: dict[str, Any]) -> Iterable[str]:
+    """Where the time goes, and what of the model's work and of memory does not depend on the machine."""
+    case, split, memory, work = each["case"], each["split"], each["memory"], each["work"]
+    total = sum(split.values())
+    yield f"prompt {case['prompt']}, N {case['candidates']}: " + ", ".join(
+        f"{name} {100 * part / total:.0f} %" for name, part in split.items()
+    )
+    yield (
+        f"  keys and values {memory['tree']['allocated'] / 2**20:.0f} MiB in the tree, "
+        f"{memory['generate_n']['allocated'] / 2**20:.0f} MiB in generate(N); linear layers "
+        + ", ".join(f"{work[name]['flops'] / 1e9:.0f} GFLOP in {label}" for name, label in _LABELS.items())
+    )
+
+
+_LABELS = {"tree": "the tree", "generate_1": "generate(1)", "generate_n": "generate(N)"}
+
+
+def _show_device(found: dict[str, Any]) -> None:
+    case, shape, ratios = found["case"], found["shape"], found["ratios"]
+    for line in (
+        f"{found['device']}, {found['dtype']}, {shape['layers']} layers x {shape['hidden']}; prompt {case['prompt']}, "
+        f"{case['candidates']} candidates, {case['new']} new tokens, {found['path']} path",
+        f"bandwidth {found['bandwidth'] / 1e9:.0f} GB/s",
+        f"step of the tree {1e3 * found['step']['tree']:.2f} ms, floor {1e3 * found['floor']['tree']:.2f} ms: "
+        f"{ratios['step/floor']:.2f} times",
+        f"step of one lane {1e3 * found['step']['single']:.2f} ms, floor {1e3 * found['floor']['single']:.2f} ms: "
+        f"{ratios['single step/floor']:.2f} times",
+        f"guarded answer {found['answer']['tree']:.2f} s, generate() of one {found['answer']['generate_1']:.2f} s: "
+        f"{ratios['tree/generate_1']:.2f} times",
+    ):
+        output.console.print(line, highlight=False)

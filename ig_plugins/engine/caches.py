@@ -205,6 +205,7 @@ class SegmentCache(TreeCache):
     Attributes:
         plan: How the next forward writes and reads; None for a prefill.
         reserve: Slots to allocate for committed tokens whenever a row's segment is full.
+        room: Groups and slots of the lanes' segment.
     """
 
     layers: list[SegmentLayer]
@@ -213,6 +214,7 @@ class SegmentCache(TreeCache):
         super().__init__(SegmentLayer)
         self.plan: Plan | None = None
         self.reserve = reserve
+        self.room = 0, 0
 
     @contextmanager
     def following(self, plan: Plan) -> Iterator[None]:
@@ -226,12 +228,11 @@ class SegmentCache(TreeCache):
 
     def open(self, groups: int, slots: int) -> None:
         """Have room for so many lanes of so many tokens; what is there is kept."""
+        if groups <= self.room[0] and slots <= self.room[1]:
+            return
+        self.room = max(groups, self.room[0]), max(slots, self.room[1])
         for layer in self.layers:
-            have = layer.lanes.keys.shape
-            if have[0] < groups or have[2] < slots:
-                layer.lanes = layer.lanes.map(
-                    partial(_enlarged, groups=max(groups, have[0]), slots=max(slots, have[2]))
-                )
+            layer.lanes = layer.lanes.map(partial(_enlarged, groups=self.room[0], slots=self.room[1]))
 
     def clear(self) -> None:
         """Forget the lanes. Zeros, so that a request whose states were NaN leaves nothing to those that come after."""

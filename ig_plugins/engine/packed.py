@@ -75,6 +75,7 @@ class _PackedLinear:
 def _packable(module: nn.Module) -> TypeGuard[nn.Linear]:
     return (
         type(module) is nn.Linear
+        and type(module.weight) is nn.Parameter  # not a quantised one
         and (module.weight.device.type, module.weight.dtype) == ("cpu", torch.float32)
         and module.weight.numel() >= SMALLEST
         and not (module._forward_hooks or module._forward_pre_hooks)

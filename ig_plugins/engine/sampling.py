@@ -83,18 +83,22 @@ def sample_block(
     finished = torch.zeros(B, L, dtype=torch.bool)
     total = torch.zeros_like(session.lane_hidden, dtype=torch.float32)
     active = (parents >= 0) & (limits > 0)
+    draws.grow(active)
     for step in range(T):
-        if not active.any():
+        if not draws.growing:
             break
         if on_step is not None:
             on_step()
-        drawn = draws.first(uniforms[:, :, 0]) if step == 0 else draws.next(step, uniforms[:, :, step], active, tokens)
+        drawn = draws.first(uniforms[:, :, 0]) if step == 0 else draws.next(step, uniforms[:, :, step], tokens)
         tokens[:, :, step] = torch.where(active, drawn, -1)
         session.extend(drawn, active)
-        total += session.lane_hidden * active.unsqueeze(2).to(total.device)
+        total.addcmul_(session.lane_hidden.float(), draws.weights)
         lengths += active
-        finished |= active & torch.isin(drawn, stops)
-        active = active & ~finished & (lengths < limits)
+        finished |= active & (drawn.unsqueeze(2) == stops).any(dim=2)
+        still = active & ~finished & (lengths < limits)
+        if not torch.equal(still, active):
+            active = still
+            draws.grow(active)
     return Block(tokens, lengths, finished, session.lane_hidden, total)  # type: ignore[arg-type]
 
 
@@ -114,6 +118,12 @@ class _Draws:
         for row, sampler in enumerate(samplers):
             self.groups.setdefault(sampler, []).append(row)
 
+    def grow(self, active: Tensor) -> None:
+        """From now on these lanes draw, bool (B, L); mostly for many steps, so what follows from it is kept."""
+        self.growing = bool(active.any())
+        self.weights = active.unsqueeze(2).to(self.session.lane_hidden.device, torch.float32)
+        self.places = [(sampler, *_pairs(rows, active)) for sampler, rows in self.groups.items()]
+
     @torch.inference_mode()
     def first(self, uniforms: Tensor) -> Tensor:
         """First tokens (B, L): lanes of one beam share its logits, which are filtered once."""
@@ -132,25 +142,29 @@ class _Draws:
         return drawn
 
     @torch.inference_mode()
-    def next(self, step: int, uniforms: Tensor, active: Tensor, tokens: Tensor) -> Tensor:
-        """Tokens (B, L) of the active lanes at a later step; ``tokens`` (B, L, T) are those before."""
+    def next(self, step: int, uniforms: Tensor, tokens: Tensor) -> Tensor:
+        """Tokens (B, L) of the growing lanes at a later step; ``tokens`` (B, L, T) are those before."""
         logits = self.session.lane_logits
         drawn = torch.zeros_like(self.parents)
-        for sampler, rows in self.groups.items():
-            at, lanes = _pairs(rows, active)
+        for sampler, at, lanes in self.places:
             if len(at) == 0:
                 continue
+            history = None
+            if sampler.reads_history:
+                history = self._history(sampler, at, self.parents[at, lanes], tokens[at, lanes, :step])
             picked = sampler.draw(
                 _rows(logits, at, lanes),  # type: ignore[arg-type]
                 uniforms[at, lanes],
                 penalties=self._penalty(at, step),
-                history=self._history(sampler, at, self.parents[at, lanes], tokens[at, lanes, :step]),
+                history=history,
             )
             drawn[at, lanes] = picked.cpu()
         return drawn
 
     def _penalty(self, rows: Tensor, step: int) -> Tensor | None:
         """Penalties (R, V) of these rows at this place of the block, or None if they have none."""
+        if all(penalty is None for penalty in self.penalties):
+            return None
         chosen = [self.penalties[row] for row in rows.tolist()]
         if all(penalty is None for penalty in chosen):
             return None
@@ -176,9 +190,11 @@ def _pairs(rows: Sequence[int], flags: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rows(states: Tensor, rows: Tensor, lanes: Tensor) -> Tensor:
-    """States (R, V) of some lanes of (B, L, V), without a copy if they are all there is."""
+    """States (R, V) of some lanes of (B, L, V), not copied if they are all there is or a single row's first."""
     if len(rows) == states.shape[0] * states.shape[1]:
         return states.flatten(0, 1)
+    if states.shape[0] == 1 and int(lanes[-1]) == len(lanes) - 1:
+        return states[0, : len(lanes)]
     return states[rows.to(states.device), lanes.to(states.device)]
 
 

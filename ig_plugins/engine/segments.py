@@ -29,7 +29,7 @@ from ig_plugins.tree import ABSENT, Packing, SlotMap, TokenTree
 MASKED_GAIN = 4
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Layout:
     """What the forwards of one packing share, steps of a block mostly being packed alike.
 
@@ -41,6 +41,11 @@ class _Layout:
         places: Place of each sorted token's lane in the lanes' segment, shape (M,).
         groups: The places that are read.
         own: Sorted tokens to those.
+        slots: Slots of the sorted tokens in their lanes, shape (M,).
+        depths: Their positions in the text, shape (M,).
+        strides: By how much both grow from one forward of this packing to the next, shape (M,).
+        alike: Whether every lane has the same slot, a token each, at all of these forwards.
+        kept: Sorted places of the tokens whose logits are wanted, on the device; None until asked for.
     """
 
     packing: Packing
@@ -50,6 +55,11 @@ class _Layout:
     places: Tensor
     groups: slice
     own: Grouping
+    slots: Tensor
+    depths: Tensor
+    strides: Tensor
+    alike: bool
+    kept: Tensor | None = None
 
 
 class SegmentsPath:
@@ -109,18 +119,19 @@ class SegmentsPath:
         if self._layout is None or self._layout.packing is not packing:
             self._layout = self._laid_out(tree, packing)
         layout = self._layout
-        slots = (tree.grown[packing.rows, packing.lanes] + packing.steps)[layout.order]
-        self.cache.open(int(self.places.max()) + 1, max(int(slots.max()) + 1, self.sizes.block))
-        kept = layout.inverse[keep].to(device)
-        with self.cache.following(self._plan(layout, slots)):
+        self.cache.open(int(self.places.max()) + 1, max(int(layout.slots.max()) + 1, self.sizes.block))
+        if layout.kept is None or keep is not packing.last:
+            layout.kept = layout.inverse[keep].to(device)
+        with self.cache.following(self._plan(layout)):
             hidden, logits, _ = self.body.run(
                 tokens[layout.order].to(device).unsqueeze(0),
-                keep=(torch.zeros_like(kept), kept),
-                position_ids=tree.depths(packing)[layout.order].to(device).unsqueeze(0),
+                keep=(torch.zeros_like(layout.kept), layout.kept),
+                position_ids=layout.depths.to(device).unsqueeze(0),
                 attention_mask=self.no_mask,
                 past_key_values=self.cache,
                 use_cache=True,
             )
+        layout.slots, layout.depths = layout.slots + layout.strides, layout.depths + layout.strides
         return hidden[0, layout.inverse.to(device)], logits
 
     def commit(self, tree: TokenTree, lanes: Tensor) -> None:
@@ -188,16 +199,16 @@ class SegmentsPath:
         rows = torch.arange(len(sees)).repeat_interleave(sees.shape[1])
         self.cache.copy_beams(rows.to(self.body.device), order.flatten(0, 1).to(self.body.device))
 
-    def _plan(self, layout: _Layout, slots: Tensor) -> Plan:
-        """What the sorted tokens read, and where they go: to ``slots`` of their lanes, shape (M,)."""
-        longest, mask = int(slots.max()) + 1, None
-        alike = bool((slots == longest - 1).all())
-        if not alike:
+    def _plan(self, layout: _Layout) -> Plan:
+        """What the sorted tokens read, and where they go: to their slots of their lanes."""
+        slots, mask = layout.slots, None
+        longest = int(slots.max()) + 1
+        if not layout.alike:
             owners = slots if layout.own.index is None else slots[layout.own.index.cpu()]
             visible = torch.arange(longest) <= owners.unsqueeze(1)
             mask = self._additive(visible.view(-1, 1, layout.own.width, longest))
         parts = (*layout.shared, Part("lanes", layout.groups, longest, layout.own, mask))
-        if alike and layout.own.index is None:  # one token on each of neighbouring lanes: written as a slice
+        if layout.alike and layout.own.index is None:  # one token on each of neighbouring lanes: written as a slice
             return Plan(layout.groups, longest - 1, parts)
         return Plan(layout.places.to(self.body.device), slots.to(self.body.device), parts)
 
@@ -217,7 +228,13 @@ class SegmentsPath:
         if self._apart is not None:
             shared.append(self._beams(slice(first * K, last * K), beams[order], self._apart[first:last].flatten()))
         own = Grouping.of(places - groups.start, groups.stop - groups.start, self.body.device)
-        return _Layout(packing, order, order.argsort(), tuple(shared), places, groups, own)
+        slots = (tree.grown[packing.rows, packing.lanes] + packing.steps)[order]
+        strides = packing.counts[packing.rows, packing.lanes][order]
+        alike = bool((slots == slots[0]).all()) and int(strides.max()) == 1
+        depths = tree.depths(packing)[order]
+        return _Layout(
+            packing, order, order.argsort(), tuple(shared), places, groups, own, slots, depths, strides, alike
+        )
 
     def _rows(self, groups: slice, rows: Tensor, beams: Tensor) -> Part:
         """How tokens of these rows and beams, each of shape (M,), read their rows' segment."""

@@ -166,11 +166,11 @@ class TreeSession:
         return self._packing
 
     def _forward(self, tokens: Tensor, packing: Packing) -> Tensor:
-        last = packing.last
+        last, single = packing.last, len(packing.last) == len(packing)
         hidden, logits = self.path.forward(self.tree, tokens, packing, last)
         self.tree.grow(packing)
-        states = hidden if len(last) == len(hidden) else hidden[last]
-        at = packing.rows[last], packing.lanes[last]
+        states = hidden if single else hidden[last]
+        at = (packing.rows, packing.lanes) if single else (packing.rows[last], packing.lanes[last])
         self.lane_hidden = _updated(self.lane_hidden, at, states)
         if self.lane_logits is not None and logits is not None:
             self.lane_logits = _updated(self.lane_logits, at, logits)
@@ -205,7 +205,10 @@ def _updated(states: Tensor, at: tuple[Tensor, Tensor], new: Tensor) -> Tensor:
     """States (B, L, X) with the named lanes' replaced by ``new`` (n, X); no copy where those are all lanes."""
     if len(new) == states.shape[0] * states.shape[1]:
         return new.view(states.shape)
-    states[at] = new
+    if states.shape[0] == 1 and int(at[1][-1]) == len(new) - 1:
+        states[0, : len(new)] = new
+    else:
+        states[at] = new
     return states
 
 

@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from ig_plugins.bench import Case, block_times, curve, run, sampling
+from ig_plugins.bench import Case, block_times, run, run_tuned, sampling
 from ig_plugins.bench.clock import Stopwatch, interleaved
 from ig_plugins.errors import ConfigurationError
 
@@ -18,7 +18,7 @@ def test_a_run_reports_times_ratios_and_where_the_time_went():
     assert found["ratios"]["wall"]["generate_n/tree"] == pytest.approx(
         found["seconds"]["generate_n"]["wall"] / tree["wall"]
     )
-    assert set(found["split"]) == {"prefill", "forward", "bookkeeping", "sampling"}
+    assert set(found["split"]) == {"prefill", "forward", "bookkeeping", "sampling", "judging"}
     assert all(seconds > 0 for seconds in found["split"].values())
     assert found["environment"]["threads"] == 1
 
@@ -31,10 +31,17 @@ def test_memory_is_counted_on_the_tensors():
     assert memory["generate_n"]["allocated"] == 4 * (12 + 6 - 1) * TOKEN
 
 
-def test_curves_follow_one_axis():
-    assert [each["case"]["prompt"] for each in curve("prompt", [4, 8], case=SMALL, repeats=1, names=["tree"])] == [4, 8]
-    beams = [each["case"]["beams"] for each in curve("candidates", [2, 8], case=SMALL, repeats=1, names=["tree"])]
-    assert beams == [1, 2]
+def test_the_allocator_is_tuned_in_a_process_of_its_own():
+    found = run_tuned(SMALL, repeats=1, names=["tree", "generate_1"])
+    assert found["environment"]["malloc"] != "default"
+    assert found["case"]["prompt"] == 12
+    assert found["ratios"]["cpu"]["tree/generate_1"] > 0
+
+
+def test_what_fails_in_the_tuned_process_is_told(monkeypatch):
+    monkeypatch.setattr("sys.executable", "/bin/ls")  # `ls -c ...` finds no such file
+    with pytest.raises(RuntimeError, match=r"tuned allocator failed: .*cannot access"):
+        run_tuned(SMALL)
 
 
 def test_blocks_are_timed_one_by_one():

@@ -1,0 +1,115 @@
+"""Pictures of a full benchmark, from the points in its folder."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ig_plugins.bench.points import CURVES
+from ig_plugins.errors import ConfigurationError
+
+LINES = {
+    "generate_n": ("generate() of N", "#B5482F", "s"),
+    "tree": ("tree, N candidates", "#1F5FA8", "o"),
+    "generate_1": ("generate() of 1", "#5A8F3C", "^"),
+}
+LABELS = {
+    "candidates": "candidates N",
+    "prompt": "tokens of the prompt",
+    "prompts": "prompts a batch",
+    "new": "new tokens",
+}
+
+
+def draw(found: Mapping[str, dict[str, Any]], folder: Path) -> list[Path]:
+    """Write the pictures that the points suffice for; returns their files.
+
+    Raises:
+        ConfigurationError: matplotlib is not installed.
+    """
+    files = []
+    curves = {axis: _along(found, axis) for axis in CURVES}
+    curves = {axis: points for axis, points in curves.items() if len(points) > 1}
+    if curves:
+        files.append(_save(_curves(curves), folder / "bench_curves.png"))
+    if "blocks" in found:
+        files.append(_save(_blocks(found["blocks"]), folder / "bench_blocks.png"))
+    return files
+
+
+def _along(found: Mapping[str, dict[str, Any]], axis: str) -> list[dict[str, Any]]:
+    return sorted((each for each in found.values() if each["group"] == axis), key=lambda each: each["case"][axis])
+
+
+def _curves(curves: Mapping[str, list[dict[str, Any]]]) -> Any:
+    """Processor seconds along every axis, both scales logarithmic."""
+    rows = (len(curves) + 1) // 2
+    figure = _figure(10.0, 0.6 + 3.7 * rows)
+    for place, (axis, points) in enumerate(curves.items()):
+        axes = figure.add_subplot(rows, 2, place + 1)
+        for name, (label, colour, marker) in LINES.items():
+            shown = [each for each in points if name in each["seconds"]]
+            axes.plot(
+                [each["case"][axis] for each in shown], [each["seconds"][name]["cpu"] for each in shown],
+                color=colour, marker=marker, markersize=4.5, linewidth=1.6, label=label,
+            )  # fmt: skip
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        values = [each["case"][axis] for each in points]
+        axes.set_xticks(values, [str(value) for value in values])
+        axes.minorticks_off()
+        axes.set_xlabel(LABELS[axis])
+        axes.set_ylabel("processor seconds")
+        axes.set_title(_rest(points[0]["case"], axis), fontsize=8.5, loc="left", color="#555555")
+        _plain(axes)
+        if place == 0:
+            axes.legend(fontsize=8, frameon=False)
+    figure.tight_layout()
+    return figure
+
+
+def _rest(case: Mapping[str, int], axis: str) -> str:
+    fixed = {
+        "prompts": f"{case['prompts']} prompt{'s' if case['prompts'] > 1 else ''}",
+        "prompt": f"of {case['prompt']} tokens",
+        "candidates": f"N = {case['candidates']}",
+        "new": f"{case['new']} new tokens",
+    }
+    return ", ".join(words for each, words in fixed.items() if each != axis)
+
+
+def _blocks(found: Mapping[str, Any]) -> Any:
+    """Seconds of every block of one answer."""
+    blocks, case = found["blocks"], found["case"]
+    figure = _figure(6.4, 3.2)
+    axes = figure.add_subplot()
+    axes.bar(range(1, len(blocks) + 1), blocks, color="#1F5FA8", alpha=0.85)
+    axes.axhline(1.15 * blocks[1], color="#B5482F", linewidth=1.0, linestyle="--")
+    axes.annotate("2nd block + 15 %", (0.5, 1.15 * blocks[1]), fontsize=8, color="#B5482F", va="bottom")
+    axes.set_ylim(0, 1.4 * max(blocks))
+    axes.set_xlabel(f"block of {case['block']} tokens; prompt {case['prompt']}, N = {case['candidates']}")
+    axes.set_ylabel("processor seconds")
+    _plain(axes)
+    figure.tight_layout()
+    return figure
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigurationError(
+            "plots need matplotlib, which is not installed; run: pip install 'inferenceguard[evaluation]'"
+        ) from error
+    return Figure(figsize=(width, height), facecolor="white")
+
+
+def _plain(axes: Any) -> None:
+    axes.grid(True, color="#DDDDDD", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def _save(figure: Any, file: Path) -> Path:
+    figure.savefig(file, dpi=120)
+    return file
