@@ -27,6 +27,9 @@ def draw(found: Mapping[str, dict[str, Any]], folder: Path) -> list[Path]:
         ConfigurationError: matplotlib is not installed.
     """
     files = []
+    cases = [each for each in found.values() if each["group"] in ("targets", "tuned")]
+    if cases:
+        files.append(_save(_cases(cases), folder / "bench_cases.png"))
     curves = {axis: _along(found, axis) for axis in CURVES}
     curves = {axis: points for axis, points in curves.items() if len(points) > 1}
     if curves:
@@ -38,6 +41,33 @@ def draw(found: Mapping[str, dict[str, Any]], folder: Path) -> list[Path]:
 
 def _along(found: Mapping[str, dict[str, Any]], axis: str) -> list[dict[str, Any]]:
     return sorted((each for each in found.values() if each["group"] == axis), key=lambda each: each["case"][axis])
+
+
+def _cases(cases: list[dict[str, Any]]) -> Any:
+    """Processor seconds of the standing cases, the slowest `generate` on top."""
+    cases = sorted(cases, key=lambda each: each["seconds"]["generate_n"]["cpu"])
+    figure = _figure(9.0, 1.1 + 0.85 * len(cases))
+    axes = figure.add_subplot()
+    for place, (name, (label, colour, _)) in enumerate(LINES.items()):
+        seconds = [each["seconds"][name]["cpu"] for each in cases]
+        bars = axes.barh(
+            [row + 0.27 * (1 - place) for row in range(len(cases))], seconds, 0.25, color=colour, label=label
+        )
+        axes.bar_label(bars, [f"{each:.1f}" for each in seconds], padding=3, fontsize=7.5)
+    axes.set_yticks(range(len(cases)), [_title(each) for each in cases], fontsize=8.5)
+    axes.set_xscale("log")
+    axes.set_xlim(1, 2.5 * max(each["seconds"]["generate_n"]["cpu"] for each in cases))
+    axes.set_xlabel(f"processor seconds for {cases[0]['case']['new']} new tokens, logarithmic")
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    _plain(axes)
+    axes.grid(False, axis="y")
+    figure.tight_layout()
+    return figure
+
+
+def _title(each: Mapping[str, Any]) -> str:
+    allocator = "as it is" if each["environment"]["malloc"] == "default" else "tuned"
+    return f"prompt {each['case']['prompt']}, N = {each['case']['candidates']}\nallocator {allocator}"
 
 
 def _curves(curves: Mapping[str, list[dict[str, Any]]]) -> Any:

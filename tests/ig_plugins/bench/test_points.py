@@ -41,16 +41,16 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Two points of a curve and the block times, really measured."""
+    """The standing cases, two points of a curve and the block times, really measured."""
     monkeypatch.setattr(points, "CURVES", {"prompt": (4, 8)})
-    wanted = [point for point in points.points(repeats=1, base=SMALL) if point.group in ("prompt", "blocks")]
+    wanted = [point for point in points.points(repeats=1, base=SMALL) if point.group in ("targets", "prompt", "blocks")]
     list(points.measured(wanted, tmp_path))
     return tmp_path
 
 
 def test_pictures_come_from_the_folder(folder):
     files = figures.draw(points.read(folder), folder)
-    assert [file.name for file in files] == ["bench_curves.png", "bench_blocks.png"]
+    assert [file.name for file in files] == ["bench_cases.png", "bench_curves.png", "bench_blocks.png"]
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
     blocks = json.loads((folder / "blocks.json").read_text())
     assert len(blocks["blocks"]) == 16
