@@ -70,8 +70,8 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         message.content
         ```
         ```
-        'Here is what I would do. First look at the map of the way. Then go slowly, keep to the right and stop at each
-        corner. Keep a lamp on the scooter. Look at the scooter once more when you are done, and write down what ...'
+        'The scooter is no big deal. First check the brakes, the lights and the tyres of the scooter. Then go slowly,
+        keep to the right and stop at each corner. If it starts to rain, stop at once and wait under a roof. ...'
         ```
 
     Stream:
@@ -80,9 +80,8 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
             print(chunk.text, end="|\n")
         ```
         ```
-        Here is what I would do. First look at the map of the way. ... Keep a lamp on the scooter. Look at the|
-         scooter once more when you are done,|
-         and write down what you saw.|
+        The scooter is no big deal. First check ... Then go slowly, keep to the right and stop at|
+         each corner. If it starts to rain, stop at once and wait under a roof. Look at the scooter once more ... saw.|
         ```
         Chunks add up to the message: `whole = chunk if whole is None else whole + chunk`.
 
@@ -124,7 +123,7 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         message.usage_metadata
         ```
         ```
-        {'input_tokens': 21, 'output_tokens': 56, 'total_tokens': 77}
+        {'input_tokens': 21, 'output_tokens': 69, 'total_tokens': 90}
         ```
 
     Response metadata:
@@ -132,7 +131,7 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         message.response_metadata
         ```
         ```
-        {'token_usage': {'prompt_tokens': 21, 'completion_tokens': 56, 'total_tokens': 77}, 'model_name': 'tiny-beaver',
+        {'token_usage': {'prompt_tokens': 21, 'completion_tokens': 69, 'total_tokens': 90}, 'model_name': 'tiny-beaver',
          'finish_reason': 'stop', 'model_provider': 'inferenceguard', 'inference_guard': {...}}
         ```
 
@@ -141,10 +140,10 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         message.response_metadata["inference_guard"]
         ```
         ```
-        {'blocked': False, 'reason': None, 'finish_reason': 'stop', 'cost': -4.065..., 'reward': 3.127...,
-         'safety_state': 14.720..., 'accounting': {'tiny-cost': 'cumulative'},
-         'blocks': [{'index': 0, 'candidates': 16, 'safe': 15, 'tries': 1, 'cost': -0.382..., ...}, ...],
-         'usage': {'completion_tokens': 56, 'candidate_tokens': 896, 'judge_calls': 8, ...}, 'seed': 1, ...}
+        {'blocked': False, 'reason': None, 'finish_reason': 'stop', 'cost': -4.739..., 'reward': 3.381...,
+         'safety_state': 15.574..., 'accounting': {'tiny-cost': 'cumulative'},
+         'blocks': [{'index': 0, 'candidates': 16, 'safe': 15, 'tries': 1, 'cost': -0.355..., ...}, ...],
+         'usage': {'completion_tokens': 69, 'candidate_tokens': 1001, 'judge_calls': 10, ...}, 'seed': 1, ...}
         ```
 
     Blocked requests:

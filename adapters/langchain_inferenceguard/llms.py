@@ -52,8 +52,8 @@ class InferenceGuardLLM(GuardedModel, BaseLLM):
         llm.invoke("How do I go uphill with the scooter and two friends?")
         ```
         ```
-        'Here is what I would do. First look at the map of the way. Then go slowly, keep to the right and stop at each
-        corner. Keep a lamp on the scooter. Look at the scooter once more when you are done, and write down what ...'
+        'The scooter is no big deal. First check the brakes, the lights and the tyres of the scooter. Then go slowly,
+        keep to the right and stop at each corner. If it starts to rain, stop at once and wait under a roof. ...'
         ```
         A list of messages is rendered by the chat format, too: `ChatPromptTemplate | llm | StrOutputParser()`.
 
@@ -72,7 +72,7 @@ class InferenceGuardLLM(GuardedModel, BaseLLM):
         result.llm_output
         ```
         ```
-        {'token_usage': {'prompt_tokens': 21, 'completion_tokens': 56, 'total_tokens': 77}, 'model_name': 'tiny-beaver'}
+        {'token_usage': {'prompt_tokens': 21, 'completion_tokens': 69, 'total_tokens': 90}, 'model_name': 'tiny-beaver'}
         ```
         `result.generations[0][0].generation_info` has `finish_reason`, `usage` and the report, `inference_guard`.
 
