@@ -14,7 +14,10 @@ from ig_plugins.methods.bench import Bench
 
 @dataclass(frozen=True, eq=False)
 class Guarded:
-    """Asks a guard."""
+    """Asks a guard for whole answers.
+
+    Nothing is streamed, so its beams need not agree on a path (``max_lag``), as little as those of the baselines.
+    """
 
     guard: InferenceGuard
 
@@ -24,7 +27,8 @@ class Guarded:
             return list(pool.map(self._ask, prompts, seeds))
 
     def _ask(self, prompt: str, seed: int) -> Answer:
-        result = self.guard.generate(prompt, seed=seed, on_block="refuse")
+        longest = self.guard.search.max_new_tokens
+        result = self.guard.generate(prompt, seed=seed, on_block="refuse", max_lag=longest)
         return Answer(
             text=result.text,
             token_ids=result.token_ids,
