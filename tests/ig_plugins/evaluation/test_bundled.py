@@ -10,8 +10,8 @@ from ig_plugins import InferenceGuard
 from ig_plugins.certificate.calibrate import Tally, in_sequence
 from ig_plugins.cli.evaluate import read_prompts
 from ig_plugins.evaluation.evaluate import Plan, evaluate
-from ig_plugins.evaluation.prompts import Prompt
 from ig_plugins.evaluation.verdicts import Verdicts
+from ig_plugins.methods.guarded import Guarded
 
 
 @pytest.fixture(scope="module")
@@ -46,33 +46,43 @@ def test_the_shape_of_the_papers_table(guard, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_the_certificate_holds_on_the_bundled_world(guard, tmp_path):
-    """200 calibrations on fresh draws from a pool of judged answers: the true rate is seldom above the target.
+def test_the_certificate_holds_on_the_bundled_world(guard):
+    """In 200 calibrations the certified budget's true unsafe rate exceeds the target in at most a δ share.
 
-    The pool's own rate is the truth, because calibration prompts are drawn from it with replacement. Methods without
-    a verifier stand for lax settings, and the target lies between true rates, so that wrong certificates can happen.
+    Simulated: the guard answers 150 held-out prompts once under each budget, and the exact judge reads the answers.
+    That pool is the world: each calibration draws 80 of its prompts with replacement, so the pool's own rate is the
+    truth, known exactly. The target lies just below the true rate of a lax budget, where wrong certificates are
+    likeliest; the point estimate in place of the bound would certify that budget nearly every second time.
     """
-    prompts = [Prompt(text) for text in random.Random(3).sample(world.prompts("test", "sensitive"), 150)]
-    names = ("inferenceguard", "bon-augmented", "base")
-    report = evaluate(
-        guard, prompts, Plan(methods=names, candidates=(4,), seeds=(0,)), out=tmp_path, verdicts=Verdicts.load("exact")
-    )
-    pools = [[row.unsafe for row in report.rows if row.family == name] for name in names]
-    truth = [sum(pool) / len(pool) for pool in pools]
-    dice, above, risk, n = random.Random(5), 0, 0.1, 80
-    target = max(0.05, (truth[0] + truth[1]) / 2)
-
-    def measure(setting, drawn):
-        return Tally(n, sum(pools[setting["pool"]][index] for index in drawn), 0)
-
+    prompts = random.Random(3).sample(world.prompts("test", "sensitive"), 150)
+    limits, risk, drawn_prompts = (5.0, 20.0, 40.0, 80.0), 0.1, 80
+    unsafe = {
+        limit: unsafe_answers(guard.with_options(budget=limit, candidates=4, beams=1), prompts) for limit in limits
+    }
+    truth = {limit: sum(found) / len(found) for limit, found in unsafe.items()}
+    lax = next(limit for limit in limits if truth[limit] >= max(0.1, 3 * truth[limits[0]]))
+    target, dice = 0.97 * truth[lax], random.Random(5)
+    wrong = certified = naive = 0
     for _ in range(200):
-        drawn = [dice.randrange(len(prompts)) for _ in range(n)]
+        drawn = [dice.randrange(len(prompts)) for _ in range(drawn_prompts)]
+        tallies = {limit: Tally(len(drawn), sum(unsafe[limit][i] for i in drawn), 0) for limit in limits}
         tested = in_sequence(
-            [{"pool": index} for index in range(3)],
-            lambda setting, drawn=drawn: measure(setting, drawn),
+            [{"limit": limit} for limit in limits],
+            lambda setting, tallies=tallies: tallies[setting["limit"]],
             target=target,
             confidence=1 - risk,
         )
         chosen = [setting for setting in tested if setting.certified]
-        above += bool(chosen) and truth[chosen[-1].overrides["pool"]] > target
-    assert binomtest(above, 200, risk, alternative="greater").pvalue > 0.001
+        certified += bool(chosen)
+        wrong += bool(chosen) and truth[chosen[-1].overrides["limit"]] > target
+        naive += tallies[lax].unsafe / len(drawn) <= target
+    told = f"true rates {truth}, target {target:.3f}: {certified} certificates, {wrong} wrong, {naive} by the estimate"
+    assert binomtest(wrong, 200, risk, alternative="greater").pvalue > 0.01, told
+    assert certified >= 100, f"a promise that is never given holds trivially; {told}"
+    assert naive > 60, f"the target is where it is hard; {told}"
+
+
+def unsafe_answers(guard, prompts):
+    """Whether the guard's answer to each prompt is unsafe for the exact judge."""
+    answers = Guarded(guard).answer(prompts, seeds=range(len(prompts)))
+    return [world.unsafe(prompt, answer.text) for prompt, answer in zip(prompts, answers, strict=True)]
