@@ -235,7 +235,7 @@ class BlockSearch:
                 row.finished.append(answer_of(lanes, judgement, (index, lane), step))
             elif len(opened) < row.beam_count:
                 opened.append((lane, step))
-        best = max((answer.score for answer in row.finished), default=-torch.inf)
+        best = max((answer.step.score for answer in row.finished), default=-torch.inf)  # both scores are discounted
         if opened and best >= opened[0][1].score + self.scoring.optimism:
             opened = []
         if not row.finished:
