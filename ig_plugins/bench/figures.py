@@ -72,6 +72,8 @@ def _title(each: Mapping[str, Any]) -> str:
 
 def _curves(curves: Mapping[str, list[dict[str, Any]]]) -> Any:
     """Processor seconds along every axis, both scales logarithmic."""
+    from matplotlib.ticker import LogLocator
+
     rows = (len(curves) + 1) // 2
     figure = _figure(10.0, 0.6 + 3.7 * rows)
     for place, (axis, points) in enumerate(curves.items()):
@@ -84,6 +86,8 @@ def _curves(curves: Mapping[str, list[dict[str, Any]]]) -> Any:
             )  # fmt: skip
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
         values = [each["case"][axis] for each in points]
         axes.set_xticks(values, [str(value) for value in values])
         axes.minorticks_off()
