@@ -228,7 +228,7 @@ class BlockSearch:
                 tokens=lanes.block(index, lane),
                 count=count,
                 score=float(judgement.score[index, lane]),
-                said=lanes.said[index, lane].clone() if self.scoring.foresees else None,
+                said=lanes.said[index, lane].clone(),
             )
             enter(judgement.measures.get((index, lane), []), step)
             if lanes.ended[index, lane]:

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from ig_plugins.errors import JudgeError
+from ig_plugins.methods import Bench, method
 from ig_plugins.safety import SafetyBudget
 from ig_plugins.search import Policy
 from tests.kit.guards import MARKER, cost_of_marker, make_guard
@@ -176,7 +177,16 @@ def test_a_judge_that_fails_fails_closed_here_too():
         guard.generate("Go.")
 
 
-def test_the_critic_is_told_the_mean_state_of_the_whole_response_over_blocks_beams_and_retries():
+def _guarded(guard):
+    guard.generate(["One?", "Two?"])
+
+
+def _as_published(guard):
+    method("inferenceguard-published").build(Bench(guard)).answer(["One?", "Two?"], seeds=[0, 0])
+
+
+@pytest.mark.parametrize("ask", [_guarded, _as_published])
+def test_the_critic_is_told_the_mean_state_of_the_whole_response_over_blocks_beams_and_retries(ask):
     """The n-th state of a response is n here, so the mean of n of them is (n + 1) / 2."""
 
     class Remembers(Foresees):
@@ -193,7 +203,7 @@ def test_the_critic_is_told_the_mean_state_of_the_whole_response_over_blocks_bea
     policy = Policy(tree=tree, tokenizer=tokenizer, stop_ids=frozenset({tokenizer.eos_token_id}))
     critic = Remembers(lambda hidden: torch.where(hidden[..., 0] > 8, -9.0, 9.0), constant(0.0))
     guard = with_critic(make_guard(policy=policy, block_tokens=4, beams=2, tries=2), critic)
-    guard.generate(["One?", "Two?"])
+    ask(guard)
     lanes = [(length, said) for length, said in critic.pairs if length > 0]
     assert {length for length, _ in lanes} >= {4.0, 8.0, 12.0}
     assert all(said == pytest.approx((length + 1) / 2) for length, said in lanes)
