@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from ig_plugins.engine import sample_block
+from ig_plugins.evaluation.metrics import bootstrap
 from ig_plugins.guard import GuardResult, InferenceGuard
 
 Verdict = Callable[[str, str], bool]
@@ -74,15 +75,6 @@ def measure_adaptive(
     return {name: _summary(guard, prompts, tallies, name, unsafe) for name in tallies}
 
 
-def bootstrap(differences: Sequence[float], *, rounds: int = 2000, seed: int = 0) -> tuple[float, float, float]:
-    """Mean and 95 % percentile interval of paired differences."""
-    values = torch.tensor(differences, dtype=torch.float64)
-    picks = torch.randint(len(values), (rounds, len(values)), generator=torch.Generator().manual_seed(seed))
-    means = values[picks].mean(dim=1)
-    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return float(values.mean()), low, high
-
-
 def _summary(
     guard: InferenceGuard, prompts: Sequence[str], tallies: Mapping[str, Tally], name: str, unsafe: Verdict | None
 ) -> dict[str, Any]:
@@ -112,7 +104,7 @@ def _summary(
     if guard.parts.reward and full and mine is not full:
         pairs = zip(mine.results, full.results, strict=True)
         found["reward against full"] = bootstrap(
-            [(a.reward or 0.0) - (b.reward or 0.0) for a, b in pairs if not (a.blocked or b.blocked)]
+            [[(a.reward or 0.0) - (b.reward or 0.0)] for a, b in pairs if not (a.blocked or b.blocked)], seed=0
         )
     return found
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
+from ig_plugins.bench.shape import Shape
 from ig_plugins.errors import ConfigurationError
 
 
@@ -46,17 +47,12 @@ class Case:
 
     def model(self) -> PreTrainedModel:
         """The model, the same at every call, in float32 on the CPU."""
-        torch.manual_seed(0)
-        config = LlamaConfig(
-            vocab_size=self.vocabulary,
-            hidden_size=self.width,
-            intermediate_size=11 * self.width // 4,
-            num_hidden_layers=self.layers,
-            num_attention_heads=self.width // 64,
-            num_key_value_heads=self.width // 64,
-            max_position_embeddings=self.prompt + self.new,
-        )
-        return LlamaForCausalLM(config).eval()
+        heads = self.width // 64
+        shape = Shape(
+            layers=self.layers, hidden=self.width, feed_forward=11 * self.width // 4, heads=heads, key_heads=heads,
+            vocabulary=self.vocabulary,
+        )  # fmt: skip
+        return shape.model(device=torch.device("cpu"), dtype=torch.float32, positions=self.prompt + self.new)
 
     def prompt_ids(self) -> torch.Tensor:
         """Random prompts, shape (B, P)."""

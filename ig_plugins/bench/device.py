@@ -7,51 +7,20 @@ read over the bandwidth, which is measured first.
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ig_plugins.bench.case import Case
 from ig_plugins.bench.contenders import Record, generate, search_tree
 from ig_plugins.bench.run import environment
+from ig_plugins.bench.shape import Shape
 from ig_plugins.engine import TreeModel
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A Llama's size; the default is that of the 7B models."""
-
-    layers: int = 32
-    hidden: int = 4096
-    feed_forward: int = 11008
-    heads: int = 32
-    key_heads: int = 32
-    vocabulary: int = 32000
-
-    def model(self, *, device: torch.device, dtype: torch.dtype, positions: int) -> PreTrainedModel:
-        """Random weights, made on the device."""
-        config = LlamaConfig(
-            vocab_size=self.vocabulary,
-            hidden_size=self.hidden,
-            intermediate_size=self.feed_forward,
-            num_hidden_layers=self.layers,
-            num_attention_heads=self.heads,
-            num_key_value_heads=self.key_heads,
-            max_position_embeddings=positions,
-        )
-        before = torch.get_default_dtype()
-        torch.set_default_dtype(dtype)
-        try:
-            with device:
-                torch.manual_seed(0)
-                return LlamaForCausalLM(config).eval()
-        finally:
-            torch.set_default_dtype(before)
 
 
 def run_device(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ig_plugins.bench.points import CURVES
-from ig_plugins.errors import ConfigurationError
+from ig_plugins.plotting import new_figure, plain
 
 LINES = {
     "generate_n": ("generate() of N", "#B5482F", "s"),
@@ -46,7 +46,7 @@ def _along(found: Mapping[str, dict[str, Any]], axis: str) -> list[dict[str, Any
 def _cases(cases: list[dict[str, Any]]) -> Any:
     """Processor seconds of the standing cases, the slowest `generate` on top."""
     cases = sorted(cases, key=lambda each: each["seconds"]["generate_n"]["cpu"])
-    figure = _figure(9.0, 1.1 + 0.85 * len(cases))
+    figure = new_figure(9.0, 1.1 + 0.85 * len(cases))
     axes = figure.add_subplot()
     for place, (name, (label, colour, _)) in enumerate(LINES.items()):
         seconds = [each["seconds"][name]["cpu"] for each in cases]
@@ -59,7 +59,7 @@ def _cases(cases: list[dict[str, Any]]) -> Any:
     axes.set_xlim(1, 2.5 * max(each["seconds"]["generate_n"]["cpu"] for each in cases))
     axes.set_xlabel(f"processor seconds for {cases[0]['case']['new']} new tokens, logarithmic")
     axes.legend(fontsize=8, frameon=False, loc="lower right")
-    _plain(axes)
+    plain(axes)
     axes.grid(False, axis="y")
     figure.tight_layout()
     return figure
@@ -75,7 +75,7 @@ def _curves(curves: Mapping[str, list[dict[str, Any]]]) -> Any:
     from matplotlib.ticker import LogLocator
 
     rows = (len(curves) + 1) // 2
-    figure = _figure(10.0, 0.6 + 3.7 * rows)
+    figure = new_figure(10.0, 0.6 + 3.7 * rows)
     for place, (axis, points) in enumerate(curves.items()):
         axes = figure.add_subplot(rows, 2, place + 1)
         for name, (label, colour, marker) in LINES.items():
@@ -94,7 +94,7 @@ def _curves(curves: Mapping[str, list[dict[str, Any]]]) -> Any:
         axes.set_xlabel(LABELS[axis])
         axes.set_ylabel("processor seconds")
         axes.set_title(_rest(points[0]["case"], axis), fontsize=8.5, loc="left", color="#555555")
-        _plain(axes)
+        plain(axes)
         if place == 0:
             axes.legend(fontsize=8, frameon=False)
     figure.tight_layout()
@@ -114,7 +114,7 @@ def _rest(case: Mapping[str, int], axis: str) -> str:
 def _blocks(found: Mapping[str, Any]) -> Any:
     """Seconds of every block of one answer."""
     blocks, case = found["blocks"], found["case"]
-    figure = _figure(6.4, 3.2)
+    figure = new_figure(6.4, 3.2)
     axes = figure.add_subplot()
     axes.bar(range(1, len(blocks) + 1), blocks, color="#1F5FA8", alpha=0.85)
     axes.axhline(1.15 * blocks[1], color="#B5482F", linewidth=1.0, linestyle="--")
@@ -122,26 +122,9 @@ def _blocks(found: Mapping[str, Any]) -> Any:
     axes.set_ylim(0, 1.4 * max(blocks))
     axes.set_xlabel(f"block of {case['block']} tokens; prompt {case['prompt']}, N = {case['candidates']}")
     axes.set_ylabel("processor seconds")
-    _plain(axes)
+    plain(axes)
     figure.tight_layout()
     return figure
-
-
-def _figure(width: float, height: float) -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigurationError(
-            "plots need matplotlib, which is not installed; run: pip install 'inferenceguard[evaluation]'"
-        ) from error
-    return Figure(figsize=(width, height), facecolor="white")
-
-
-def _plain(axes: Any) -> None:
-    axes.grid(True, color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
 
 
 def _save(figure: Any, file: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The report's pictures, as PNG bytes. Drawn without pyplot, so that no global state and no display is involved."""
+"""The report's pictures, as PNG bytes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from ig_plugins.errors import ConfigurationError
 from ig_plugins.evaluation.metrics import Figures, by_method
 from ig_plugins.evaluation.results import ResultRow
+from ig_plugins.plotting import new_figure, plain
 
 # Okabe and Ito's palette, readable without colour vision; one colour a kind of method.
 KINDS = (
@@ -39,7 +39,7 @@ def largest(table: Sequence[Figures]) -> list[Figures]:
 def reward_against_safety(table: Sequence[Figures]) -> bytes:
     """The paper's figure: safety to the right, reward upwards, time as area. Numbers lead to the names."""
     shown = [each for each in largest(table) if each.reward is not None]
-    figure = _figure(9.6, 5.2)
+    figure = new_figure(9.6, 5.2)
     axes = figure.add_axes((0.08, 0.11, 0.52, 0.8))
     slowest = max((each.seconds_p50 for each in shown), default=1.0) or 1.0
     labels: list[tuple[float, float, Any]] = []
@@ -67,7 +67,7 @@ def reward_against_safety(table: Sequence[Figures]) -> bytes:
     axes.set_title("Reward against safety; area grows with time", fontsize=11, loc="left")
     axes.margins(0.1)
     figure.text(0.63, 0.88, "method, at its largest N (median seconds)", fontsize=9, weight="bold")
-    _plain(axes)
+    plain(axes)
     return _png(figure)
 
 
@@ -75,7 +75,7 @@ def cost_distribution(rows: Sequence[ResultRow], table: Sequence[Figures], limit
     """Boxes of every method's costs, with the budget as a line."""
     grouped = by_method(rows)
     shown = [each for each in largest(table) if each.method in grouped][::-1]
-    figure = _figure(9.6, 0.9 + 0.34 * len(shown))
+    figure = new_figure(9.6, 0.9 + 0.34 * len(shown))
     axes = figure.add_subplot()
     costs = [[row.cost for row in grouped[each.method] if not row.blocked] or [float("nan")] for each in shown]
     boxes = axes.boxplot(
@@ -91,7 +91,7 @@ def cost_distribution(rows: Sequence[ResultRow], table: Sequence[Figures], limit
     axes.set_yticks(range(1, len(shown) + 1), [each.method for each in shown], fontsize=8)
     axes.set_xlabel("cost of an answer under the cost model")
     axes.set_title("Cost distribution", fontsize=11, loc="left", pad=14)
-    _plain(axes)
+    plain(axes)
     figure.tight_layout()
     return _png(figure)
 
@@ -105,7 +105,7 @@ def unsafe_against_candidates(table: Sequence[Figures]) -> bytes | None:
     if not shown:
         return None
     counts = sorted({each.candidates for points in shown.values() for each in points})
-    figure = _figure(9.6, 1.2 + (0.16 + 0.14 * len(counts)) * len(shown))
+    figure = new_figure(9.6, 1.2 + (0.16 + 0.14 * len(counts)) * len(shown))
     axes = figure.add_subplot()
     for place, (family, points) in enumerate(reversed(shown.items())):
         _, colour, marker = kind(family)
@@ -130,7 +130,7 @@ def unsafe_against_candidates(table: Sequence[Figures]) -> bytes | None:
         fontsize=11,
         loc="left",
     )
-    _plain(axes)
+    plain(axes)
     figure.tight_layout()
     return _png(figure)
 
@@ -138,7 +138,7 @@ def unsafe_against_candidates(table: Sequence[Figures]) -> bytes | None:
 def effort(table: Sequence[Figures]) -> bytes:
     """Tokens sampled and judge calls per answer, on a logarithmic scale."""
     shown = largest(table)[::-1]
-    figure = _figure(9.6, 0.9 + 0.3 * len(shown))
+    figure = new_figure(9.6, 0.9 + 0.3 * len(shown))
     left, right = figure.subplots(1, 2, sharey=True)
     for axes, title, values in (
         (left, "tokens sampled per answer", [each.candidate_tokens for each in shown]),
@@ -149,27 +149,10 @@ def effort(table: Sequence[Figures]) -> bytes:
         axes.set_xscale("symlog")
         axes.set_xlim(0, max([*values, 1.0]) * 4)
         axes.set_title(title, fontsize=10, loc="left")
-        _plain(axes)
+        plain(axes)
     left.set_yticks(range(len(shown)), [each.method for each in shown], fontsize=8)
     figure.tight_layout()
     return _png(figure)
-
-
-def _figure(width: float, height: float) -> Any:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigurationError(
-            "plots need matplotlib, which is not installed; run: pip install 'inferenceguard[evaluation]'"
-        ) from error
-    return Figure(figsize=(width, height), facecolor="white")
-
-
-def _plain(axes: Any) -> None:
-    axes.grid(True, color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
 
 
 def _png(figure: Any) -> bytes:

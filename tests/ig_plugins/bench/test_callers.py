@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from ig_plugins.bench.adaptive import bootstrap, measure_adaptive
+from ig_plugins.bench.adaptive import measure_adaptive
 from ig_plugins.bench.callers import measure_callers, ways_to_ask
+from ig_plugins.evaluation.metrics import bootstrap
 from tests.ig_plugins.search.test_critic import Foresees, constant
 from tests.kit.guards import make_guard
 from tests.kit.tiny import tiny_guard
@@ -64,7 +65,7 @@ def test_one_lane_samples_what_the_search_would_with_one_candidate():
 
 def test_a_bootstrap_interval_holds_the_mean_and_narrows():
     torch.manual_seed(0)
-    few, many = (bootstrap(torch.randn(count).tolist()) for count in (20, 2000))
+    few, many = (bootstrap(torch.randn(count, 1).tolist(), seed=0) for count in (20, 2000))
     for mean, low, high in (few, many):
         assert low < mean < high
     assert many[2] - many[1] < (few[2] - few[1]) / 3
