@@ -7,6 +7,7 @@ not changed: its layers use the packed copies only while a forward of the engine
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TypeGuard
 
 import torch
@@ -59,8 +60,7 @@ class _PackedLinear:
             return
         # A product with fixed random numbers tells any change that the layer's own outputs could tell; the version
         # counter of a tensor does not see writes through `.data`.
-        random = torch.Generator().manual_seed(0)
-        found = weight @ torch.randn(weight.shape[1], generator=random)
+        found = weight @ _probe(weight.shape[1])
         if self.print is None or not torch.equal(found, self.print):
             self.print = found
             self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
@@ -70,6 +70,12 @@ class _PackedLinear:
         if self.packed is None or input.dtype != torch.float32 or not input.numel():
             return nn.Linear.forward(self.linear, input)
         return torch.ops.mkldnn._linear_pointwise(input, self.packed, self.linear.bias, "none", [], "")  # type: ignore[no-any-return]
+
+
+@cache
+def _probe(width: int) -> Tensor:
+    """The same random numbers for every layer of this width."""
+    return torch.randn(width, generator=torch.Generator().manual_seed(0))
 
 
 def _packable(module: nn.Module) -> TypeGuard[nn.Linear]:

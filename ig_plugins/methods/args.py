@@ -52,7 +52,13 @@ class Args:
             going = []
             for index, (row, (chosen,)) in enumerate(zip(rows, panel.beams, strict=True)):
                 if chosen.ended:
-                    answers[row] = released(self.bench, chosen.ids, panel, index, sampled=k * len(chosen.ids))
+                    answers[row] = Answer.of(
+                        self.bench,
+                        chosen.ids,
+                        candidate_tokens=k * len(chosen.ids),
+                        judge_calls=sum(follower.calls[index] for follower in panel.followers),
+                        judge_tokens=sum(follower.tokens[index] for follower in panel.followers),
+                    )
                 else:
                     going.append(index)
             rows = [rows[index] for index in going]
@@ -64,18 +70,6 @@ class Args:
                 session.extend(tokens.gather(1, best)[going], torch.ones_like(one, dtype=torch.bool))
                 session.commit(one)
         return [answers[row] for row in range(len(requests))]
-
-
-def released(bench: Bench, ids: tuple[int, ...], panel: Panel, row: int, *, sampled: int) -> Answer:
-    """A finished response of a row as an answer."""
-    return Answer(
-        text=bench.policy.detokenizer.text(ids),
-        token_ids=ids,
-        finished=ids[-1] in bench.policy.stop_ids,
-        candidate_tokens=sampled,
-        judge_calls=sum(follower.calls[row] for follower in panel.followers),
-        judge_tokens=sum(follower.tokens[row] for follower in panel.followers),
-    )
 
 
 @register("args-reward", "ARGS by reward", searches=False)

@@ -32,6 +32,20 @@ class Answer:
     judge_calls: int = 0
     judge_tokens: int = 0
 
+    @classmethod
+    def of(
+        cls, bench: Bench, ids: Sequence[int], *, candidate_tokens: int, judge_calls: int = 0, judge_tokens: int = 0
+    ) -> "Answer":
+        """A response of the policy as an answer."""
+        return cls(
+            text=bench.policy.detokenizer.text(ids),
+            token_ids=tuple(ids),
+            finished=ids[-1] in bench.policy.stop_ids,
+            candidate_tokens=candidate_tokens,
+            judge_calls=judge_calls,
+            judge_tokens=judge_tokens,
+        )
+
 
 class Method(Protocol):
     """Answers prompts. The same seed gives a prompt the same answer, whatever other prompts it is asked with."""

@@ -60,7 +60,14 @@ class BlockMethod:
             for outcome in search.step():
                 if outcome.answer is None:
                     raise RuntimeError("a search that accepts every lane ended without an answer")
-                answers[id(outcome.row.request)] = _answer(self.bench, outcome.row, outcome.answer.step)
+                row = outcome.row
+                answers[id(row.request)] = Answer.of(
+                    self.bench,
+                    outcome.answer.step.token_ids(),
+                    candidate_tokens=row.candidate_tokens,
+                    judge_calls=row.judge_calls,
+                    judge_tokens=row.judge_tokens,
+                )
         return [answers[id(request)] for request in requests]
 
     def _request(self, prompt: str, seed: int) -> Request:
@@ -123,15 +130,3 @@ class RuleScoring:
     def release(self, rows: Sequence[Row], steps: Sequence[Step]) -> list[bool]:
         """See `Scoring`. Nothing is verified."""
         return [True] * len(rows)
-
-
-def _answer(bench: Bench, row: Row, step: Step) -> Answer:
-    ids = tuple(step.token_ids())
-    return Answer(
-        text=bench.policy.detokenizer.text(ids),
-        token_ids=ids,
-        finished=ids[-1] in bench.policy.stop_ids,
-        candidate_tokens=row.candidate_tokens,
-        judge_calls=row.judge_calls,
-        judge_tokens=row.judge_tokens,
-    )

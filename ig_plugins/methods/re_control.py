@@ -63,15 +63,7 @@ class ReControl:
             session.branch(one)
             session.extend(torch.tensor([[said[row][-1]] for row in rows]), torch.ones_like(one, dtype=torch.bool))
             session.commit(one)
-        return [
-            Answer(
-                text=policy.detokenizer.text(ids),
-                token_ids=tuple(ids),
-                finished=ids[-1] in policy.stop_ids,
-                candidate_tokens=len(ids),
-            )
-            for ids in said
-        ]
+        return [Answer.of(self.bench, ids, candidate_tokens=len(ids)) for ids in said]
 
     def steered(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., H) after the ascent, in their own dtype."""
