@@ -1,12 +1,14 @@
 """One forward of an unpatched model: hidden states of all tokens, logits of those that are asked for."""
 
 import inspect
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ig_plugins.engine.lean import LeanDecoder
 from ig_plugins.engine.packed import PackedLinears
 
 
@@ -20,7 +22,8 @@ class Body:
             granite, gemma2): their head is left alone and the whole model is run.
         config: The configuration of the text model.
         accepts: Names of the arguments of the body's forward.
-        packed: The layers' weights as ``run`` multiplies with them; to be refreshed where they may have changed.
+        lean: How ``run`` runs the transformer if it is of a family that can be run in fewer calls, else None.
+        packed: The weights of the other layers as ``run`` multiplies with them.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -31,7 +34,8 @@ class Body:
         self.accepts = set(inspect.signature(self.body.forward).parameters)
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.head = self._direct_head() if self.has_logits else None
-        self.packed = PackedLinears(model)
+        self.lean = LeanDecoder.of(self.body)
+        self.packed = PackedLinears([model.get_output_embeddings()] if self.lean else model.modules())
 
     @property
     def device(self) -> torch.device:
@@ -51,8 +55,14 @@ class Body:
         Returns:
             Hidden states after the final norm (R, N, H); logits (n, V) or None; the model's own output.
         """
-        with self.packed.in_use():
+        with self.packed.in_use(), nullcontext() if self.lean is None else self.lean.in_use():
             return self._run(ids, keep, **inputs)
+
+    def refresh(self) -> None:
+        """Look again at the weights, of which ``run`` may hold copies; wherever they may have changed."""
+        self.packed.refresh()
+        if self.lean is not None:
+            self.lean.refresh()
 
     def _run(self, ids: Tensor, keep: tuple[Tensor, Tensor] | None, **inputs: Any) -> tuple[Tensor, Tensor | None, Any]:
         if keep is None or not self.has_logits:

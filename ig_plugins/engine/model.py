@@ -52,7 +52,7 @@ class TreeModel:
             raise ConfigurationError(f"path is {path!r}; choose one of {['auto', *PATHS]}.")
         model.eval()
         body = Body(model)
-        body.packed.refresh()
+        body.refresh()
         refused = {}
         for candidate in PATHS.values() if path == "auto" else [PATHS[path]]:
             refused[candidate.name] = _refusal(body, candidate)
@@ -109,7 +109,7 @@ class TreeModel:
         """
         if not prompts:
             raise PromptError("There is no prompt; give at least one.")
-        self.body.packed.refresh()
+        self.body.refresh()
         return TreeSession(self, self._path(self.body, Sizes(lanes, block, max_new)), prompts, max_new=max_new)
 
 

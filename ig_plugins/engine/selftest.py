@@ -9,13 +9,10 @@ import torch
 from torch import Tensor
 
 from ig_plugins.engine.body import Body
+from ig_plugins.engine.exact import difference, tolerance
 from ig_plugins.engine.path import Path, Sizes
 from ig_plugins.errors import ModelLoadError
 from ig_plugins.tree import TokenTree
-
-# Largest difference of a state from the full forward's, relative to that state's norm. Kernels round differently;
-# a token seen or missed changes states by far more.
-TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
 
 
 class PathUnfitError(Exception):
@@ -87,7 +84,7 @@ def _at(logits: Tensor | None, index: int) -> Tensor | None:
 
 
 def _compare(body: Body, texts: list[list[list[int]]], states: list[tuple[Tensor, Tensor | None]]) -> None:
-    tolerance = TOLERANCES.get(body.model.dtype, 1e-1)
+    allowed = tolerance(body.model.dtype)
     for text, found in zip([text for row in texts for text in row], states, strict=True):
         expected = body.reference(torch.tensor([text], device=body.device))
         for what, mine, plain in zip(("hidden states", "logits"), found, expected, strict=True):
@@ -99,8 +96,8 @@ def _compare(body: Body, texts: list[list[list[int]]], states: list[tuple[Tensor
                     f"{type(body.model).__name__} in {body.model.dtype} gives {what} that are not finite. Check the "
                     "checkpoint, or load it in float32 or bfloat16."
                 )
-            error = float((mine.float() - wanted).norm() / wanted.norm().clamp(min=1e-12))
-            if not error <= tolerance:
+            error = difference(mine, wanted)
+            if not error <= allowed:
                 raise PathUnfitError(
-                    f"its {what} differ from the full forward's by {error:.1e} (allowed {tolerance:.0e})"
+                    f"its {what} differ from the full forward's by {error:.1e} (allowed {allowed:.0e})"
                 )
