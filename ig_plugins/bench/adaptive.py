@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ig_plugins.engine import sample_block
+from ig_plugins.engine import Drafts, sample_block
 from ig_plugins.evaluation.metrics import bootstrap
 from ig_plugins.guard import GuardResult, InferenceGuard
 
@@ -61,9 +61,13 @@ def measure_adaptive(
     tallies = {name: Tally() for name in contenders}
     for answer in contenders.values():
         answer(prompts[0], 0)  # nobody pays for the first call
+    policy = guard.parts.policy.tree
     for repeat in range(repeats):
+        # Nobody guesses from what another contender, or an earlier round, said to the same prompts.
+        drafts = {name: Drafts() for name in contenders}
         for seed, prompt in enumerate(prompts):
             for name, answer in contenders.items():
+                policy.drafts = drafts[name]
                 begun = time.process_time()
                 text, tokens, result = answer(prompt, seed)
                 tally = tallies[name]

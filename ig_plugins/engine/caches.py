@@ -248,11 +248,13 @@ class SegmentCache(TreeCache):
                 layer.rows = layer.rows.map(partial(_enlarged, groups=groups, slots=slots))
             for rows, lanes in zip(layer.rows, layer.lanes, strict=True):
                 row, to, source = moves.kept
-                rows[row, :, to] = rows[row, :, source]  # the right side is a copy: nothing is read after it was moved
+                if len(row):
+                    rows[row, :, to] = rows[row, :, source]  # the right side is a copy: read before it is written over
                 row, to, group, slot = moves.grown
                 rows[row, :, to] = lanes[group, :, slot]
                 row, to = moves.blank
-                rows[row, :, to] = 0
+                if len(row):
+                    rows[row, :, to] = 0
 
     def copy_beams(self, rows: Tensor, slots: Tensor) -> None:
         """Copy for each group of beams the slots (G, C) of its row (G,), to be read apart from the row."""

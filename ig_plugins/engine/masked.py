@@ -41,6 +41,7 @@ class MaskedPath:
     """See the module."""
 
     name: ClassVar[str] = "masked"
+    trims: ClassVar[bool] = True
 
     @classmethod
     def prepare(cls, body: Body) -> None:
@@ -95,6 +96,10 @@ class MaskedPath:
         )
         self.cache.length = self.slots.used
         return hidden[rows, columns], logits
+
+    def trim(self, packing: Packing, kept: Tensor) -> None:
+        """Let nobody see what is taken back; its slots go at the next commit."""
+        self.slots.trim(packing, kept)
 
     def commit(self, tree: TokenTree, lanes: Tensor) -> None:
         """Compact: what no surviving beam descends from is overwritten in place."""

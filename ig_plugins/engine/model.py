@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from ig_plugins.engine.body import Body
+from ig_plugins.engine.drafts import Drafts
 from ig_plugins.engine.masked import MaskedPath
 from ig_plugins.engine.path import Path, Sizes
 from ig_plugins.engine.portable import PortablePath
@@ -26,10 +27,16 @@ PATHS: dict[str, type[Path]] = {path.name: path for path in (SegmentsPath, Maske
 
 
 class TreeModel:
-    """A model, and the way in which it was shown to follow a tree exactly. Made by ``attach``."""
+    """A model, and the way in which it was shown to follow a tree exactly. Made by ``attach``.
+
+    Attributes:
+        body: The model.
+        drafts: What it said before, to guess at what it says next.
+    """
 
     def __init__(self, body: Body, path: type[Path]) -> None:
         self.body = body
+        self.drafts = Drafts()
         self._path = path
 
     @classmethod

@@ -30,6 +30,7 @@ class Path(Protocol):
     """Stores a tree's keys and values and feeds new tokens to the model. The session keeps the tree itself."""
 
     name: ClassVar[str]
+    trims: ClassVar[bool]  # whether the last tokens of a lane can be taken back
 
     @classmethod
     def prepare(cls, body: Body) -> None:
@@ -54,6 +55,9 @@ class Path(Protocol):
         self, tree: TokenTree, tokens: Tensor, packing: Packing, keep: LongTensor
     ) -> tuple[Tensor, Tensor | None]:
         """Feed M packed tokens, shape (M,); hidden states (M, H), and logits (n, V) of the kept ones (n,)."""
+
+    def trim(self, packing: Packing, kept: Tensor) -> None:
+        """Take back the tokens that were fed last, but for the first ``kept`` (B, L) of every lane."""
 
     def commit(self, tree: TokenTree, lanes: Tensor) -> None:
         """Close the block, before the tree does; (B, K), on the host."""

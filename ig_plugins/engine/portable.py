@@ -40,6 +40,7 @@ class PortablePath:
     """See the module."""
 
     name: ClassVar[str] = "portable"
+    trims: ClassVar[bool] = False
 
     @classmethod
     def prepare(cls, body: Body) -> None:
@@ -92,6 +93,10 @@ class PortablePath:
                     states[at] = hidden[i : i + 1], None if logits is None else logits[i : i + 1]
         hidden, logits = _stacked(states)
         return hidden, None if logits is None else logits[keep.to(logits.device)]
+
+    def trim(self, packing: Packing, kept: Tensor) -> None:
+        """Not possible: recurrent states have no way back."""
+        raise NotImplementedError("the portable path takes no tokens back")
 
     def commit(self, tree: TokenTree, lanes: Tensor) -> None:
         """Let the named lanes' caches be the beams'."""

@@ -4,13 +4,13 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import BoolTensor, LongTensor, Tensor
+from torch import Tensor
 
+from ig_plugins.engine.drafts import FEW, ORDER
+from ig_plugins.engine.draws import Draws, Histories
 from ig_plugins.engine.sampler import Sampler
 from ig_plugins.engine.session import TreeSession
 from ig_plugins.errors import ConfigurationError
-
-Histories = Sequence[Sequence[Sequence[int]]]
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Block:
         total: The sum of the model's states at all of the lane's tokens, float32, shape (B, L, H).
     """
 
-    tokens: LongTensor
-    lengths: LongTensor
-    finished: BoolTensor
+    tokens: Tensor
+    lengths: Tensor
+    finished: Tensor
     hidden: Tensor
     total: Tensor
 
@@ -59,13 +59,13 @@ def sample_block(
         stop_ids: Tokens that end a lane; they are fed too.
         penalties: For each row None or what to take off the logits at each place of the block, shape (T, V).
         histories: For each row and beam, the tokens so far with the prompt; for samplers that read them.
-        on_step: Called before every token; what it raises ends the sampling.
+        on_step: Called before every forward; what it raises ends the sampling.
 
     Raises:
         NonFiniteLogitsError: The model gave logits that cannot be sampled from.
         ConfigurationError: The body has no LM head, or a row asks for more tokens than there are uniforms.
     """
-    B, L, T = uniforms.shape
+    B, _, T = uniforms.shape
     if session.logits is None:
         raise ConfigurationError("A body without LM head gives no logits to sample from; attach the causal LM instead.")
     limits = torch.as_tensor(max_tokens, dtype=torch.long)
@@ -76,126 +76,104 @@ def sample_block(
         )
     session.branch(parents)
     parents = session.tree.open_parents
-    draws = _Draws(session, samplers, penalties or [None] * B, histories)
-    stops = torch.tensor(sorted(stop_ids), dtype=torch.long)
-    tokens = torch.full((B, L, T), -1)
-    lengths = torch.zeros(B, L, dtype=torch.long)
-    finished = torch.zeros(B, L, dtype=torch.bool)
-    total = torch.zeros_like(session.lane_hidden, dtype=torch.float32)
-    active = (parents >= 0) & (limits > 0)
-    draws.grow(active)
-    for step in range(T):
+    lanes = _Growing(session, uniforms, torch.where(parents < 0, 0, limits), stop_ids, on_step)
+    draws = Draws(session, samplers, penalties or [None] * B, histories)
+    if session.guessable and draws.plain and int(lanes.active.sum()) <= FEW:
+        _with_guesses(session, lanes, draws, histories)
+    else:
+        _one_by_one(session, lanes, draws)
+    return Block(lanes.tokens, lanes.lengths, lanes.finished, session.lane_hidden, lanes.total)
+
+
+def _one_by_one(session: TreeSession, lanes: "_Growing", draws: Draws) -> None:
+    """Every forward takes each lane a token further."""
+    draws.grow(lanes.active)
+    for step in range(lanes.tokens.shape[2]):
         if not draws.growing:
             break
-        if on_step is not None:
-            on_step()
-        drawn = draws.first(uniforms[:, :, 0]) if step == 0 else draws.next(step, uniforms[:, :, step], tokens)
-        tokens[:, :, step] = torch.where(active, drawn, -1)
+        lanes.on_step()
+        uniforms = lanes.uniforms[:, :, step]
+        drawn = draws.first(uniforms) if step == 0 else draws.next(step, uniforms, lanes.tokens)
+        active = lanes.active
+        lanes.tokens[:, :, step] = torch.where(active, drawn, -1)
         session.extend(drawn, active)
-        total.addcmul_(session.lane_hidden.float(), draws.weights)
-        lengths += active
-        finished |= active & (drawn.unsqueeze(2) == stops).any(dim=2)
-        still = active & ~finished & (lengths < limits)
+        lanes.total.addcmul_(session.lane_hidden.float(), draws.weights)
+        lanes.lengths += active
+        lanes.finished |= active & torch.isin(drawn, lanes.stops)
+        still = active & ~lanes.finished & (lanes.lengths < lanes.limits)
         if not torch.equal(still, active):
-            active = still
-            draws.grow(active)
-    return Block(tokens, lengths, finished, session.lane_hidden, total)  # type: ignore[arg-type]
+            lanes.active = still
+            draws.grow(still)
 
 
-class _Draws:
-    """Draws for the lanes of an open block; rows with equal samplers are drawn together."""
+def _with_guesses(session: TreeSession, lanes: "_Growing", draws: Draws, histories: Histories | None) -> None:
+    """Every forward takes each lane as far as the guesses at its next tokens were right, and a token further."""
+    drafts, parents = session.model.drafts, session.tree.open_parents
+    growing = [(row, lane) for row, lane in lanes.active.nonzero().tolist()]
+    before = {
+        (row, lane): histories[row][int(parents[row, lane])][-ORDER:] if histories else [] for row, lane in growing
+    }
+    said: dict[tuple[int, int], list[int]] = {key: [] for key in growing}
+    drawn = dict(zip(growing, draws.first(lanes.uniforms[:, :, 0])[lanes.active].tolist(), strict=True))
+    while growing:
+        lanes.on_step()
+        fed = {}
+        for key in growing:
+            room = int(lanes.limits[key]) - len(said[key])
+            fed[key] = [drawn[key], *drafts.guess([*before[key], *said[key], drawn[key]], room - 1)]
+        proposal = session.propose(fed)
+        at = proposal.packing
+        places = (
+            torch.tensor([len(said[key]) for key in growing]).repeat_interleave(at.counts[at.counts > 0]) + at.steps
+        )
+        following = (places + 1).clamp(max=lanes.tokens.shape[2] - 1)
+        after = draws.after(proposal, lanes.uniforms[at.rows, at.lanes, following]).tolist()
+        kept, start = torch.zeros_like(at.counts), 0
+        for key in growing:
+            tokens = fed[key]
+            right = _right(tokens, after[start : start + len(tokens)], lanes.stop_ids)
+            lanes.total[key] += proposal.hidden[start : start + right].float().sum(dim=0)
+            said[key] += tokens[:right]
+            kept[key], drawn[key] = right, after[start + right - 1]
+            start += len(tokens)
+        session.accept(proposal, kept)
+        growing = [
+            key for key in growing if said[key][-1] not in lanes.stop_ids and len(said[key]) < int(lanes.limits[key])
+        ]
+    for key, tokens in said.items():
+        lanes.tokens[key][: len(tokens)] = torch.tensor(tokens)
+        lanes.lengths[key], lanes.finished[key] = len(tokens), tokens[-1] in lanes.stop_ids
+        drafts.learn(before[key], tokens)
+
+
+def _right(fed: Sequence[int], after: Sequence[int], stop_ids: Collection[int]) -> int:
+    """How many of the tokens fed to a lane are its own: the first, then each that was drawn after the one before."""
+    right = 1
+    while right < len(fed) and fed[right] == after[right - 1] and fed[right - 1] not in stop_ids:
+        right += 1
+    return right
+
+
+class _Growing:
+    """The lanes of a block while they grow; see `Block`. ``active`` are those that go on, bool, shape (B, L)."""
 
     def __init__(
         self,
         session: TreeSession,
-        samplers: Sequence[Sampler],
-        penalties: Sequence[Tensor | None],
-        histories: Histories | None,
+        uniforms: Tensor,
+        limits: Tensor,
+        stop_ids: Collection[int],
+        on_step: Callable[[], None] | None,
     ) -> None:
-        self.session, self.penalties, self.histories = session, penalties, histories
-        self.parents = session.tree.open_parents
-        self.groups: dict[Sampler, list[int]] = {}
-        for row, sampler in enumerate(samplers):
-            self.groups.setdefault(sampler, []).append(row)
-
-    def grow(self, active: Tensor) -> None:
-        """From now on these lanes draw, bool (B, L); mostly for many steps, so what follows from it is kept."""
-        self.growing = bool(active.any())
-        self.weights = active.unsqueeze(2).to(self.session.lane_hidden.device, torch.float32)
-        self.places = [(sampler, *_pairs(rows, active)) for sampler, rows in self.groups.items()]
-
-    @torch.inference_mode()
-    def first(self, uniforms: Tensor) -> Tensor:
-        """First tokens (B, L): lanes of one beam share its logits, which are filtered once."""
-        logits = self.session.logits
-        drawn = torch.zeros_like(self.parents)
-        for sampler, rows in self.groups.items():
-            at, beams = _pairs(rows, self.session.tree.beams >= 0)
-            mine = (self.parents[at] == beams.unsqueeze(1)).long()  # (R, L): lanes of each of the R beams
-            many = sampler.draw(
-                logits[at, beams],  # type: ignore[index]
-                uniforms[at],
-                penalties=self._penalty(at, 0),
-                history=self._history(sampler, at, beams, None),
-            )
-            drawn.index_add_(0, at, many.cpu() * mine)
-        return drawn
-
-    @torch.inference_mode()
-    def next(self, step: int, uniforms: Tensor, tokens: Tensor) -> Tensor:
-        """Tokens (B, L) of the growing lanes at a later step; ``tokens`` (B, L, T) are those before."""
-        logits = self.session.lane_logits
-        drawn = torch.zeros_like(self.parents)
-        for sampler, at, lanes in self.places:
-            if len(at) == 0:
-                continue
-            history = None
-            if sampler.reads_history:
-                history = self._history(sampler, at, self.parents[at, lanes], tokens[at, lanes, :step])
-            picked = sampler.draw(
-                _rows(logits, at, lanes),  # type: ignore[arg-type]
-                uniforms[at, lanes],
-                penalties=self._penalty(at, step),
-                history=history,
-            )
-            drawn[at, lanes] = picked.cpu()
-        return drawn
-
-    def _penalty(self, rows: Tensor, step: int) -> Tensor | None:
-        """Penalties (R, V) of these rows at this place of the block, or None if they have none."""
-        if all(penalty is None for penalty in self.penalties):
-            return None
-        chosen = [self.penalties[row] for row in rows.tolist()]
-        if all(penalty is None for penalty in chosen):
-            return None
-        width = next(penalty.shape[1] for penalty in chosen if penalty is not None)
-        none = torch.zeros(width)
-        return torch.stack([none if p is None or step >= len(p) else p[step].to(none) for p in chosen])
-
-    def _history(self, sampler: Sampler, rows: Tensor, beams: Tensor, tokens: Tensor | None) -> list[list[int]] | None:
-        """The tokens so far of R lanes: their beam's, then the block's (R, t)."""
-        if not sampler.reads_history or self.histories is None:
-            return None
-        new = [[]] * len(rows) if tokens is None else tokens.tolist()
-        pairs = zip(rows.tolist(), beams.tolist(), strict=True)
-        return [[*self.histories[row][beam], *new[i]] for i, (row, beam) in enumerate(pairs)]
-
-
-def _pairs(rows: Sequence[int], flags: Tensor) -> tuple[Tensor, Tensor]:
-    """Row and column of every set flag (B, n) in these rows."""
-    wanted = torch.zeros_like(flags)
-    wanted[list(rows)] = flags[list(rows)]
-    at, columns = wanted.nonzero().unbind(dim=1)
-    return at, columns
-
-
-def _rows(states: Tensor, rows: Tensor, lanes: Tensor) -> Tensor:
-    """States (R, V) of some lanes of (B, L, V), not copied if they are all there is or a single row's first."""
-    if len(rows) == states.shape[0] * states.shape[1]:
-        return states.flatten(0, 1)
-    if states.shape[0] == 1 and int(lanes[-1]) == len(lanes) - 1:
-        return states[0, : len(lanes)]
-    return states[rows.to(states.device), lanes.to(states.device)]
+        shape = uniforms.shape
+        self.uniforms, self.limits, self.stop_ids = uniforms, limits.expand(shape[:2]), frozenset(stop_ids)
+        self.stops = torch.tensor(sorted(stop_ids), dtype=torch.long)
+        self.on_step = on_step or (lambda: None)
+        self.tokens = torch.full(shape, -1)
+        self.lengths = torch.zeros(shape[:2], dtype=torch.long)
+        self.finished = torch.zeros(shape[:2], dtype=torch.bool)
+        self.total = torch.zeros_like(session.lane_hidden, dtype=torch.float32)
+        self.active = self.limits > 0
 
 
 __all__ = ["Block", "Histories", "Sampler", "sample_block"]

@@ -35,8 +35,9 @@ class _Layout:
 
     Attributes:
         packing: Which tokens of which lanes.
-        order: The tokens sorted by row, beam and place, so that those that share keys stand together; shape (M,).
-        inverse: Where each token went, shape (M,).
+        order: The tokens sorted by row, beam and place, so that those that share keys stand together; shape (M,), or
+            a slice where they stand so already.
+        inverse: Where each token went, shape (M,) or a slice.
         shared: How they read what is committed.
         places: Place of each sorted token's lane in the lanes' segment, shape (M,).
         groups: The places that are read.
@@ -49,8 +50,8 @@ class _Layout:
     """
 
     packing: Packing
-    order: Tensor
-    inverse: Tensor
+    order: Tensor | slice
+    inverse: Tensor | slice
     shared: tuple[Part, ...]
     places: Tensor
     groups: slice
@@ -66,6 +67,7 @@ class SegmentsPath:
     """See the module."""
 
     name: ClassVar[str] = "segments"
+    trims: ClassVar[bool] = True
 
     @classmethod
     def prepare(cls, body: Body) -> None:
@@ -121,7 +123,7 @@ class SegmentsPath:
         layout = self._layout
         self.cache.open(int(self.places.max()) + 1, max(int(layout.slots.max()) + 1, self.sizes.block))
         if layout.kept is None or keep is not packing.last:
-            layout.kept = layout.inverse[keep].to(device)
+            layout.kept = (keep if isinstance(layout.inverse, slice) else layout.inverse[keep]).to(device)
         with self.cache.following(self._plan(layout)):
             hidden, logits, _ = self.body.run(
                 tokens[layout.order].to(device).unsqueeze(0),
@@ -132,10 +134,18 @@ class SegmentsPath:
                 use_cache=True,
             )
         layout.slots, layout.depths = layout.slots + layout.strides, layout.depths + layout.strides
-        return hidden[0, layout.inverse.to(device)], logits
+        inverse = layout.inverse if isinstance(layout.inverse, slice) else layout.inverse.to(device)
+        return hidden[0, inverse], logits
+
+    def trim(self, packing: Packing, kept: Tensor) -> None:
+        """Nothing to undo: a lane's next tokens are written over those that it lost."""
+        self._layout = None
 
     def commit(self, tree: TokenTree, lanes: Tensor) -> None:
         """Put the winners' own tokens behind what is committed, and close the gaps that the losers leave."""
+        if tree.beams.shape == lanes.shape == (1, 1) and int(lanes) >= 0:
+            self._append(int(self.places[0, lanes[0, 0]]), int(tree.grown[0, lanes[0, 0]]))
+            return
         packing, before = Packing.of(tree.grown), self.slots.committed
         self.slots.branch(tree.open_parents)
         self.slots.grow(packing, packing.steps)  # this path does not read the positions
@@ -162,6 +172,15 @@ class SegmentsPath:
         )
         self._settle()
 
+    def _append(self, place: int, tokens: int) -> None:
+        """The only beam goes on as one of its lanes, whose tokens follow what is committed; that does not move."""
+        new, none = torch.arange(tokens, device=self.body.device), torch.zeros(0, dtype=torch.long)
+        row, at = torch.zeros_like(new), new + self.slots.committed
+        self.slots.append(tokens)
+        moves = Moves([none] * 3, [row, at, torch.full_like(new, place), new], [none] * 2, self.slots.committed)
+        self.cache.commit(moves)
+        self._settle()
+
     def rollback(self) -> None:
         """Nothing to undo: the next block writes over this one."""
 
@@ -185,6 +204,9 @@ class SegmentsPath:
     def _settle(self) -> None:
         """Choose how committed tokens that only some beams descend from are read until the next commit."""
         sees = self.slots.beams
+        if sees.shape[:2] == (1, 1):
+            self._together, self._apart = sees.shape[2], None
+            return
         absent = ~sees.any(dim=2, keepdim=True)
         agreed = (sees | absent).all(dim=1) | ~sees.any(dim=1)  # (B, S)
         shared, slots = int(agreed.all(dim=0).long().cumprod(dim=0).sum()), sees.shape[2]
@@ -216,25 +238,29 @@ class SegmentsPath:
         """Sort and group the tokens, without the rows before the first and after the last that grow."""
         first, last, K = int(packing.rows[0]), int(packing.rows[-1]) + 1, tree.beams.shape[1]
         rows = packing.rows - first
-        beams = rows * K + tree.open_parents[packing.rows, packing.lanes]
-        order = beams.argsort(stable=True)
-        firsts = order[packing.steps[order] == 0]
+        order: Tensor | slice = slice(None)
+        inverse: Tensor | slice = slice(None)
+        if tree.beams.shape == (1, 1):
+            shared = [Part("rows", slice(0, 1), self._together, Grouping(1, len(packing), None, None), None)]
+        else:
+            beams = rows * K + tree.open_parents[packing.rows, packing.lanes]
+            order = beams.argsort(stable=True)
+            inverse = order.argsort()
+            shared = [self._rows(slice(first, last), rows[order], beams[order] - rows[order] * K)]
+            if self._apart is not None:
+                shared.append(self._beams(slice(first * K, last * K), beams[order], self._apart[first:last].flatten()))
+        firsts = packing.all[order][packing.steps[order] == 0]
         firsts = firsts[self.places[packing.rows[firsts], packing.lanes[firsts]] == ABSENT]
         fresh = torch.arange(len(firsts)) + self.places.max() + 1
         self.places[packing.rows[firsts], packing.lanes[firsts]] = fresh
         places = self.places[packing.rows, packing.lanes][order]
         groups = slice(int(places.min()), int(places.max()) + 1)
-        shared = [self._rows(slice(first, last), rows[order], beams[order] - rows[order] * K)]
-        if self._apart is not None:
-            shared.append(self._beams(slice(first * K, last * K), beams[order], self._apart[first:last].flatten()))
         own = Grouping.of(places - groups.start, groups.stop - groups.start, self.body.device)
         slots = (tree.grown[packing.rows, packing.lanes] + packing.steps)[order]
         strides = packing.counts[packing.rows, packing.lanes][order]
         alike = bool((slots == slots[0]).all()) and int(strides.max()) == 1
         depths = tree.depths(packing)[order]
-        return _Layout(
-            packing, order, order.argsort(), tuple(shared), places, groups, own, slots, depths, strides, alike
-        )
+        return _Layout(packing, order, inverse, tuple(shared), places, groups, own, slots, depths, strides, alike)
 
     def _rows(self, groups: slice, rows: Tensor, beams: Tensor) -> Part:
         """How tokens of these rows and beams, each of shape (M,), read their rows' segment."""

@@ -1,6 +1,7 @@
 """A batch of prompts being searched: beams between blocks, lanes inside one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -8,10 +9,25 @@ from torch import Tensor
 
 from ig_plugins.engine.path import Path
 from ig_plugins.errors import PromptError
-from ig_plugins.tree import Packing, TokenTree
+from ig_plugins.tree import Packing, TokenTree, TreeStateError
 
 if TYPE_CHECKING:
     from ig_plugins.engine.model import TreeModel
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """M tokens that were fed and may be taken back.
+
+    Attributes:
+        packing: Whose they are.
+        hidden: The model's states at them, shape (M, H).
+        logits: Its logits after them, shape (M, V).
+    """
+
+    packing: Packing
+    hidden: Tensor
+    logits: Tensor
 
 
 class TreeSession:
@@ -95,6 +111,42 @@ class TreeSession:
             states[at] = self._forward(tokens.to("cpu")[at], packing)
         return states
 
+    @property
+    def guessable(self) -> bool:
+        """Whether tokens that were proposed can be taken back."""
+        return self.path.trims
+
+    @torch.inference_mode()
+    def propose(self, tokens: Mapping[tuple[int, int], Sequence[int]]) -> Proposal:
+        """Put tokens on lanes of which some may be wrong; ``accept`` is to follow.
+
+        Args:
+            tokens: By (row, lane), in this order; lanes that are not named are left alone.
+
+        Raises:
+            TreeStateError: No block is open, or an absent lane is named.
+        """
+        counts = torch.zeros_like(self.tree.open_parents)
+        for key, mine in tokens.items():
+            counts[key] = len(mine)
+        packing = self._packed(counts)
+        flat = torch.tensor([token for mine in tokens.values() for token in mine])
+        hidden, logits = self.path.forward(self.tree, flat, packing, packing.all)
+        if logits is None:
+            raise TreeStateError("A body without LM head gives no logits; nothing can be proposed to it.")
+        self.tree.grow(packing)
+        return Proposal(packing, hidden, logits)
+
+    @torch.inference_mode()
+    def accept(self, proposal: Proposal, kept: Tensor) -> None:
+        """Keep of what was just proposed the first ``kept`` (B, L) tokens of each lane, at least one."""
+        packing = proposal.packing
+        if not torch.equal(kept, packing.counts):
+            self.path.trim(packing, kept)
+            self.tree.trim(packing, kept)
+        last = (packing.steps == kept[packing.rows, packing.lanes] - 1).nonzero().squeeze(1)
+        self._stand(packing, last, proposal.hidden[last], proposal.logits[last])
+
     @torch.inference_mode()
     def commit(self, lanes: Tensor) -> None:
         """Close the block: the named lanes become the beams, every other lane is compacted away.
@@ -169,12 +221,15 @@ class TreeSession:
         last, single = packing.last, len(packing.last) == len(packing)
         hidden, logits = self.path.forward(self.tree, tokens, packing, last)
         self.tree.grow(packing)
-        states = hidden if single else hidden[last]
-        at = (packing.rows, packing.lanes) if single else (packing.rows[last], packing.lanes[last])
-        self.lane_hidden = _updated(self.lane_hidden, at, states)
+        self._stand(packing, None if single else last, hidden if single else hidden[last], logits)
+        return hidden
+
+    def _stand(self, packing: Packing, last: Tensor | None, hidden: Tensor, logits: Tensor | None) -> None:
+        """Let the lanes of these packed tokens, None for all, stand at these states."""
+        at = (packing.rows, packing.lanes) if last is None else (packing.rows[last], packing.lanes[last])
+        self.lane_hidden = _updated(self.lane_hidden, at, hidden)
         if self.lane_logits is not None and logits is not None:
             self.lane_logits = _updated(self.lane_logits, at, logits)
-        return hidden
 
     def _close(self) -> None:
         self._packing = None

@@ -78,6 +78,12 @@ class SlotMap:
         self.used += N
         return positions
 
+    def trim(self, packing: Packing, kept: Tensor) -> None:
+        """Let nobody see the tokens that were placed last, but for the first ``kept`` (B, L) of every lane."""
+        rows, lanes, steps, columns = packing.to(self.lanes.device)
+        wrong = steps >= kept.to(self.lanes.device)[rows, lanes]
+        self.lanes[rows[wrong], lanes[wrong], self.used - packing.width + columns[wrong]] = False
+
     def commit(self, lanes: Tensor) -> Tensor:
         """Make lanes the beams and compact: only what some beam sees stays.
 
@@ -99,6 +105,13 @@ class SlotMap:
         self.positions = self.positions.gather(1, index)
         self.rollback()
         return source
+
+    def append(self, tokens: int) -> None:
+        """Let the only beam of the only row grow by tokens; what it saw stays where it is."""
+        new = torch.arange(tokens, device=self.beams.device) + self.positions[:, -1:] + 1
+        self.positions = torch.cat([self.positions, new], dim=1)
+        self.beams = torch.cat([self.beams, self.beams.new_ones(1, 1, tokens)], dim=2)
+        self.rollback()
 
     def rollback(self) -> None:
         """Forget the open block."""

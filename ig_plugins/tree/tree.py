@@ -58,6 +58,11 @@ class Packing:
         return self.rows.to(device), self.lanes.to(device), self.steps.to(device), self.columns.to(device)
 
     @cached_property
+    def all(self) -> LongTensor:
+        """Index of every token, shape (M,)."""
+        return torch.arange(len(self.rows))  # type: ignore[return-value]
+
+    @cached_property
     def last(self) -> LongTensor:
         """Index among the M tokens of each growing lane's last one, lanes in order."""
         return (self.steps == self.counts[self.rows, self.lanes] - 1).nonzero().squeeze(1)  # type: ignore[return-value]
@@ -133,6 +138,10 @@ class TokenTree:
     def grow(self, packing: Packing) -> None:
         """Record that the packed tokens now exist."""
         self.grown = self.grown + packing.counts
+
+    def trim(self, packing: Packing, kept: Tensor) -> None:
+        """Forget all but the first ``kept`` (B, L) of the tokens that were packed last."""
+        self.grown = self.grown - packing.counts + kept
 
     def check_lanes(self, lanes: Tensor) -> None:
         """Whether these lanes, shape (B, K), can become the beams.
