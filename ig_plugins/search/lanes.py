@@ -90,7 +90,7 @@ class Row:
     @property
     def patience(self) -> int:
         """Calm blocks that are judged together before their text may leave: fewer calls, within the allowed lag."""
-        return max(1, self.request.search.max_lag // 2)
+        return max(1, self.request.search.max_lag - 1)
 
     @property
     def last_try(self) -> bool:
