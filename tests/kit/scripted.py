@@ -122,6 +122,8 @@ class ScriptedModel:
 class ScriptedSession:
     """The token trees of several prompts; see ``ScriptedModel``."""
 
+    guessable = False
+
     def __init__(
         self, model: ScriptedModel, prompts: Sequence[Sequence[int]], *, lanes: int, block: int, max_new: int
     ) -> None:
