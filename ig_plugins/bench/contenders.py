@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from ig_plugins.bench.case import Case
 from ig_plugins.bench.clock import Stopwatch
-from ig_plugins.engine import Sampler, TreeModel, TreeSession, sample_block
+from ig_plugins.engine import Drafts, Sampler, TreeModel, TreeSession, sample_block
 from ig_plugins.engine.body import Body
 
 
@@ -37,6 +37,7 @@ def search_tree(
     ``clock`` is what blocks are timed with; the split is always processor time.
     """
     record = record or Record()
+    model.drafts = Drafts()  # a run must not guess itself from the run before it
     random = torch.Generator().manual_seed(0)
     start = time.process_time()
     session = model.plant(
@@ -44,7 +45,7 @@ def search_tree(
     )
     prefill = time.process_time() - start
     forward, tree, judging = Stopwatch(), Stopwatch(), 0.0
-    with forward.on(model.body, "run"), tree.on(session, "branch", "extend", "commit"):
+    with forward.on(model.body, "run"), tree.on(session, "branch", "extend", "propose", "accept", "commit"):
         for grown in range(0, case.new, case.block):
             before = clock()
             _block(session, case, min(case.block, case.new - grown), random)

@@ -59,6 +59,7 @@ def run(
         timings = interleaved({name: partial(counting, name) for name in names}, repeats=repeats)
         record = Record()
         search_tree(tree, case, record=record)
+        measured_in = environment()
     seconds = {name: timing.summary() for name, timing in timings.items()}
     caches = {name: {"allocated": timings[name].result} for name in names if name.startswith("generate")}
     return {
@@ -70,7 +71,7 @@ def run(
         "blocks": record.blocks,
         "work": {name: asdict(work) for name, work in works.items()},
         "memory": {"tree": record.memory, **caches},
-        "environment": environment(),
+        "environment": measured_in,
     }
 
 

@@ -19,7 +19,8 @@ def test_a_run_reports_times_ratios_and_where_the_time_went():
         found["seconds"]["generate_n"]["wall"] / tree["wall"]
     )
     assert set(found["split"]) == {"prefill", "forward", "bookkeeping", "sampling", "judging"}
-    assert all(seconds > 0 for seconds in found["split"].values())
+    assert found["split"]["forward"] > 0
+    assert min(found["split"].values()) >= 0  # a coin is judged faster than the clock ticks
     assert found["environment"]["threads"] == 1
 
 

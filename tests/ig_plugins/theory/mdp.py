@@ -70,8 +70,11 @@ class TokenTree:
         return sum(budget.discount**t * self.task.get(leaf[:t], 0.0) for t in range(1, self.depth + 1))
 
     def bound(self, budget: SafetyBudget) -> float:
-        """C, the largest discounted task cost of any trajectory, as a magnitude."""
-        return max(abs(self.task_total(leaf, budget)) for leaf in self.leaves())
+        """C, which no part of a trajectory's discounted task costs exceeds in magnitude: a penalty replaces some."""
+        return max(
+            sum(budget.discount**t * abs(self.task.get(leaf[:t], 0.0)) for t in range(1, self.depth + 1))
+            for leaf in self.leaves()
+        )
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,14 @@ def test_infeasible_instances_are_recognised(seed, shape, task, setting):
     assert (solution.value <= C + 1e-9) == exists
 
 
+def test_a_penalty_may_stand_where_a_task_cost_stood():
+    """A trajectory that is unsafe where it would have paid costs less than its own task costs beside the penalty."""
+    budget = SafetyBudget(limit=2.0, discount=1.0)
+    tree = random_tree(180694, depth=5, alphabet=2, task="steps")
+    assert not feasible(tree, budget)
+    assert solve(tree, budget, penalty=2 * tree.bound(budget) + 1.0).value > tree.bound(budget)
+
+
 def test_both_kinds_of_instance_are_drawn():
     """The two tests above mean something: random trees are often feasible and often not."""
     budget = SafetyBudget(limit=1.0, discount=0.9)
