@@ -60,7 +60,6 @@ class Draws:
     @torch.inference_mode()
     def next(self, step: int, uniforms: Tensor, tokens: Tensor) -> Tensor:
         """Tokens (B, L) of the growing lanes at a later step; ``tokens`` (B, L, T) are those before."""
-        logits = self.session.lane_logits
         drawn = torch.zeros_like(self.parents)
         for sampler, at, lanes in self.places:
             if len(at) == 0:
@@ -69,7 +68,7 @@ class Draws:
             if sampler.reads_history:
                 history = self._history(sampler, at, self.parents[at, lanes], tokens[at, lanes, :step])
             picked = sampler.draw(
-                _rows(logits, at, lanes),  # type: ignore[arg-type]
+                self.session.logits_at(at, lanes),
                 uniforms[at, lanes],
                 penalties=self._penalty(at, step),
                 history=history,
@@ -118,12 +117,3 @@ def _pairs(rows: Sequence[int], flags: Tensor) -> tuple[Tensor, Tensor]:
     wanted[list(rows)] = flags[list(rows)]
     at, columns = wanted.nonzero().unbind(dim=1)
     return at, columns
-
-
-def _rows(states: Tensor, rows: Tensor, lanes: Tensor) -> Tensor:
-    """States (R, V) of some lanes of (B, L, V), not copied if they are all there is or a single row's first."""
-    if len(rows) == states.shape[0] * states.shape[1]:
-        return states.flatten(0, 1)
-    if states.shape[0] == 1 and int(lanes[-1]) == len(lanes) - 1:
-        return states[0, : len(lanes)]
-    return states[rows.to(states.device), lanes.to(states.device)]

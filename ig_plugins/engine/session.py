@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ig_plugins.engine.path import Path
+from ig_plugins.engine.states import LaneLogits, appended, chosen, updated
 from ig_plugins.errors import PromptError
 from ig_plugins.tree import Packing, TokenTree, TreeStateError
 
@@ -41,7 +42,6 @@ class TreeSession:
         hidden: State after the final norm at every beam's last token, shape (B, K, H).
         logits: The model's logits there, shape (B, K, V); None for a body without LM head.
         lane_hidden: The same for the open block's lanes, shape (B, L, H); their beam's until they grow.
-        lane_logits: Shape (B, L, V), or None.
     """
 
     @torch.inference_mode()
@@ -53,12 +53,28 @@ class TreeSession:
         self.hidden: Tensor = hidden.unsqueeze(1)
         self.logits: Tensor | None = None if logits is None else logits.unsqueeze(1)
         self._packing: Packing | None = None
+        self._lane_logits: LaneLogits | None = None
         self._close()
 
     @property
     def rows(self) -> int:
         """B, the number of prompts."""
         return self.tree.rows
+
+    @property
+    def lane_logits(self) -> Tensor | None:
+        """The model's logits at every lane of the open block, shape (B, L, V); None without block or LM head."""
+        return None if self._lane_logits is None else self._lane_logits.all()
+
+    def logits_at(self, rows: Tensor, lanes: Tensor) -> Tensor:
+        """Logits (n, V) of some lanes of the open block, (n,) each, in ascending order.
+
+        Raises:
+            TreeStateError: No block is open, or the body has no LM head.
+        """
+        if self._lane_logits is None:
+            raise TreeStateError("There are no lanes with logits; branch a body with an LM head first.")
+        return self._lane_logits.at(rows, lanes)
 
     @torch.inference_mode()
     def branch(self, parents: Tensor) -> None:
@@ -72,8 +88,8 @@ class TreeSession:
         """
         self.tree.branch(parents)
         self.path.branch(self.tree.open_parents)
-        self.lane_hidden = _chosen(self.hidden, parents)
-        self.lane_logits = None if self.logits is None else _chosen(self.logits, parents)
+        self.lane_hidden = chosen(self.hidden, parents)
+        self._lane_logits = None if self.logits is None else LaneLogits(self.logits, parents)
 
     @torch.inference_mode()
     def extend(self, tokens: Tensor, active: Tensor) -> None:
@@ -160,9 +176,9 @@ class TreeSession:
         self.tree.check_lanes(lanes)
         self.path.commit(self.tree, lanes.to("cpu", torch.long))
         self.tree.commit(lanes)
-        self.hidden = _chosen(self.lane_hidden, lanes)
-        if self.lane_logits is not None:
-            self.logits = _chosen(self.lane_logits, lanes)
+        self.hidden = chosen(self.lane_hidden, lanes)
+        if self._lane_logits is not None:
+            self.logits = chosen(self._lane_logits.all(), lanes)
         self._close()
 
     @torch.inference_mode()
@@ -183,9 +199,9 @@ class TreeSession:
         self._check(prompts)
         self.tree.admit([len(prompt) for prompt in prompts])
         hidden, logits = self.path.admit(prompts)
-        self.hidden = _appended(self.hidden, hidden)
+        self.hidden = appended(self.hidden, hidden)
         if self.logits is not None and logits is not None:
-            self.logits = _appended(self.logits, logits)
+            self.logits = appended(self.logits, logits)
         self._close()
 
     @torch.inference_mode()
@@ -227,14 +243,14 @@ class TreeSession:
     def _stand(self, packing: Packing, last: Tensor | None, hidden: Tensor, logits: Tensor | None) -> None:
         """Let the lanes of these packed tokens, None for all, stand at these states."""
         at = (packing.rows, packing.lanes) if last is None else (packing.rows[last], packing.lanes[last])
-        self.lane_hidden = _updated(self.lane_hidden, at, hidden)
-        if self.lane_logits is not None and logits is not None:
-            self.lane_logits = _updated(self.lane_logits, at, logits)
+        self.lane_hidden = updated(self.lane_hidden, at, hidden)
+        if self._lane_logits is not None and logits is not None:
+            self._lane_logits.update(*at, logits)
 
     def _close(self) -> None:
         self._packing = None
         self.lane_hidden = self.hidden[:, :0]
-        self.lane_logits = None if self.logits is None else self.logits[:, :0]
+        self._lane_logits = None
 
     def _check(self, prompts: Sequence[Sequence[int]]) -> None:
         """Whether every prompt has a token and leaves room for the answer."""
@@ -247,28 +263,3 @@ class TreeSession:
                     f"The prompt has {len(prompt)} tokens and the answer may have {self.max_new}, but the model's "
                     f"context is {context}; shorten the prompt or ask for fewer tokens."
                 )
-
-
-def _chosen(states: Tensor, index: Tensor) -> Tensor:
-    """Rows' states (B, n, X) at indices (B, m), zeros where an index is -1."""
-    index = index.to(states.device)
-    rows = torch.arange(len(index), device=states.device).unsqueeze(1)
-    return states[rows, index.clamp(min=0)].masked_fill((index < 0).unsqueeze(2), 0)
-
-
-def _updated(states: Tensor, at: tuple[Tensor, Tensor], new: Tensor) -> Tensor:
-    """States (B, L, X) with the named lanes' replaced by ``new`` (n, X); no copy where those are all lanes."""
-    if len(new) == states.shape[0] * states.shape[1]:
-        return new.view(states.shape)
-    if states.shape[0] == 1 and int(at[1][-1]) == len(new) - 1:
-        states[0, : len(new)] = new
-    else:
-        states[at] = new
-    return states
-
-
-def _appended(states: Tensor, new: Tensor) -> Tensor:
-    """States (B, K, X) with rows added whose only beam has the states ``new`` (b, X)."""
-    rows = states.new_zeros(len(new), *states.shape[1:])
-    rows[:, 0] = new
-    return torch.cat([states, rows])

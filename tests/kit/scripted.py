@@ -167,6 +167,10 @@ class ScriptedSession:
         """(B, L, V)."""
         return self._logits(self._open())
 
+    def logits_at(self, rows: Tensor, lanes: Tensor) -> Tensor:
+        """(n, V)."""
+        return self.lane_logits[rows, lanes]
+
     def branch(self, parents: Tensor) -> None:
         """Opens a block of lanes; (B, L) beam indices, -1 for an absent lane."""
         self._need(self.lanes is None, "branch: the last block is still open; commit or roll back")
