@@ -1,14 +1,63 @@
 """Draws for the lanes of an open block; rows with equal samplers are drawn together."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ig_plugins.engine.attention import Grouping
 from ig_plugins.engine.sampler import Sampler
 from ig_plugins.engine.session import Proposal, TreeSession
 
 Histories = Sequence[Sequence[Sequence[int]]]
+
+
+@dataclass(frozen=True)
+class _Leading:
+    """Lanes (n,) that draw, by their R leaders, whose logits are filtered once for all that draw at them.
+
+    Attributes:
+        rows: Row of each leader, shape (R,).
+        leaders: Its lane.
+        at: Row of each lane, shape (n,).
+        lanes: The lane.
+        shape: R, and the lanes of the largest following.
+        places: Each lane's place in the rectangle of that shape, shape (n,); None if they fill it in their own order.
+    """
+
+    rows: Tensor
+    leaders: Tensor
+    at: Tensor
+    lanes: Tensor
+    shape: tuple[int, int]
+    places: Tensor | None
+
+    @classmethod
+    def of(cls, at: Tensor, lanes: Tensor, leads: Tensor) -> "_Leading":
+        leading, number = torch.zeros_like(leads, dtype=torch.bool), torch.zeros_like(leads)
+        leading[at, leads[at, lanes]] = True
+        rows, leaders = leading.nonzero().unbind(dim=1)
+        number[rows, leaders] = torch.arange(len(rows))
+        member = number[at, leads[at, lanes]]
+        if len(rows) == 0:
+            return cls(rows, leaders, at, lanes, (0, 0), None)
+        grouping = Grouping.of(member, len(rows), torch.device("cpu"))
+        return cls(rows, leaders, at, lanes, (len(rows), grouping.width), grouping.inverse)
+
+    def spread(self, uniforms: Tensor) -> Tensor:
+        """The lanes' uniform numbers, of (B, L), as a rectangle of a row a leader."""
+        mine = uniforms[self.at, self.lanes]
+        if self.places is None:
+            return mine.view(self.shape)
+        numbers = uniforms.new_zeros(self.shape[0] * self.shape[1])
+        numbers[self.places] = mine
+        return numbers.view(self.shape)
+
+    def collect(self, picked: Tensor, drawn: Tensor) -> None:
+        """Write what the rectangle drew to the lanes' places in ``drawn`` (B, L)."""
+        flat = picked.flatten()
+        drawn[self.at, self.lanes] = flat if self.places is None else flat[self.places]
 
 
 class Draws:
@@ -34,11 +83,19 @@ class Draws:
         for row, sampler in enumerate(samplers):
             self.groups.setdefault(sampler, []).append(row)
 
-    def grow(self, active: Tensor) -> None:
-        """From now on these lanes draw, bool (B, L); mostly for many steps, so what follows from it is kept."""
+    def grow(self, active: Tensor, leads: Tensor) -> None:
+        """From now on these lanes draw; mostly for many steps, so what follows from it is kept.
+
+        Args:
+            active: Bool, shape (B, L).
+            leads: Each lane's leader, the lane at whose logits it draws, shape (B, L).
+        """
         self.growing = bool(active.any())
-        self.weights = active.unsqueeze(2).to(self.session.lane_hidden.device, torch.float32)
-        self.places = [(sampler, *_pairs(rows, active)) for sampler, rows in self.groups.items()]
+        self.places = [
+            (sampler, _Leading.of(*_pairs(rows, active), leads))
+            for sampler, rows in self.groups.items()
+            if self.growing
+        ]
 
     @torch.inference_mode()
     def first(self, uniforms: Tensor) -> Tensor:
@@ -61,19 +118,19 @@ class Draws:
     def next(self, step: int, uniforms: Tensor, tokens: Tensor) -> Tensor:
         """Tokens (B, L) of the growing lanes at a later step; ``tokens`` (B, L, T) are those before."""
         drawn = torch.zeros_like(self.parents)
-        for sampler, at, lanes in self.places:
-            if len(at) == 0:
-                continue
+        for sampler, leading in self.places:
+            at, leaders = leading.rows, leading.leaders
             history = None
-            if sampler.reads_history:
-                history = self._history(sampler, at, self.parents[at, lanes], tokens[at, lanes, :step])
-            picked = sampler.draw(
-                self.session.logits_at(at, lanes),
-                uniforms[at, lanes],
-                penalties=self._penalty(at, step),
-                history=history,
-            )
-            drawn[at, lanes] = picked.cpu()
+            if sampler.reads_history and len(at):
+                history = self._history(sampler, at, self.parents[at, leaders], tokens[at, leaders, :step])
+            if len(at):
+                picked = sampler.draw(
+                    self.session.logits_at(at, leaders),
+                    leading.spread(uniforms),
+                    penalties=self._penalty(at, step),
+                    history=history,
+                )
+                leading.collect(picked.cpu(), drawn)
         return drawn
 
     @torch.inference_mode()

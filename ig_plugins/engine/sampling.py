@@ -10,6 +10,7 @@ from ig_plugins.engine.drafts import FEW, ORDER
 from ig_plugins.engine.draws import Draws, Histories
 from ig_plugins.engine.sampler import Sampler
 from ig_plugins.engine.session import TreeSession
+from ig_plugins.engine.states import chosen
 from ig_plugins.errors import ConfigurationError
 
 
@@ -86,24 +87,56 @@ def sample_block(
 
 
 def _one_by_one(session: TreeSession, lanes: "_Growing", draws: Draws) -> None:
-    """Every forward takes each lane a token further."""
-    draws.grow(lanes.active)
+    """Every forward takes each lane a token further. Lanes that say the same are one: the first of them runs for all.
+
+    A lane that says something of its own at last reads what it shared, and goes on by itself.
+    """
+    own, parents = torch.arange(lanes.tokens.shape[1]), session.tree.open_parents
+    alike = parents * (lanes.tokens.shape[2] + 1) + lanes.limits  # same beam, and room for as many tokens
+    leads = _first_alike(alike, lanes.active) if session.guessable else own.expand_as(parents)
+    sharing, running = session.guessable, torch.zeros_like(lanes.active)
+    draws.grow(lanes.active, leads)
     for step in range(lanes.tokens.shape[2]):
         if not draws.growing:
             break
         lanes.on_step()
-        uniforms = lanes.uniforms[:, :, step]
+        uniforms, active = lanes.uniforms[:, :, step], lanes.active
         drawn = draws.first(uniforms) if step == 0 else draws.next(step, uniforms, lanes.tokens)
-        active = lanes.active
         lanes.tokens[:, :, step] = torch.where(active, drawn, -1)
-        session.extend(drawn, active)
-        lanes.total.addcmul_(session.lane_hidden.float(), draws.weights)
+        before, runs, alone = leads, active, None
+        if sharing:
+            leads = _first_alike(leads, active, drawn)
+            runs = active & (leads == own)
+            alone = runs & ~running if step else None
+            sharing = not torch.equal(runs, active)
+        if alone is not None and bool(alone.any()):
+            words = torch.where(alone.unsqueeze(2), lanes.tokens[:, :, : step + 1], drawn.unsqueeze(2))
+            states = session.feed(words, torch.where(alone, step + 1, runs.long()))
+            lanes.total += states.float().sum(dim=2)
+        else:
+            session.extend(drawn, runs)
+            lanes.total.addcmul_(session.lane_hidden.float(), runs.unsqueeze(2).to(lanes.total))
+        running = runs
         lanes.lengths += active
-        lanes.finished |= active & torch.isin(drawn, lanes.stops)
-        still = active & ~lanes.finished & (lanes.lengths < lanes.limits)
-        if not torch.equal(still, active):
-            lanes.active = still
-            draws.grow(still)
+        lanes.finished |= active & (drawn.unsqueeze(2) == lanes.stops).any(dim=2)
+        lanes.active = active & ~lanes.finished & (lanes.lengths < lanes.limits)
+        if not (torch.equal(lanes.active, active) and torch.equal(leads, before)):
+            draws.grow(lanes.active, leads)
+    if not torch.equal(leads, own.expand_as(leads)):
+        session.follow(leads)
+        lanes.total = chosen(lanes.total, leads)
+
+
+def _first_alike(groups: Tensor, active: Tensor, drawn: Tensor | None = None) -> Tensor:
+    """The first active lane of each one's group that drew the same; others are their own or stay. All (B, L).
+
+    Groups are told by the lane that led them, or at first by the beam.
+    """
+    alike = (groups.unsqueeze(2) == groups.unsqueeze(1)) & active.unsqueeze(1)
+    if drawn is not None:
+        alike &= drawn.unsqueeze(2) == drawn.unsqueeze(1)
+    stay = torch.arange(groups.shape[1]).expand_as(groups) if drawn is None else groups
+    return torch.where(active, alike.int().argmax(dim=2), stay)
 
 
 def _with_guesses(session: TreeSession, lanes: "_Growing", draws: Draws, histories: Histories | None) -> None:

@@ -54,6 +54,7 @@ class TreeSession:
         self.logits: Tensor | None = None if logits is None else logits.unsqueeze(1)
         self._packing: Packing | None = None
         self._lane_logits: LaneLogits | None = None
+        self._leaders: Tensor | None = None
         self._close()
 
     @property
@@ -64,7 +65,9 @@ class TreeSession:
     @property
     def lane_logits(self) -> Tensor | None:
         """The model's logits at every lane of the open block, shape (B, L, V); None without block or LM head."""
-        return None if self._lane_logits is None else self._lane_logits.all()
+        if self._lane_logits is None or self._leaders is None:
+            return None if self._lane_logits is None else self._lane_logits.all()
+        return chosen(self._lane_logits.all(), self._leaders)
 
     def logits_at(self, rows: Tensor, lanes: Tensor) -> Tensor:
         """Logits (n, V) of some lanes of the open block, (n,) each, in ascending order.
@@ -164,6 +167,16 @@ class TreeSession:
         self._stand(packing, last, proposal.hidden[last], proposal.logits[last])
 
     @torch.inference_mode()
+    def follow(self, leaders: Tensor) -> None:
+        """Let lanes that said what another one said stand where that one stands, at the end of a block.
+
+        Args:
+            leaders: The lane that each lane stands at, shape (B, L); itself for lanes that grew by themselves.
+        """
+        self._leaders = leaders
+        self.lane_hidden = chosen(self.lane_hidden, leaders)
+
+    @torch.inference_mode()
     def commit(self, lanes: Tensor) -> None:
         """Close the block: the named lanes become the beams, every other lane is compacted away.
 
@@ -174,9 +187,12 @@ class TreeSession:
             TreeStateError: No block is open, or an absent lane is named.
         """
         self.tree.check_lanes(lanes)
+        states = chosen(self.lane_hidden, lanes)
+        if self._leaders is not None:
+            lanes = torch.where(lanes < 0, lanes, self._leaders.gather(1, lanes.clamp(min=0)))
         self.path.commit(self.tree, lanes.to("cpu", torch.long))
         self.tree.commit(lanes)
-        self.hidden = chosen(self.lane_hidden, lanes)
+        self.hidden = states
         if self._lane_logits is not None:
             self.logits = chosen(self._lane_logits.all(), lanes)
         self._close()
@@ -248,7 +264,7 @@ class TreeSession:
             self._lane_logits.update(*at, logits)
 
     def _close(self) -> None:
-        self._packing = None
+        self._packing = self._leaders = None
         self.lane_hidden = self.hidden[:, :0]
         self._lane_logits = None
 

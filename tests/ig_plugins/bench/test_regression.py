@@ -10,7 +10,7 @@ from ig_plugins.engine import TreeModel
 
 CASE = Case(prompt=256, candidates=16, beams=4, block=8, new=32, layers=2, width=64, vocabulary=97)
 TOKEN = 2 * 2 * 64 * 4  # bytes: keys and values, layers, width, float32
-ALLOWANCE = 220
+ALLOWANCE = 235  # of calls a step beside the forward itself; telling lanes that say the same takes fifteen of them
 
 
 @pytest.fixture(scope="module", params=["segments", "masked"])
@@ -22,7 +22,7 @@ def test_a_token_is_forwarded_once_and_a_prompt_once_for_all_lanes(found):
     work = found["work"]
     assert work["tree"]["tokens"] == CASE.prompt + CASE.candidates * CASE.new
     assert work["tree"]["forwards"] == 1 + CASE.new
-    assert work["tree"]["logits"] == 1 + CASE.candidates * CASE.new
+    assert work["tree"]["logits"] <= 1 + CASE.candidates * CASE.new  # lanes that say the same are one until they differ
     assert work["tree"]["flops"] < 0.2 * work["generate_n"]["flops"]
 
 

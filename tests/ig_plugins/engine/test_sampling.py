@@ -171,3 +171,75 @@ def test_a_bare_body_cannot_sample(make_model):
             session, torch.zeros(3, 1, dtype=torch.long), samplers=[Sampler()] * 3,
             uniforms=torch.rand(3, 1, 1, dtype=torch.float64), max_tokens=[1] * 3, stop_ids=set(),
         )  # fmt: skip
+
+
+def merged_and_apart(monkeypatch, tree, **options):
+    """The same blocks with lanes that say the same as one, and each by itself; and the tokens fed for either."""
+    found, fed, run = [], [], tree.body.run
+    monkeypatch.setattr(tree.body, "run", lambda ids, **given: fed.append(ids.numel()) or run(ids, **given))
+    monkeypatch.setattr("ig_plugins.engine.sampling.FEW", 0)
+    for guessable in (True, False):
+        monkeypatch.setattr("ig_plugins.engine.session.TreeSession.guessable", guessable)
+        fed.clear()
+        found.append((two_blocks(tree, [0, 1, 2], **options), sum(fed)))
+    return found
+
+
+@pytest.mark.parametrize("path", ["segments", "masked"])
+@pytest.mark.parametrize("temperature", [0.0, 0.3, 1.5])
+def test_lanes_that_say_the_same_are_one_until_they_differ(make_model, monkeypatch, path, temperature):
+    tree = TreeModel.attach(make_model("llama"), path=path)
+    samplers = [Sampler(temperature=temperature), Sampler(temperature=temperature, top_k=9), Sampler(top_p=0.5)]
+    (merged, fewer), (apart, most) = merged_and_apart(monkeypatch, tree, samplers=samplers)
+    if temperature == 0:
+        assert fewer < most
+    elif path == "segments":  # masked rows are filled up to the longest
+        assert fewer <= most
+    for mine, plain in zip(merged, apart, strict=True):
+        for name in ("tokens", "lengths", "finished"):
+            assert torch.equal(getattr(mine, name), getattr(plain, name))
+        torch.testing.assert_close(mine.hidden, plain.hidden, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(mine.total, plain.total, atol=1e-4, rtol=1e-4)
+
+
+def test_lanes_with_room_for_more_or_less_stand_at_their_own_ends(make_model, monkeypatch):
+    tree = TreeModel.attach(make_model("llama"))
+    monkeypatch.setattr("ig_plugins.engine.sampling.FEW", 0)
+    session = tree.plant([[5, 6, 7]], lanes=3, block=5, max_new=10)
+    block = sample_block(
+        session,
+        torch.tensor([[0, 0, 0]]),
+        samplers=[Sampler(temperature=0.0)],
+        uniforms=torch.zeros(1, 3, 5, dtype=torch.float64),
+        max_tokens=torch.tensor([[2, 5, 3]]),
+        stop_ids=(),
+    )
+    assert block.lengths.tolist() == [[2, 5, 3]]
+    texts = [[5, 6, 7, *lane[lane >= 0].tolist()] for lane in block.tokens[0]]
+    for lane, text in enumerate(texts):
+        hidden, logits = tree.body.reference(torch.tensor([text]))
+        torch.testing.assert_close(block.hidden[0, lane], hidden[0, -1], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(session.lane_logits[0, lane], logits[0, -1], atol=1e-3, rtol=1e-3)
+    session.commit(torch.tensor([[2, 1]]))
+    assert session.tree.beams.tolist() == [[3, 5]]
+
+
+def test_a_follower_can_become_a_beam(make_model, monkeypatch):
+    tree = TreeModel.attach(make_model("llama"))
+    monkeypatch.setattr("ig_plugins.engine.sampling.FEW", 0)
+    session = tree.plant([[5, 6, 7]], lanes=3, block=2, max_new=4)
+    block = sample_block(
+        session,
+        torch.tensor([[0, 0, 0]]),
+        samplers=[Sampler(temperature=0.0)],
+        uniforms=torch.zeros(1, 3, 2, dtype=torch.float64),
+        max_tokens=[2],
+        stop_ids=(),
+    )
+    assert int(session.tree.grown.sum()) == 2  # only one of the three took room
+    session.commit(torch.tensor([[1, 2]]))
+    session.branch(torch.tensor([[1]]))
+    session.extend(torch.tensor([[9]]), torch.tensor([[True]]))
+    text = [5, 6, 7, *block.tokens[0, 2].tolist(), 9]
+    wanted = tree.body.reference(torch.tensor([text]))[0][0, -1]
+    torch.testing.assert_close(session.lane_hidden[0, 0], wanted, atol=1e-4, rtol=1e-4)
