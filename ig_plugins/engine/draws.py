@@ -1,6 +1,6 @@
 """Draws for the lanes of an open block; rows with equal samplers are drawn together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -141,6 +141,27 @@ class Draws:
             at = slice(None) if len(self.groups) == 1 else torch.isin(rows, torch.tensor(mine))
             drawn[at] = sampler.draw(proposal.logits[at], uniforms[at]).cpu()
         return drawn
+
+    def ahead(self, rows: Tensor) -> Callable[[Tensor, Tensor, list[Tensor]], Tensor]:
+        """How M lanes of these rows, shape (M,), draw without being looked at: logits (M, V), uniforms (M,) to ids."""
+        groups = [(sampler, torch.isin(rows, torch.tensor(mine))) for sampler, mine in self.groups.items()]
+        device = self.session.lane_hidden.device
+        indices = [(sampler, mine.nonzero().squeeze(1).to(device)) for sampler, mine in groups if bool(mine.any())]
+
+        def draw(logits: Tensor, uniforms: Tensor, unseen: list[Tensor]) -> Tensor:
+            if len(indices) == 1:
+                return indices[0][0].draw(logits, uniforms, unseen=unseen)
+            drawn = torch.zeros(len(uniforms), dtype=torch.long, device=device)
+            for sampler, index in indices:
+                drawn[index] = sampler.draw(logits[index], uniforms[index], unseen=unseen)
+            return drawn
+
+        return draw
+
+    @property
+    def steady(self) -> bool:
+        """Whether all draws are plain, and none has to be looked at before the next."""
+        return self.plain and all(sampler.steady for sampler in self.groups)
 
     @property
     def plain(self) -> bool:

@@ -42,6 +42,7 @@ class MaskedPath:
 
     name: ClassVar[str] = "masked"
     trims: ClassVar[bool] = True
+    runs_ahead: ClassVar[bool] = False
 
     @classmethod
     def prepare(cls, body: Body) -> None:

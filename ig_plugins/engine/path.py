@@ -31,6 +31,7 @@ class Path(Protocol):
 
     name: ClassVar[str]
     trims: ClassVar[bool]  # whether the last tokens of a lane can be taken back
+    runs_ahead: ClassVar[bool]  # whether any number of them can, and tokens may come from the device
 
     @classmethod
     def prepare(cls, body: Body) -> None:
@@ -54,7 +55,11 @@ class Path(Protocol):
     def forward(
         self, tree: TokenTree, tokens: Tensor, packing: Packing, keep: LongTensor
     ) -> tuple[Tensor, Tensor | None]:
-        """Feed M packed tokens, shape (M,); hidden states (M, H), and logits (n, V) of the kept ones (n,)."""
+        """Feed M packed tokens, shape (M,), on the host or, for paths that run ahead, on the device.
+
+        Returns:
+            Hidden states (M, H), and logits (n, V) of the kept tokens (n,).
+        """
 
     def trim(self, packing: Packing, kept: Tensor) -> None:
         """Take back the tokens that were fed last, but for the first ``kept`` (B, L) of every lane."""

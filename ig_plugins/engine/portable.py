@@ -41,6 +41,7 @@ class PortablePath:
 
     name: ClassVar[str] = "portable"
     trims: ClassVar[bool] = False
+    runs_ahead: ClassVar[bool] = False
 
     @classmethod
     def prepare(cls, body: Body) -> None:

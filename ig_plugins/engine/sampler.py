@@ -23,6 +23,12 @@ ALMOST_ONE = 1 - 2**-24  # the largest float32 below 1
 class NonFiniteLogitsError(InferenceGuardError):
     """The model's logits cannot be sampled from: NaN, +inf, or every token forbidden. No token is drawn."""
 
+    def __init__(self) -> None:
+        super().__init__(
+            "The model's logits hold NaN, +inf, or forbid every token, so nothing was sampled. Check the weights and "
+            "the dtype (float16 overflows where bfloat16 and float32 do not), and any logits processor."
+        )
+
 
 @dataclass(frozen=True)
 class Sampler:
@@ -63,6 +69,11 @@ class Sampler:
         """Whether drawing needs the tokens so far."""
         return self.repetition_penalty != 1.0 or bool(self.processors)
 
+    @property
+    def steady(self) -> bool:
+        """Whether a draw never has to look at what it computes before it can go on, so that a device can run ahead."""
+        return not self.reads_history and (self.top_p == 1 or self.top_k > 0)
+
     def draw(
         self,
         logits: Tensor,
@@ -70,6 +81,7 @@ class Sampler:
         *,
         penalties: Tensor | None = None,
         history: Sequence[Sequence[int]] | None = None,
+        unseen: list[Tensor] | None = None,
     ) -> LongTensor:
         """Draw tokens.
 
@@ -78,6 +90,8 @@ class Sampler:
             uniforms: In [0, 1), shape (R,) for one draw a row or (R, n) for n draws from the same row.
             penalties: Taken off the logits, shape (R, V) or (V,).
             history: The tokens so far of every row, prompt included; needed where ``reads_history``.
+            unseen: For samplers that are ``steady``: takes whether the masses are finite, for the caller to look at
+                before anything is made of the tokens. Then no device is waited for.
 
         Returns:
             Token ids, in the shape of ``uniforms``.
@@ -90,7 +104,10 @@ class Sampler:
         if penalties is not None:
             scores = scores - penalties.to(scores)
         many = uniforms if uniforms.dim() == 2 else uniforms.unsqueeze(1)
-        drawn = self._greedy(scores, many) if self.temperature == 0 else self._drawn(self._tempered(scores), many)
+        if self.temperature == 0:
+            drawn = self._greedy(scores, many, unseen)
+        else:
+            drawn = self._drawn(self._tempered(scores), many, unseen)
         return drawn.view(uniforms.shape)  # type: ignore[return-value]
 
     def _processed(self, logits: Tensor, history: Sequence[Sequence[int]] | None) -> Tensor:
@@ -121,20 +138,22 @@ class Sampler:
             return scores
         return (scores - scores.amax(dim=-1, keepdim=True)) / self.temperature
 
-    def _greedy(self, scores: Tensor, uniforms: Tensor) -> Tensor:
+    def _greedy(self, scores: Tensor, uniforms: Tensor, unseen: list[Tensor] | None) -> Tensor:
         best = scores.max(dim=-1, keepdim=True)  # NaN counts as the largest
-        _require_finite(best.values)
+        _checked(best.values, unseen)
         return best.indices.expand_as(uniforms).contiguous()
 
-    def _drawn(self, scores: Tensor, uniforms: Tensor) -> Tensor:
+    def _drawn(self, scores: Tensor, uniforms: Tensor, unseen: list[Tensor] | None) -> Tensor:
         if 0 < self.top_k < scores.shape[-1]:
             scores, ids = scores.topk(self.top_k, dim=-1)
             masses = self._likely(scores.softmax(dim=-1))
             if self.top_p < 1:
                 masses = _nucleus(masses, self.top_p)
-            return ids.gather(-1, _inverse_cdf(masses, uniforms))
+            return ids.gather(-1, _inverse_cdf(masses, uniforms, unseen))
         masses = self._likely(scores.softmax(dim=-1))
-        return _inverse_cdf(masses, uniforms) if self.top_p == 1 else self._drawn_in_nucleus(masses, uniforms)
+        if self.top_p == 1:
+            return _inverse_cdf(masses, uniforms, unseen)
+        return self._drawn_in_nucleus(masses, uniforms)
 
     def _likely(self, masses: Tensor) -> Tensor:
         """Zero where min-p forbids; what stays keeps its mass, so that top-p means the same before and after."""
@@ -146,7 +165,7 @@ class Sampler:
 
     def _drawn_in_nucleus(self, masses: Tensor, uniforms: Tensor) -> Tensor:
         """Look for each row's nucleus among its few most likely tokens; sort all only for rows that exceed them."""
-        _require_finite(masses[:, :1])  # a row with any NaN or +inf is NaN throughout
+        _checked(masses[:, :1], None)  # a row with any NaN or +inf is NaN throughout
         drawn = torch.zeros_like(uniforms, dtype=torch.long)
         rows = torch.arange(len(masses), device=masses.device)
         for size in (*NUCLEUS_GUESSES, masses.shape[-1]):
@@ -163,7 +182,7 @@ def _nucleus(masses: Tensor, top_p: float) -> Tensor:
     return masses.masked_fill(masses.cumsum(dim=-1) - masses >= top_p, 0.0)
 
 
-def _inverse_cdf(masses: Tensor, uniforms: Tensor) -> Tensor:
+def _inverse_cdf(masses: Tensor, uniforms: Tensor, unseen: list[Tensor] | None = None) -> Tensor:
     """Indices (R, n) at which the cumulated masses (R, m), not necessarily normalised, pass the uniforms (R, n).
 
     A number close to 1 never reaches a token of no mass: the target stays strictly below the total, and the first
@@ -171,15 +190,17 @@ def _inverse_cdf(masses: Tensor, uniforms: Tensor) -> Tensor:
     """
     cumulated = masses.cumsum(dim=-1)
     total = cumulated[:, -1:].contiguous()
-    _require_finite(total)
+    _checked(total, unseen)
     target = (uniforms.to(masses.device, torch.float64) * total).float()
     target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulated, target, right=True)
+    found = torch.searchsorted(cumulated, target, right=True)
+    return found if unseen is None else found.clamp(max=masses.shape[-1] - 1)  # NaN is passed by nothing
 
 
-def _require_finite(values: Tensor) -> None:
-    if not bool(values.isfinite().all()):
-        raise NonFiniteLogitsError(
-            "The model's logits hold NaN, +inf, or forbid every token, so nothing was sampled. Check the weights and "
-            "the dtype (float16 overflows where bfloat16 and float32 do not), and any logits processor."
-        )
+def _checked(values: Tensor, unseen: list[Tensor] | None) -> None:
+    """Whether values are finite: looked at now, or left to the caller."""
+    finite = values.isfinite().all()
+    if unseen is not None:
+        unseen.append(finite)
+    elif not bool(finite):
+        raise NonFiniteLogitsError

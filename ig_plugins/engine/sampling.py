@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ig_plugins.engine.ahead import can_run_ahead, run_ahead
 from ig_plugins.engine.drafts import FEW, ORDER
 from ig_plugins.engine.draws import Draws, Histories
 from ig_plugins.engine.sampler import Sampler
@@ -77,16 +78,18 @@ def sample_block(
         )
     session.branch(parents)
     parents = session.tree.open_parents
-    lanes = _Growing(session, uniforms, torch.where(parents < 0, 0, limits), stop_ids, on_step)
+    lanes = Growing(session, uniforms, torch.where(parents < 0, 0, limits), stop_ids, on_step)
     draws = Draws(session, samplers, penalties or [None] * B, histories)
-    if session.guessable and draws.plain and int(lanes.active.sum()) <= FEW:
+    if can_run_ahead(session, lanes, draws):
+        run_ahead(session, lanes, draws)
+    elif session.guessable and draws.plain and int(lanes.active.sum()) <= FEW:
         _with_guesses(session, lanes, draws, histories)
     else:
         _one_by_one(session, lanes, draws)
     return Block(lanes.tokens, lanes.lengths, lanes.finished, session.lane_hidden, lanes.total)
 
 
-def _one_by_one(session: TreeSession, lanes: "_Growing", draws: Draws) -> None:
+def _one_by_one(session: TreeSession, lanes: "Growing", draws: Draws) -> None:
     """Every forward takes each lane a token further. Lanes that say the same are one: the first of them runs for all.
 
     A lane that says something of its own at last reads what it shared, and goes on by itself.
@@ -139,7 +142,7 @@ def _first_alike(groups: Tensor, active: Tensor, drawn: Tensor | None = None) ->
     return torch.where(active, alike.int().argmax(dim=2), stay)
 
 
-def _with_guesses(session: TreeSession, lanes: "_Growing", draws: Draws, histories: Histories | None) -> None:
+def _with_guesses(session: TreeSession, lanes: "Growing", draws: Draws, histories: Histories | None) -> None:
     """Every forward takes each lane as far as the guesses at its next tokens were right, and a token further."""
     drafts, parents = session.model.drafts, session.tree.open_parents
     growing = [(row, lane) for row, lane in lanes.active.nonzero().tolist()]
@@ -187,7 +190,7 @@ def _right(fed: Sequence[int], after: Sequence[int], stop_ids: Collection[int]) 
     return right
 
 
-class _Growing:
+class Growing:
     """The lanes of a block while they grow; see `Block`. ``active`` are those that go on, bool, shape (B, L)."""
 
     def __init__(

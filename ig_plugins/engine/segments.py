@@ -35,16 +35,17 @@ class _Layout:
 
     Attributes:
         packing: Which tokens of which lanes.
-        order: The tokens sorted by row, beam and place, so that those that share keys stand together; shape (M,), or
-            a slice where they stand so already.
-        inverse: Where each token went, shape (M,) or a slice.
+        order: The tokens sorted by row, beam and place, so that those that share keys stand together; shape (M,) on the
+            device, or a slice where they stand so already.
+        inverse: Where each token went, likewise.
         shared: How they read what is committed.
         places: Place of each sorted token's lane in the lanes' segment, shape (M,).
         groups: The places that are read.
         own: Sorted tokens to those.
         slots: Slots of the sorted tokens in their lanes, shape (M,).
-        depths: Their positions in the text, shape (M,).
-        strides: By how much both grow from one forward of this packing to the next, shape (M,).
+        strides: By how much they grow from one forward of this packing to the next, shape (M,).
+        depths: Positions of the sorted tokens in the text, shape (M,), on the device.
+        advance: By how much those grow.
         alike: Whether every lane has the same slot, a token each, at all of these forwards.
         kept: Sorted places of the tokens whose logits are wanted, on the device; None until asked for.
     """
@@ -57,8 +58,9 @@ class _Layout:
     groups: slice
     own: Grouping
     slots: Tensor
-    depths: Tensor
     strides: Tensor
+    depths: Tensor
+    advance: Tensor
     alike: bool
     kept: Tensor | None = None
 
@@ -68,6 +70,7 @@ class SegmentsPath:
 
     name: ClassVar[str] = "segments"
     trims: ClassVar[bool] = True
+    runs_ahead: ClassVar[bool] = True
 
     @classmethod
     def prepare(cls, body: Body) -> None:
@@ -123,19 +126,19 @@ class SegmentsPath:
         layout = self._layout
         self.cache.open(int(self.places.max()) + 1, max(int(layout.slots.max()) + 1, self.sizes.block))
         if layout.kept is None or keep is not packing.last:
-            layout.kept = (keep if isinstance(layout.inverse, slice) else layout.inverse[keep]).to(device)
+            kept = keep.to(device)
+            layout.kept = kept if isinstance(layout.inverse, slice) else layout.inverse[kept]
         with self.cache.following(self._plan(layout)):
             hidden, logits, _ = self.body.run(
-                tokens[layout.order].to(device).unsqueeze(0),
+                tokens.to(device)[layout.order].unsqueeze(0),
                 keep=(torch.zeros_like(layout.kept), layout.kept),
-                position_ids=layout.depths.to(device).unsqueeze(0),
+                position_ids=layout.depths.unsqueeze(0),
                 attention_mask=self.no_mask,
                 past_key_values=self.cache,
                 use_cache=True,
             )
-        layout.slots, layout.depths = layout.slots + layout.strides, layout.depths + layout.strides
-        inverse = layout.inverse if isinstance(layout.inverse, slice) else layout.inverse.to(device)
-        return hidden[0, inverse], logits
+        layout.slots, layout.depths = layout.slots + layout.strides, layout.depths + layout.advance
+        return hidden[0, layout.inverse], logits
 
     def trim(self, packing: Packing, kept: Tensor) -> None:
         """Nothing to undo: a lane's next tokens are written over those that it lost."""
@@ -245,7 +248,6 @@ class SegmentsPath:
         else:
             beams = rows * K + tree.open_parents[packing.rows, packing.lanes]
             order = beams.argsort(stable=True)
-            inverse = order.argsort()
             shared = [self._rows(slice(first, last), rows[order], beams[order] - rows[order] * K)]
             if self._apart is not None:
                 shared.append(self._beams(slice(first * K, last * K), beams[order], self._apart[first:last].flatten()))
@@ -259,8 +261,13 @@ class SegmentsPath:
         slots = (tree.grown[packing.rows, packing.lanes] + packing.steps)[order]
         strides = packing.counts[packing.rows, packing.lanes][order]
         alike = bool((slots == slots[0]).all()) and int(strides.max()) == 1
-        depths = tree.depths(packing)[order]
-        return _Layout(packing, order, inverse, tuple(shared), places, groups, own, slots, depths, strides, alike)
+        depths, device = tree.depths(packing)[order], self.body.device
+        if not isinstance(order, slice):
+            order, inverse = order.to(device), order.argsort().to(device)
+        return _Layout(
+            packing, order, inverse, tuple(shared), places, groups, own, slots, strides, depths.to(device),
+            strides.to(device), alike,
+        )  # fmt: skip
 
     def _rows(self, groups: slice, rows: Tensor, beams: Tensor) -> Part:
         """How tokens of these rows and beams, each of shape (M,), read their rows' segment."""

@@ -166,6 +166,44 @@ class TreeSession:
         last = (packing.steps == kept[packing.rows, packing.lanes] - 1).nonzero().squeeze(1)
         self._stand(packing, last, proposal.hidden[last], proposal.logits[last])
 
+    @property
+    def runs_ahead(self) -> bool:
+        """Whether a block need not be watched: its device is waited for, and what is too much can be taken back."""
+        return self.path.runs_ahead and self.lane_hidden.device.type != "cpu"
+
+    def pack(self, active: Tensor) -> None:
+        """Let ``advance`` put tokens on these lanes from now on, bool, shape (B, L)."""
+        self._packing = self.tree.pack(active.long())
+
+    @torch.inference_mode()
+    def advance(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Put one token on each of the M packed lanes; nothing is asked of the device.
+
+        Args:
+            tokens: On the device, shape (M,).
+
+        Returns:
+            Hidden states (M, H) and logits (M, V).
+
+        Raises:
+            TreeStateError: Nothing was packed, or the body has no LM head.
+        """
+        if self._packing is None:
+            raise TreeStateError("Say which lanes advance first; call pack.")
+        hidden, logits = self.path.forward(self.tree, tokens, self._packing, self._packing.last)
+        if logits is None:
+            raise TreeStateError("A body without LM head gives no logits to draw from.")
+        self.tree.grow(self._packing)
+        return hidden, logits
+
+    @torch.inference_mode()
+    def cut(self, lengths: Tensor, hidden: Tensor, logits: Tensor) -> None:
+        """Take back what advanced lanes said beyond these lengths (B, L); where they stand, (M, H) and (M, V)."""
+        packing = self._packing or self.tree.pack(lengths.clamp(max=1))
+        self.tree.cut(lengths)
+        self._stand(packing, None, hidden, logits)
+        self._packing = None
+
     @torch.inference_mode()
     def follow(self, leaders: Tensor) -> None:
         """Let lanes that said what another one said stand where that one stands, at the end of a block.

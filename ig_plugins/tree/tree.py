@@ -143,6 +143,10 @@ class TokenTree:
         """Forget all but the first ``kept`` (B, L) of the tokens that were packed last."""
         self.grown = self.grown - packing.counts + kept
 
+    def cut(self, lengths: Tensor) -> None:
+        """Let the open block's lanes have these lengths, shape (B, L), which are no longer than those they had."""
+        self.grown = lengths.clone()
+
     def check_lanes(self, lanes: Tensor) -> None:
         """Whether these lanes, shape (B, K), can become the beams.
 
