@@ -72,19 +72,18 @@ def _show(found: list[dict[str, Any]]) -> None:
     table = Table(
         title=f"{first['layers']} layers x {first['width']}, vocabulary {first['vocabulary']}; {first['new']} new "
         f"tokens in blocks of {first['block']}; median processor seconds",
-        caption="the tree searches with N candidates; generate(N) samples N answers, generate(1) one",
+        caption="the tree searches with N candidates; generate() samples one answer, or N",
     )
-    for column in ("prompt", "N", "allocator", "path", "tree", "generate(1)", "generate(N)", "floor"):
+    for column in ("prompt", "N", "malloc", "tree", "one", "N answers", "floor"):
         table.add_column(column, justify="right")
-    table.add_column("tree / generate(1)", justify="right", style="bold")
-    table.add_column("generate(N) / tree", justify="right", style="bold")
+    table.add_column("tree / one", justify="right", style="bold")
+    table.add_column("N answers / tree", justify="right", style="bold")
     for each in found:
         case, seconds, ratios = each["case"], each["seconds"], each["ratios"]["cpu"]
         table.add_row(
             str(case["prompt"]),
             str(case["candidates"]),
-            "as it is" if each["environment"]["malloc"] == "default" else "tuned for generate",
-            each["path"],
+            "default" if each["environment"]["malloc"] == "default" else "tuned",
             *(f"{seconds[name]['cpu']:.2f}" for name in ("tree", "generate_1", "generate_n", "floor")),
             f"{ratios['tree/generate_1']:.2f}",
             f"{ratios['generate_n/tree']:.1f}",
@@ -98,17 +97,17 @@ def _details(each: dict[str, Any]) -> Iterable[str]:
     """Where the time goes, and what of the model's work and of memory does not depend on the machine."""
     case, split, memory, work = each["case"], each["split"], each["memory"], each["work"]
     total = sum(split.values())
-    yield f"prompt {case['prompt']}, N {case['candidates']}: " + ", ".join(
+    yield f"prompt {case['prompt']}, N {case['candidates']}, {each['path']} path: " + ", ".join(
         f"{name} {100 * part / total:.0f} %" for name, part in split.items()
     )
     yield (
         f"  keys and values {memory['tree']['allocated'] / 2**20:.0f} MiB in the tree, "
-        f"{memory['generate_n']['allocated'] / 2**20:.0f} MiB in generate(N); linear layers "
+        f"{memory['generate_n']['allocated'] / 2**20:.0f} MiB in N answers; linear layers "
         + ", ".join(f"{work[name]['flops'] / 1e9:.0f} GFLOP in {label}" for name, label in _LABELS.items())
     )
 
 
-_LABELS = {"tree": "the tree", "generate_1": "generate(1)", "generate_n": "generate(N)"}
+_LABELS = {"tree": "the tree", "generate_1": "one answer", "generate_n": "N answers"}
 
 
 def _show_device(found: dict[str, Any]) -> None:
