@@ -122,7 +122,7 @@ class ScriptedModel:
 class ScriptedSession:
     """The token trees of several prompts; see ``ScriptedModel``."""
 
-    guessable = False
+    guessable = runs_ahead = False
 
     def __init__(
         self, model: ScriptedModel, prompts: Sequence[Sequence[int]], *, lanes: int, block: int, max_new: int
