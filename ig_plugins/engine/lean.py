@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from ig_plugins.engine.attention import tree_attention
+from ig_plugins.engine.caches import TreeCache
 from ig_plugins.engine.exact import difference, tolerance
 from ig_plugins.engine.packed import Product, is_plain, is_untouched, within_limit
 
@@ -68,18 +69,23 @@ class LeanDecoder:
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         attention_mask: Any = None,
         past_key_values: Any = None,
-        use_cache: bool = False,
+        use_cache: bool | None = None,
+        **others: Any,
     ) -> BaseModelOutputWithPast:
-        """As the decoder's own, for a tree's caches or none, and masks that are None or additive (B, 1, N, S)."""
-        decoder, (R, N) = self._decoder, input_ids.shape
-        if use_cache and past_key_values is None:
+        """As the decoder's own. It runs lean on what the engine feeds, and does not mind who else calls meanwhile."""
+        decoder = self._decoder
+        masked = attention_mask is None or (isinstance(attention_mask, Tensor) and attention_mask.dim() == 4)
+        cached = isinstance(past_key_values, TreeCache) or (past_key_values is None and not use_cache)
+        if input_ids is None or others or not (masked and cached) or torch.is_grad_enabled():
             return type(decoder).forward(
-                decoder, input_ids=input_ids, position_ids=position_ids, attention_mask=attention_mask, use_cache=True
-            )
+                decoder, input_ids=input_ids, position_ids=position_ids, attention_mask=attention_mask,
+                past_key_values=past_key_values, use_cache=use_cache, **others,
+            )  # fmt: skip
+        R, N = input_ids.shape
         if position_ids is None:
             before = 0 if past_key_values is None else past_key_values.get_seq_length()
             position_ids = torch.arange(before, before + N, device=input_ids.device).unsqueeze(0)

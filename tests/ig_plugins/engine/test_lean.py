@@ -83,6 +83,20 @@ def test_only_the_engine_runs_it(make_model):
         assert "forward" not in vars(model.model)
 
 
+def test_others_may_call_the_model_meanwhile(make_model):
+    model = make_model("llama")
+    tree, ids = TreeModel.attach(model), torch.tensor([[5, 6, 7], [0, 8, 9]])
+    mask = torch.tensor([[1, 1, 1], [0, 1, 1]])
+
+    def ask():
+        said = model.generate(ids, attention_mask=mask, max_new_tokens=6, do_sample=False)
+        return said, model(inputs_embeds=model.model.embed_tokens(ids), output_hidden_states=True).hidden_states[1]
+
+    alone = ask()
+    with torch.inference_mode(), tree.body.lean.in_use():
+        assert all(map(torch.equal, ask(), alone))
+
+
 @pytest.mark.parametrize("change", ["data", "bias", "norm", "embedding", "half"])
 def test_it_follows_the_weights(make_model, change):
     model = make_model("llama", **WIDE, attention_bias=True)
