@@ -51,7 +51,7 @@ class SearchConfig(BaseModel):
     stratified: bool = True
     selection: Literal["reward", "hedged"] = "reward"
     adaptive: Literal["off", "on", "auto"] = "auto"
-    calm_candidates: int = Field(default=8, ge=1)
+    calm_candidates: int = Field(default=6, ge=1)
     schedule: tuple[int, ...] = ()
     max_lag: int = Field(default=4, ge=1)
     seed: int | None = Field(default=None, ge=0, lt=2**63)
