@@ -116,6 +116,11 @@ class LatentCritic(nn.Module):
         return torch.tanh(state.unsqueeze(-1) / self.scales).mean(dim=-1)
 
     @property
+    def usual_value(self) -> float:
+        """The mean value of the texts that it was trained on."""
+        return float(self.value_mean)
+
+    @property
     def value_error(self) -> float:
         """Root mean square error of the value on held-out prompts, in units of reward."""
         return float(self.held_out_error)

@@ -88,7 +88,7 @@ class CriticScoring:
         for index, row in enumerate(lanes.rows):
             if row.last_try and not safe[index].any():  # go on with the least doubtful: the verifier has the last word
                 safe[index], score[index] = lanes.open[index], logit[index]
-        judgement = Judgement(safe, score, self._calm(lanes, logit), {}, {})
+        judgement = Judgement(safe, score, self._calm(lanes, logit, value), {}, {})
         queues = [self._finalists(lanes, index, logit, value) for index in range(len(lanes.rows))]
         while any(finalists := [next(queue, []) for queue in queues]):
             for done in self._verify(lanes, finalists, judgement):
@@ -121,14 +121,16 @@ class CriticScoring:
         logit, value = self._critic(lanes.hidden.float(), state.float(), lanes.said)
         return logit.float().cpu(), value.float().cpu()
 
-    @staticmethod
-    def _calm(lanes: Lanes, logit: Tensor) -> Tensor:
-        """Open lanes (B, L) that need no wider search: a safe end is sure, and of every sum half the budget is left.
+    def _calm(self, lanes: Lanes, logit: Tensor, value: Tensor) -> Tensor:
+        """Open lanes (B, L) that need no wider search: sure to end safe, worth the usual, half of every sum unspent.
 
-        A lane that is worth less than was expected is no reason to search on: the critic's value at the end of a block
-        varies more than a wider search would gain (docs/performance.md, adaptive search).
+        A refusal is the surest way to end safe. So a lane that will be worth less than the policy's texts are on
+        average calls for a wider search; one that is worth a little less than was expected does not, as the critic's
+        value varies more than a wider search would gain (docs/performance.md, adaptive search).
         """
         calm = lanes.open & (logit > SURE)
+        if self._reward:
+            calm &= value > self._critic.usual_value - self._critic.value_error
         for index, row in enumerate(lanes.rows):
             for place, beam in enumerate(row.beams if calm[index].any() else []):
                 pairs = zip(last_measured(beam).state, row.request.budgets, strict=True)

@@ -125,3 +125,14 @@ def test_auto_leaves_it_to_the_guard():
     assert guard.request("Go.", adaptive="auto").search.adaptive == "auto"
     assert guard.with_options(adaptive="on").request("Go.", adaptive="auto").search.adaptive == "on"
     assert guard.with_options(adaptive="on").request("Go.", adaptive="off").search.adaptive == "off"
+
+
+@pytest.mark.parametrize(("usual", "rewarded", "lanes"), [(-1.0, True, 1), (1.0, True, 7), (1.0, False, 1)])
+def test_a_sure_and_worthless_answer_is_searched_in_full(usual, rewarded, lanes):
+    """A refusal is the surest way to end safe; without a reward model nothing is worth more than another."""
+    critic = Foresees(constant(9.0), constant(0.0))
+    critic.usual_value = usual
+    guard = tiny_guard(
+        critic=critic, adaptive="on", calm_candidates=1, candidates=6, **({} if rewarded else {"reward": None})
+    )
+    assert guard.generate("Go.").blocks[0].candidates == lanes  # the lane that was taken back counts

@@ -21,6 +21,7 @@ class Foresees(nn.Module):
     """A critic from two functions of the hidden state; as LatentCritic's forward: (log-odds of safe, value)."""
 
     value_error = 0.0
+    usual_value = -1.0
 
     def __init__(self, logit, value):
         super().__init__()

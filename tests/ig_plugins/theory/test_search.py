@@ -109,6 +109,7 @@ class ExactCritic(torch.nn.Module):
     """Reads what the hidden state holds."""
 
     value_error = 0.0
+    usual_value = -1.0
 
     def forward(self, hidden, state, said=None):
         return hidden[..., 0], hidden[..., 1]
