@@ -202,18 +202,24 @@ def test_lanes_that_say_the_same_are_one_until_they_differ(make_model, monkeypat
         torch.testing.assert_close(mine.total, plain.total, atol=1e-4, rtol=1e-4)
 
 
-def test_lanes_with_room_for_more_or_less_stand_at_their_own_ends(make_model, monkeypatch):
-    tree = TreeModel.attach(make_model("llama"))
-    monkeypatch.setattr("ig_plugins.engine.sampling.FEW", 0)
-    session = tree.plant([[5, 6, 7]], lanes=3, block=5, max_new=10)
+def three_alike(tree, room):
+    """Three lanes that say the same, as far as their room goes."""
+    session = tree.plant([[5, 6, 7]], lanes=3, block=max(room), max_new=10)
     block = sample_block(
         session,
         torch.tensor([[0, 0, 0]]),
         samplers=[Sampler(temperature=0.0)],
-        uniforms=torch.zeros(1, 3, 5, dtype=torch.float64),
-        max_tokens=torch.tensor([[2, 5, 3]]),
+        uniforms=torch.zeros(1, 3, max(room), dtype=torch.float64),
+        max_tokens=torch.tensor([room]),
         stop_ids=(),
     )
+    return session, block
+
+
+def test_lanes_with_room_for_more_or_less_stand_at_their_own_ends(make_model, monkeypatch):
+    tree = TreeModel.attach(make_model("llama"))
+    monkeypatch.setattr("ig_plugins.engine.sampling.FEW", 0)
+    session, block = three_alike(tree, [2, 5, 3])
     assert block.lengths.tolist() == [[2, 5, 3]]
     texts = [[5, 6, 7, *lane[lane >= 0].tolist()] for lane in block.tokens[0]]
     for lane, text in enumerate(texts):
@@ -227,15 +233,7 @@ def test_lanes_with_room_for_more_or_less_stand_at_their_own_ends(make_model, mo
 def test_a_follower_can_become_a_beam(make_model, monkeypatch):
     tree = TreeModel.attach(make_model("llama"))
     monkeypatch.setattr("ig_plugins.engine.sampling.FEW", 0)
-    session = tree.plant([[5, 6, 7]], lanes=3, block=2, max_new=4)
-    block = sample_block(
-        session,
-        torch.tensor([[0, 0, 0]]),
-        samplers=[Sampler(temperature=0.0)],
-        uniforms=torch.zeros(1, 3, 2, dtype=torch.float64),
-        max_tokens=[2],
-        stop_ids=(),
-    )
+    session, block = three_alike(tree, [2, 2, 2])
     assert int(session.tree.grown.sum()) == 2  # only one of the three took room
     session.commit(torch.tensor([[1, 2]]))
     session.branch(torch.tensor([[1]]))
