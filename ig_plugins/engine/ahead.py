@@ -34,7 +34,7 @@ def run_ahead(session: TreeSession, lanes: "Growing", draws: Draws) -> None:
     rows, places = lanes.active.nonzero().unbind(dim=1)
     steps, device = int(lanes.limits[rows[0], places[0]]), session.lane_hidden.device
     uniforms = _moved(lanes.uniforms[rows, places, :steps], device)  # (M, T)
-    stops, draw = _moved(lanes.stops, device), draws.ahead(rows)
+    stops, draw = _moved(lanes.stops, device), draws.plainly(rows)
     said = torch.empty(len(rows), steps, dtype=torch.long, device=device)
     going = torch.ones(len(rows), 1, dtype=torch.bool, device=device)
     logits, unseen = session.logits_at(rows, places), list[Tensor]()

@@ -36,10 +36,11 @@ class _Leading:
     @classmethod
     def of(cls, at: Tensor, lanes: Tensor, leads: Tensor) -> "_Leading":
         leading, number = torch.zeros_like(leads, dtype=torch.bool), torch.zeros_like(leads)
-        leading[at, leads[at, lanes]] = True
+        lead = leads[at, lanes]
+        leading[at, lead] = True
         rows, leaders = leading.nonzero().unbind(dim=1)
         number[rows, leaders] = torch.arange(len(rows))
-        member = number[at, leads[at, lanes]]
+        member = number[at, lead]
         if len(rows) == 0:
             return cls(rows, leaders, at, lanes, (0, 0), None)
         grouping = Grouping.of(member, len(rows), torch.device("cpu"))
@@ -120,35 +121,35 @@ class Draws:
         drawn = torch.zeros_like(self.parents)
         for sampler, leading in self.places:
             at, leaders = leading.rows, leading.leaders
+            if len(at) == 0:
+                continue
             history = None
-            if sampler.reads_history and len(at):
+            if sampler.reads_history:
                 history = self._history(sampler, at, self.parents[at, leaders], tokens[at, leaders, :step])
-            if len(at):
-                picked = sampler.draw(
-                    self.session.logits_at(at, leaders),
-                    leading.spread(uniforms),
-                    penalties=self._penalty(at, step),
-                    history=history,
-                )
-                leading.collect(picked.cpu(), drawn)
+            picked = sampler.draw(
+                self.session.logits_at(at, leaders),
+                leading.spread(uniforms),
+                penalties=self._penalty(at, step),
+                history=history,
+            )
+            leading.collect(picked.cpu(), drawn)
         return drawn
 
     @torch.inference_mode()
     def after(self, proposal: Proposal, uniforms: Tensor) -> Tensor:
         """What follows each of M proposed tokens, shape (M,); a uniform number each, and no penalties or histories."""
-        drawn, rows = torch.zeros(len(uniforms), dtype=torch.long), proposal.packing.rows
-        for sampler, mine in self.groups.items():
-            at = slice(None) if len(self.groups) == 1 else torch.isin(rows, torch.tensor(mine))
-            drawn[at] = sampler.draw(proposal.logits[at], uniforms[at]).cpu()
-        return drawn
+        return self.plainly(proposal.packing.rows)(proposal.logits, uniforms, None).cpu()
 
-    def ahead(self, rows: Tensor) -> Callable[[Tensor, Tensor, list[Tensor]], Tensor]:
-        """How M lanes of these rows, shape (M,), draw without being looked at: logits (M, V), uniforms (M,) to ids."""
+    def plainly(self, rows: Tensor) -> Callable[[Tensor, Tensor, list[Tensor] | None], Tensor]:
+        """How M tokens of these rows, shape (M,), are drawn by logits (M, V) and uniforms (M,) alone.
+
+        The last argument is ``Sampler.draw``'s ``unseen``.
+        """
         groups = [(sampler, torch.isin(rows, torch.tensor(mine))) for sampler, mine in self.groups.items()]
         device = self.session.lane_hidden.device
         indices = [(sampler, mine.nonzero().squeeze(1).to(device)) for sampler, mine in groups if bool(mine.any())]
 
-        def draw(logits: Tensor, uniforms: Tensor, unseen: list[Tensor]) -> Tensor:
+        def draw(logits: Tensor, uniforms: Tensor, unseen: list[Tensor] | None) -> Tensor:
             if len(indices) == 1:
                 return indices[0][0].draw(logits, uniforms, unseen=unseen)
             drawn = torch.zeros(len(uniforms), dtype=torch.long, device=device)

@@ -43,16 +43,17 @@ class Product:
         # A product with fixed random numbers tells any change that the layers' own outputs could tell; the version
         # counter of a tensor does not see writes through `.data`.
         found = torch.cat([layer.weight @ _probe(layer.in_features) for layer in self.layers])
-        biases = [_bias(layer) for layer in self.layers]
-        if any(layer.bias is not None for layer in self.layers):
-            found = torch.cat([found, *biases])
+        biased = any(layer.bias is not None for layer in self.layers)
+        bias = torch.cat([_bias(layer) for layer in self.layers]) if biased else None
+        if bias is not None:
+            found = torch.cat([found, bias])
         if self._print is not None and torch.equal(found, self._print):
             return
         weights = [layer.weight for layer in self.layers]
         large = sum(weight.numel() for weight in weights) >= SMALLEST and _can_pack()
         joined = torch.cat(weights) if len(weights) > 1 else weights[0]
         self._print = found
-        self._bias = torch.cat(biases) if len(found) > len(joined) else None
+        self._bias = bias
         self._packed = torch.ops.mkldnn._reorder_linear_weight(joined, ROWS) if large else None
         self._joined = joined if len(weights) > 1 and not large else None
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import BoolTensor, LongTensor, Tensor
 
 from ig_plugins.engine.ahead import can_run_ahead, run_ahead
 from ig_plugins.engine.drafts import FEW, ORDER
@@ -27,9 +27,9 @@ class Block:
         total: The sum of the model's states at all of the lane's tokens, float32, shape (B, L, H).
     """
 
-    tokens: Tensor
-    lengths: Tensor
-    finished: Tensor
+    tokens: LongTensor
+    lengths: LongTensor
+    finished: BoolTensor
     hidden: Tensor
     total: Tensor
 
@@ -86,7 +86,7 @@ def sample_block(
         _with_guesses(session, lanes, draws, histories)
     else:
         _one_by_one(session, lanes, draws)
-    return Block(lanes.tokens, lanes.lengths, lanes.finished, session.lane_hidden, lanes.total)
+    return Block(lanes.tokens, lanes.lengths, lanes.finished, session.lane_hidden, lanes.total)  # type: ignore[arg-type]
 
 
 def _one_by_one(session: TreeSession, lanes: "Growing", draws: Draws) -> None:

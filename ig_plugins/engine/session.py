@@ -162,8 +162,8 @@ class TreeSession:
         packing = proposal.packing
         if not torch.equal(kept, packing.counts):
             self.path.trim(packing, kept)
-            self.tree.trim(packing, kept)
-        last = (packing.steps == kept[packing.rows, packing.lanes] - 1).nonzero().squeeze(1)
+            self.tree.cut(self.tree.grown - packing.counts + kept)
+        last = packing.ends(kept)
         self._stand(packing, last, proposal.hidden[last], proposal.logits[last])
 
     @property
@@ -188,20 +188,18 @@ class TreeSession:
         Raises:
             TreeStateError: Nothing was packed, or the body has no LM head.
         """
-        if self._packing is None:
-            raise TreeStateError("Say which lanes advance first; call pack.")
-        hidden, logits = self.path.forward(self.tree, tokens, self._packing, self._packing.last)
+        packing = self._advancing()
+        hidden, logits = self.path.forward(self.tree, tokens, packing, packing.last)
         if logits is None:
             raise TreeStateError("A body without LM head gives no logits to draw from.")
-        self.tree.grow(self._packing)
+        self.tree.grow(packing)
         return hidden, logits
 
     @torch.inference_mode()
     def cut(self, lengths: Tensor, hidden: Tensor, logits: Tensor) -> None:
         """Take back what advanced lanes said beyond these lengths (B, L); where they stand, (M, H) and (M, V)."""
-        packing = self._packing or self.tree.pack(lengths.clamp(max=1))
         self.tree.cut(lengths)
-        self._stand(packing, None, hidden, logits)
+        self._stand(self._advancing(), None, hidden, logits)
         self._packing = None
 
     @torch.inference_mode()
@@ -279,6 +277,12 @@ class TreeSession:
         ``allocated`` is what the buffers take, reserve for later blocks included.
         """
         return self.path.memory(self.tree)
+
+    def _advancing(self) -> Packing:
+        """What ``pack`` said."""
+        if self._packing is None:
+            raise TreeStateError("Say which lanes advance first; call pack.")
+        return self._packing
 
     def _packed(self, counts: Tensor) -> Packing:
         """The packing of these counts; a step mostly repeats the one before it."""

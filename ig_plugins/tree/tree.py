@@ -65,7 +65,11 @@ class Packing:
     @cached_property
     def last(self) -> LongTensor:
         """Index among the M tokens of each growing lane's last one, lanes in order."""
-        return (self.steps == self.counts[self.rows, self.lanes] - 1).nonzero().squeeze(1)  # type: ignore[return-value]
+        return self.ends(self.counts)
+
+    def ends(self, kept: Tensor) -> LongTensor:
+        """The same if only the first ``kept`` (B, L) tokens of every lane count."""
+        return (self.steps == kept[self.rows, self.lanes] - 1).nonzero().squeeze(1)  # type: ignore[return-value]
 
 
 class TokenTree:
@@ -138,10 +142,6 @@ class TokenTree:
     def grow(self, packing: Packing) -> None:
         """Record that the packed tokens now exist."""
         self.grown = self.grown + packing.counts
-
-    def trim(self, packing: Packing, kept: Tensor) -> None:
-        """Forget all but the first ``kept`` (B, L) of the tokens that were packed last."""
-        self.grown = self.grown - packing.counts + kept
 
     def cut(self, lengths: Tensor) -> None:
         """Let the open block's lanes have these lengths, shape (B, L), which are no longer than those they had."""
