@@ -78,6 +78,7 @@ def run_device(
         "device": torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
         "dtype": dtype,
         "path": tree.path,
+        "graphs": tree.recorder is not None and tree.recorder.trusted,
         "bandwidth": bandwidth,
         "floor": floors,
         "step": {"tree": step, "single": alone},

@@ -114,7 +114,8 @@ def _show_device(found: dict[str, Any]) -> None:
     case, shape, ratios = found["case"], found["shape"], found["ratios"]
     for line in (
         f"{found['device']}, {found['dtype']}, {shape['layers']} layers x {shape['hidden']}; prompt {case['prompt']}, "
-        f"{case['candidates']} candidates, {case['new']} new tokens, {found['path']} path",
+        f"{case['candidates']} candidates, {case['new']} new tokens, {found['path']} path, "
+        f"{'with' if found['graphs'] else 'without'} CUDA graphs",
         f"bandwidth {found['bandwidth'] / 1e9:.0f} GB/s",
         f"step of the tree {1e3 * found['step']['tree']:.2f} ms, floor {1e3 * found['floor']['tree']:.2f} ms: "
         f"{ratios['step/floor']:.2f} times",

@@ -2,7 +2,7 @@
 
 Every lane is fed to the end of the block, whether it has ended or not: beside the weights that a step reads, a row more
 costs an accelerator next to nothing, and a wait costs it the launches that it could have had meanwhile. What a lane
-says behind its end is taken back.
+says behind its end is taken back. So every step is the same work, and can be recorded (see `graphs`).
 """
 
 from typing import TYPE_CHECKING
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ig_plugins.engine.draws import Draws
+from ig_plugins.engine.graphs import WORTH
 from ig_plugins.engine.sampler import NonFiniteLogitsError
 from ig_plugins.engine.session import TreeSession
 
@@ -32,33 +33,77 @@ def run_ahead(session: TreeSession, lanes: "Growing", draws: Draws) -> None:
         NonFiniteLogitsError: The model gave logits that cannot be sampled from; found at the end.
     """
     rows, places = lanes.active.nonzero().unbind(dim=1)
-    steps, device = int(lanes.limits[rows[0], places[0]]), session.lane_hidden.device
-    uniforms = _moved(lanes.uniforms[rows, places, :steps], device)  # (M, T)
-    stops, draw = _moved(lanes.stops, device), draws.plainly(rows)
-    said = torch.empty(len(rows), steps, dtype=torch.long, device=device)
-    going = torch.ones(len(rows), 1, dtype=torch.bool, device=device)
-    logits, unseen = session.logits_at(rows, places), list[Tensor]()
-    last, ends = logits, session.lane_hidden[_moved(rows, device), _moved(places, device)]
-    total = torch.zeros_like(ends, dtype=torch.float32)
-    session.pack(lanes.active)
-    for step in range(steps):
+    steps, recorder = int(lanes.limits[rows[0], places[0]]), session.model.recorder
+    block = _Block(session, lanes, draws, steps)
+    step, taken = block.step, 0
+    while taken < steps:
         lanes.on_step()
-        tokens = draw(logits, uniforms[:, step], unseen)
-        said[:, step] = tokens
-        states, logits = session.advance(tokens)
-        ends, last = torch.where(going, states, ends), torch.where(going, logits, last)
-        total += states.float() * going
-        going = going & ~(tokens.unsqueeze(1) == stops).any(dim=1, keepdim=True)
-    if not bool(torch.stack(unseen).all()):  # the only wait
+        if taken == 0 and recorder is not None and steps >= WORTH:
+            step, taken = recorder.recorded(block.step, block.states), 2
+        else:
+            step()
+            taken += 1
+    if not bool(block.sound):  # the only wait
         raise NonFiniteLogitsError
-    said = said.cpu()
+    said = block.said.cpu()
     ended = (said.unsqueeze(2) == lanes.stops).any(dim=2)
     behind = ended.long().cumsum(dim=1) - ended.long() > 0  # tokens after a lane's end
     lanes.tokens[rows, places, :steps] = said.masked_fill(behind, -1)
     lanes.lengths[rows, places] = steps - behind.sum(dim=1)
     lanes.finished[rows, places] = ended.any(dim=1)
-    lanes.total[_moved(rows, device), _moved(places, device)] = total
-    session.cut(lanes.lengths, ends, last)
+    device = block.total.device
+    lanes.total[_moved(rows, device), _moved(places, device)] = block.total
+    session.cut(lanes.lengths, block.ends, block.last)
+
+
+class _Block:
+    """The M growing lanes of a block of T tokens, on the device; a step changes these tensors in place.
+
+    Attributes:
+        taken: Steps so far, shape (1,).
+        logits: To draw the next tokens from, shape (M, V).
+        said: The tokens, shape (M, T).
+        going: Whether a lane has not ended, bool, shape (M, 1).
+        ends: The model's states where the lanes stand or have ended, shape (M, H).
+        last: The logits there, shape (M, V).
+        total: The sum of their states, float32, shape (M, H).
+        sound: Whether all masses were finite, bool, shape ().
+    """
+
+    def __init__(self, session: TreeSession, lanes: "Growing", draws: Draws, steps: int) -> None:
+        rows, places = lanes.active.nonzero().unbind(dim=1)
+        states = session.lane_hidden
+        device, M = states.device, len(rows)
+        self._session, self._draw = session, draws.plainly(rows)
+        self._uniforms, self._stops = _moved(lanes.uniforms[rows, places, :steps], device), _moved(lanes.stops, device)
+        self.taken = torch.zeros(1, dtype=torch.long, device=device)
+        self.logits = session.logits_at(rows, places).clone()
+        self.last = torch.empty_like(self.logits)
+        self.sound = self.logits.new_ones((), dtype=torch.bool)
+        self.said = torch.zeros(M, steps, dtype=torch.long, device=device)
+        self.going = torch.ones(M, 1, dtype=torch.bool, device=device)
+        self.ends = states.new_empty(M, states.shape[2])
+        self.total = torch.zeros_like(self.ends, dtype=torch.float32)
+        session.prepare(lanes.active, self.taken, steps)
+
+    @property
+    def states(self) -> list[Tensor]:
+        """All that steps change."""
+        return [self.taken, self.logits, self.last, self.sound, self.said, self.going, self.ends, self.total]
+
+    def step(self) -> None:
+        """Draw a token for every lane and feed it."""
+        unseen: list[Tensor] = []
+        tokens = self._draw(self.logits, self._uniforms.index_select(1, self.taken).squeeze(1), unseen)
+        self.said.index_copy_(1, self.taken, tokens.unsqueeze(1))
+        states, logits = self._session.advance(tokens)
+        self.ends.copy_(torch.where(self.going, states, self.ends))
+        self.last.copy_(torch.where(self.going, logits, self.last))
+        self.total.addcmul_(states.float(), self.going.float())
+        self.going.logical_and_(~(tokens.unsqueeze(1) == self._stops).any(dim=1, keepdim=True))
+        self.sound.logical_and_(torch.stack(unseen).all())
+        self.logits.copy_(logits)
+        self.taken.add_(1)
 
 
 def _moved(values: Tensor, device: torch.device) -> Tensor:

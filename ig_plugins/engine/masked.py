@@ -12,7 +12,7 @@ from torch import LongTensor, Tensor
 from ig_plugins.engine import attention
 from ig_plugins.engine.body import Body
 from ig_plugins.engine.caches import SlotCache
-from ig_plugins.engine.path import Sizes, prefill
+from ig_plugins.engine.path import Sizes, Stepper, prefill
 from ig_plugins.tree import Packing, SlotMap, TokenTree
 
 Near = Callable[[Tensor, Tensor], Tensor]  # whether positions of queries and keys are near enough to be seen
@@ -97,6 +97,10 @@ class MaskedPath:
         )
         self.cache.length = self.slots.used
         return hidden[rows, columns], logits
+
+    def stepper(self, tree: TokenTree, packing: Packing, taken: Tensor, steps: int) -> Stepper:
+        """Not possible: every step has a mask of its own, made on the host."""
+        raise NotImplementedError("the masked path does not run ahead")
 
     def trim(self, packing: Packing, kept: Tensor) -> None:
         """Let nobody see what is taken back; its slots go at the next commit."""

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from ig_plugins.engine.body import Body
 from ig_plugins.engine.drafts import Drafts
+from ig_plugins.engine.graphs import StepRecorder
 from ig_plugins.engine.masked import MaskedPath
 from ig_plugins.engine.path import Path, Sizes
 from ig_plugins.engine.portable import PortablePath
@@ -32,11 +33,13 @@ class TreeModel:
     Attributes:
         body: The model.
         drafts: What it said before, to guess at what it says next.
+        recorder: Records its decoding steps; None where there are no graphs to record into.
     """
 
     def __init__(self, body: Body, path: type[Path]) -> None:
         self.body = body
         self.drafts = Drafts()
+        self.recorder = StepRecorder.of(body.model)
         self._path = path
 
     @classmethod

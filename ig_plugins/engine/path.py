@@ -1,6 +1,6 @@
 """What every way to follow a token tree has in common."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -26,12 +26,16 @@ class Sizes:
     max_new: int
 
 
+# Hidden states (M, H) and logits (M, V) of M tokens on the device, one on each of the same lanes at every call.
+Stepper = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+
+
 class Path(Protocol):
     """Stores a tree's keys and values and feeds new tokens to the model. The session keeps the tree itself."""
 
     name: ClassVar[str]
     trims: ClassVar[bool]  # whether the last tokens of a lane can be taken back
-    runs_ahead: ClassVar[bool]  # whether any number of them can, and tokens may come from the device
+    runs_ahead: ClassVar[bool]  # whether it has a stepper, any number of whose tokens can be taken back
 
     @classmethod
     def prepare(cls, body: Body) -> None:
@@ -55,10 +59,22 @@ class Path(Protocol):
     def forward(
         self, tree: TokenTree, tokens: Tensor, packing: Packing, keep: LongTensor
     ) -> tuple[Tensor, Tensor | None]:
-        """Feed M packed tokens, shape (M,), on the host or, for paths that run ahead, on the device.
+        """Feed M packed tokens, shape (M,), on the host.
 
         Returns:
             Hidden states (M, H), and logits (n, V) of the kept tokens (n,).
+        """
+
+    def stepper(self, tree: TokenTree, packing: Packing, taken: Tensor, steps: int) -> Stepper:
+        """What feeds a token on each packed lane of a fresh block, up to so many times.
+
+        Every call is the same device work on the same tensors, and looks at none of them.
+
+        Args:
+            tree: With an open block that nothing was fed to.
+            packing: A token on each of M lanes.
+            taken: Calls so far, on the device, shape (1,); the caller counts.
+            steps: Calls at most.
         """
 
     def trim(self, packing: Packing, kept: Tensor) -> None:

@@ -14,7 +14,7 @@ from torch import LongTensor, Tensor
 
 from ig_plugins.engine.body import Body
 from ig_plugins.engine.caches import cache_tensors, fork_cache
-from ig_plugins.engine.path import Sizes
+from ig_plugins.engine.path import Sizes, Stepper
 from ig_plugins.tree import Packing, TokenTree
 
 Member = tuple[int, int]  # row, and beam or lane
@@ -94,6 +94,10 @@ class PortablePath:
                     states[at] = hidden[i : i + 1], None if logits is None else logits[i : i + 1]
         hidden, logits = _stacked(states)
         return hidden, None if logits is None else logits[keep.to(logits.device)]
+
+    def stepper(self, tree: TokenTree, packing: Packing, taken: Tensor, steps: int) -> Stepper:
+        """Not possible: ordinary caches grow at every step."""
+        raise NotImplementedError("the portable path does not run ahead")
 
     def trim(self, packing: Packing, kept: Tensor) -> None:
         """Not possible: recurrent states have no way back."""

@@ -11,7 +11,6 @@ from a copy: many small products.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -21,48 +20,13 @@ from ig_plugins.engine import attention
 from ig_plugins.engine.attention import Grouping, Part, Plan
 from ig_plugins.engine.body import Body
 from ig_plugins.engine.caches import Moves, SegmentCache
-from ig_plugins.engine.path import Sizes, prefill
+from ig_plugins.engine.layout import Layout
+from ig_plugins.engine.path import Sizes, Stepper, prefill
 from ig_plugins.tree import ABSENT, Packing, SlotMap, TokenTree
 
 # A masked product does this many times the work a millisecond of one for each of the beams (measured on CPU at 4
 # queries a beam: 3.3 times with 16 lanes, 5 times with 64).
 MASKED_GAIN = 4
-
-
-@dataclass
-class _Layout:
-    """What the forwards of one packing share, steps of a block mostly being packed alike.
-
-    Attributes:
-        packing: Which tokens of which lanes.
-        order: The tokens sorted by row, beam and place, so that those that share keys stand together; shape (M,) on the
-            device, or a slice where they stand so already.
-        inverse: Where each token went, likewise.
-        shared: How they read what is committed.
-        places: Place of each sorted token's lane in the lanes' segment, shape (M,).
-        groups: The places that are read.
-        own: Sorted tokens to those.
-        slots: Slots of the sorted tokens in their lanes, shape (M,).
-        strides: By how much they grow from one forward of this packing to the next, shape (M,).
-        depths: Positions of the sorted tokens in the text, shape (M,), on the device.
-        advance: By how much those grow.
-        alike: Whether every lane has the same slot, a token each, at all of these forwards.
-        kept: Sorted places of the tokens whose logits are wanted, on the device; None until asked for.
-    """
-
-    packing: Packing
-    order: Tensor | slice
-    inverse: Tensor | slice
-    shared: tuple[Part, ...]
-    places: Tensor
-    groups: slice
-    own: Grouping
-    slots: Tensor
-    strides: Tensor
-    depths: Tensor
-    advance: Tensor
-    alike: bool
-    kept: Tensor | None = None
 
 
 class SegmentsPath:
@@ -89,7 +53,7 @@ class SegmentsPath:
         # Of shape (1, 1, 1, 1): a mask in four dimensions keeps models from making one of their own.
         self.no_mask = torch.zeros(1, 1, 1, 1, dtype=body.model.dtype, device=body.device)
         self.places = torch.zeros(0, 0, dtype=torch.long)  # of the open block's lanes (B, L), ABSENT until they grow
-        self._layout: _Layout | None = None
+        self._layout: Layout | None = None
         self._apart: Tensor | None = None  # tokens that each beam reads from a copy (B, K); None where all are masked
         self._together = 0  # slots that all lanes of a row read from the row's segment
 
@@ -128,17 +92,25 @@ class SegmentsPath:
         if layout.kept is None or keep is not packing.last:
             kept = keep.to(device)
             layout.kept = kept if isinstance(layout.inverse, slice) else layout.inverse[kept]
-        with self.cache.following(self._plan(layout)):
-            hidden, logits, _ = self.body.run(
-                tokens.to(device)[layout.order].unsqueeze(0),
-                keep=(torch.zeros_like(layout.kept), layout.kept),
-                position_ids=layout.depths.unsqueeze(0),
-                attention_mask=self.no_mask,
-                past_key_values=self.cache,
-                use_cache=True,
-            )
+        found = self._run(layout, tokens.to(device), self._plan(layout), layout.depths)
         layout.slots, layout.depths = layout.slots + layout.strides, layout.depths + layout.advance
-        return hidden[0, layout.inverse], logits
+        return found
+
+    def stepper(self, tree: TokenTree, packing: Packing, taken: Tensor, steps: int) -> Stepper:
+        """See `Path`. All slots of the block are read at every step, under a mask by the steps that were taken."""
+        layout, device = self._laid_out(tree, packing), self.body.device
+        self.cache.open(int(self.places.max()) + 1, max(steps, self.sizes.block))
+        places, kept = layout.places.to(device), packing.all.to(device)
+        layout.kept = kept if isinstance(layout.inverse, slice) else layout.inverse[kept]
+        seen = self._additive(torch.ones(steps, steps, dtype=torch.bool).tril())
+
+        def step(tokens: Tensor) -> tuple[Tensor, Tensor | None]:
+            mask = seen.index_select(0, taken).view(1, 1, 1, steps)
+            own = Part("lanes", layout.groups, steps, layout.own, mask)
+            plan = Plan(places, taken.expand(len(packing)), (*layout.shared, own))
+            return self._run(layout, tokens, plan, layout.depths + taken)
+
+        return step
 
     def trim(self, packing: Packing, kept: Tensor) -> None:
         """Nothing to undo: a lane's next tokens are written over those that it lost."""
@@ -174,6 +146,19 @@ class SegmentsPath:
             )
         )
         self._settle()
+
+    def _run(self, layout: Layout, tokens: Tensor, plan: Plan, depths: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Hidden states (M, H) of packed tokens (M,) at sorted depths (M,), and logits of those that are kept."""
+        with self.cache.following(plan):
+            hidden, logits, _ = self.body.run(
+                tokens[layout.order].unsqueeze(0),
+                keep=(torch.zeros_like(layout.kept), layout.kept),  # type: ignore[arg-type]
+                position_ids=depths.unsqueeze(0),
+                attention_mask=self.no_mask,
+                past_key_values=self.cache,
+                use_cache=True,
+            )
+        return hidden[0, layout.inverse], logits
 
     def _append(self, place: int, tokens: int) -> None:
         """The only beam goes on as one of its lanes, whose tokens follow what is committed; that does not move."""
@@ -224,7 +209,7 @@ class SegmentsPath:
         rows = torch.arange(len(sees)).repeat_interleave(sees.shape[1])
         self.cache.copy_beams(rows.to(self.body.device), order.flatten(0, 1).to(self.body.device))
 
-    def _plan(self, layout: _Layout) -> Plan:
+    def _plan(self, layout: Layout) -> Plan:
         """What the sorted tokens read, and where they go: to their slots of their lanes."""
         slots, mask = layout.slots, None
         longest = int(slots.max()) + 1
@@ -237,7 +222,7 @@ class SegmentsPath:
             return Plan(layout.groups, longest - 1, parts)
         return Plan(layout.places.to(self.body.device), slots.to(self.body.device), parts)
 
-    def _laid_out(self, tree: TokenTree, packing: Packing) -> _Layout:
+    def _laid_out(self, tree: TokenTree, packing: Packing) -> Layout:
         """Sort and group the tokens, without the rows before the first and after the last that grow."""
         first, last, K = int(packing.rows[0]), int(packing.rows[-1]) + 1, tree.beams.shape[1]
         rows = packing.rows - first
@@ -264,7 +249,7 @@ class SegmentsPath:
         depths, device = tree.depths(packing)[order], self.body.device
         if not isinstance(order, slice):
             order, inverse = order.to(device), order.argsort().to(device)
-        return _Layout(
+        return Layout(
             packing, order, inverse, tuple(shared), places, groups, own, slots, strides, depths.to(device),
             strides.to(device), alike,
         )  # fmt: skip

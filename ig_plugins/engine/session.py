@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ig_plugins.engine.path import Path
+from ig_plugins.engine.path import Path, Stepper
 from ig_plugins.engine.states import LaneLogits, appended, chosen, updated
 from ig_plugins.errors import PromptError
 from ig_plugins.tree import Packing, TokenTree, TreeStateError
@@ -53,6 +53,7 @@ class TreeSession:
         self.hidden: Tensor = hidden.unsqueeze(1)
         self.logits: Tensor | None = None if logits is None else logits.unsqueeze(1)
         self._packing: Packing | None = None
+        self._stepper: Stepper | None = None
         self._lane_logits: LaneLogits | None = None
         self._leaders: Tensor | None = None
         self._close()
@@ -171,13 +172,20 @@ class TreeSession:
         """Whether a block need not be watched: its device is waited for, and what is too much can be taken back."""
         return self.path.runs_ahead and self.lane_hidden.device.type != "cpu"
 
-    def pack(self, active: Tensor) -> None:
-        """Let ``advance`` put tokens on these lanes from now on, bool, shape (B, L)."""
+    def prepare(self, active: Tensor, taken: Tensor, steps: int) -> None:
+        """Let ``advance`` put tokens on these lanes of a fresh block, bool, shape (B, L), up to so many times.
+
+        Args:
+            active: The lanes.
+            taken: How often it did, on the device, shape (1,); the caller counts.
+            steps: At most.
+        """
         self._packing = self.tree.pack(active.long())
+        self._stepper = self.path.stepper(self.tree, self._packing, taken, steps)
 
     @torch.inference_mode()
     def advance(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Put one token on each of the M packed lanes; nothing is asked of the device.
+        """Put one token on each of the M prepared lanes; nothing is asked of the device.
 
         Args:
             tokens: On the device, shape (M,).
@@ -186,21 +194,27 @@ class TreeSession:
             Hidden states (M, H) and logits (M, V).
 
         Raises:
-            TreeStateError: Nothing was packed, or the body has no LM head.
+            TreeStateError: Nothing was prepared, or the body has no LM head.
         """
-        packing = self._advancing()
-        hidden, logits = self.path.forward(self.tree, tokens, packing, packing.last)
+        if self._stepper is None:
+            raise TreeStateError("Say which lanes advance first; call prepare.")
+        hidden, logits = self._stepper(tokens)
         if logits is None:
             raise TreeStateError("A body without LM head gives no logits to draw from.")
-        self.tree.grow(packing)
         return hidden, logits
 
     @torch.inference_mode()
     def cut(self, lengths: Tensor, hidden: Tensor, logits: Tensor) -> None:
-        """Take back what advanced lanes said beyond these lengths (B, L); where they stand, (M, H) and (M, V)."""
+        """Keep these lengths (B, L) of what advanced lanes said; they stand at these states (M, H) and (M, V).
+
+        Raises:
+            TreeStateError: Nothing was prepared.
+        """
+        if self._packing is None:
+            raise TreeStateError("Say which lanes advance first; call prepare.")
         self.tree.cut(lengths)
-        self._stand(self._advancing(), None, hidden, logits)
-        self._packing = None
+        self._stand(self._packing, None, hidden, logits)
+        self._packing = self._stepper = None
 
     @torch.inference_mode()
     def follow(self, leaders: Tensor) -> None:
@@ -278,12 +292,6 @@ class TreeSession:
         """
         return self.path.memory(self.tree)
 
-    def _advancing(self) -> Packing:
-        """What ``pack`` said."""
-        if self._packing is None:
-            raise TreeStateError("Say which lanes advance first; call pack.")
-        return self._packing
-
     def _packed(self, counts: Tensor) -> Packing:
         """The packing of these counts; a step mostly repeats the one before it."""
         counts = counts.to("cpu", torch.long)
@@ -306,7 +314,7 @@ class TreeSession:
             self._lane_logits.update(*at, logits)
 
     def _close(self) -> None:
-        self._packing = self._leaders = None
+        self._packing = self._leaders = self._stepper = None
         self.lane_hidden = self.hidden[:, :0]
         self._lane_logits = None
 

@@ -46,8 +46,10 @@ def test_it_says_the_same(tree, monkeypatch):
     assert bool((plain.lengths == T).any())
 
 
-def one_block(tree, **options):
+def one_block(tree, *, watched=False, **options):
     session = tree.plant(PROMPTS[:1], lanes=LANES, block=T, max_new=2 * T)
+    if watched:
+        session.logits = session.logits.as_subclass(Watched)
     settings = {"samplers": [Sampler()], "max_tokens": [T], "stop_ids": {2}, **options}
     block = sample_block(session, torch.zeros(1, LANES, dtype=torch.long), uniforms=uniforms(0, 0)[None], **settings)
     return session, block
@@ -55,16 +57,8 @@ def one_block(tree, **options):
 
 def test_the_device_is_waited_for_once_a_block(tree, monkeypatch):
     ahead(monkeypatch)
-    advance = TreeSession.advance
-    monkeypatch.setattr(
-        TreeSession,
-        "advance",
-        lambda self, tokens: tuple(
-            each.as_subclass(Watched) for each in advance(self, tokens.as_subclass(torch.Tensor))
-        ),
-    )
     Watched.waits.clear()
-    one_block(tree)
+    one_block(tree, watched=True)
     assert Watched.waits == ["__bool__"]
 
 

@@ -33,7 +33,7 @@ def search(model, prompts, *, lanes, blocks, depth=4, beams=2, watch=None):
 
 def long_tensors(length):
     """Storages of all tensors alive that hold keys or values of at least so many tokens."""
-    found = (thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor))
+    found = (thing for thing in gc.get_objects() if type(thing) in (torch.Tensor, torch.nn.Parameter))
     shapes = ((held.untyped_storage().data_ptr(), held.shape) for held in found if held.dim() == 4)
     return {place: shape for place, shape in shapes if shape[1::2] == (HEADS, WIDE) and shape[2] >= length}
 
