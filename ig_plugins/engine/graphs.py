@@ -24,22 +24,22 @@ class StepRecorder:
     """Records the steps of one model on one device.
 
     Args:
-        record: Makes of a step what repeats it, without running it; CUDA's if not given.
+        record: Makes of a step what repeats it, without running it.
 
     Attributes:
         trusted: Whether a recording has shown what the step shows.
     """
 
-    def __init__(self, record: Callable[[Step], Step] | None = None) -> None:
-        self._record = record or _CudaGraphs()
+    def __init__(self, record: Callable[[Step], Step]) -> None:
+        self._record = record
         self.trusted = False
         self._usable = True
 
     @classmethod
     def of(cls, model: torch.nn.Module) -> "StepRecorder | None":
         """A recorder, or None for a model that is not on one CUDA device: a graph holds the work of one."""
-        devices = {parameter.device for parameter in model.parameters()}
-        return cls() if len(devices) == 1 and devices.pop().type == "cuda" else None
+        device, *others = {parameter.device for parameter in model.parameters()}
+        return None if others or device.type != "cuda" else cls(_CudaGraphs(device))
 
     def recorded(self, step: Step, states: Sequence[Tensor]) -> Step:
         """Run a step twice and record it.
@@ -85,16 +85,15 @@ class StepRecorder:
 class _CudaGraphs:
     """Records with torch's graphs, the newest of which is kept, because the memory that they all use goes with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         self._newest: torch.cuda.CUDAGraph | None = None
-        self._stream: torch.cuda.Stream | None = None
+        self._device = device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def __call__(self, step: Step) -> Step:
         """Not by `torch.cuda.graph`, which waits for the device and gives all cached memory back at every recording."""
-        if self._stream is None:
-            self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         graph, pool = torch.cuda.CUDAGraph(), None if self._newest is None else self._newest.pool()
-        self._stream.wait_stream(torch.cuda.current_stream())
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
             graph.capture_begin(pool=pool, capture_error_mode="thread_local")  # other threads may use the device
             try:
