@@ -32,6 +32,7 @@ class Body:
         self.has_logits = self.body is not model and model.get_output_embeddings() is not None
         self.config = self.body.config.get_text_config(decoder=True)
         self.accepts = set(inspect.signature(self.body.forward).parameters)
+        self._embeddings = model.get_input_embeddings()
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.head = self._direct_head() if self.has_logits else None
         self.lean = LeanDecoder.of(self.body)
@@ -39,8 +40,8 @@ class Body:
 
     @property
     def device(self) -> torch.device:
-        """Where ids go."""
-        return self.model.device  # type: ignore[no-any-return]
+        """Where ids go. Asked for many times a step, and the model itself would look through all its modules for it."""
+        return self._embeddings.weight.device  # type: ignore[no-any-return]
 
     def run(
         self, ids: Tensor, *, keep: tuple[Tensor, Tensor] | None, **inputs: Any

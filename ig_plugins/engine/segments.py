@@ -274,7 +274,7 @@ class SegmentsPath:
         return Part("beams", groups, longest, grouping, mask)
 
     def _additive(self, visible: Tensor) -> Tensor:
-        dtype = self.body.model.dtype
+        dtype = self.no_mask.dtype
         mask = torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, torch.finfo(dtype).min)
         return mask.to(self.body.device)
 

@@ -45,15 +45,18 @@ def settle(opened: list[tuple[int, Step]], row: Row) -> list[tuple[int, Step]]:
 
 def cut_at_stop_strings(lanes: Lanes, row: int) -> None:
     """Ends lanes in which a stop string appeared, before it."""
-    stop = lanes.rows[row].request.stop
+    request = lanes.rows[row].request
+    reach = max(map(len, request.stop), default=0)
     for lane in lanes.lengths[row].nonzero().flatten().tolist():
         ids = [*lanes.beam(row, lane).token_ids(), *lanes.block(row, lane)]
+        before = len(lanes.beam(row, lane))
+        tail = lanes.detokenizer.tail([*request.prefill_ids, *ids], new=len(ids) - before, reach=reach)
+        if first_stop(tail, request.stop) is None:  # and there was none in the blocks before
+            continue
         text = lanes.answer(row, lane)
-        at = first_stop(text, stop)
+        at = first_stop(text, request.stop)
         if at is None:
             continue
-        before = len(lanes.beam(row, lane))
-        request = lanes.rows[row].request
         lengths = range(before + 1, len(ids) + 1)
         covering = next(n for n in lengths if len(lanes.detokenizer.answer(request, ids[:n])) > at)
         lanes.lengths[row, lane] = covering - before

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ig_plugins.search.request import Request
 
+SPARE = 8  # characters at the start of a cut decoding that may differ: a missing space, pieces of a character
 REPLACEMENT = "�"  # what an incomplete UTF-8 sequence decodes to
 
 
@@ -21,6 +22,17 @@ class Detokenizer:
         """The text of response tokens, special tokens left out."""
         decoded = self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(decoded)
+
+    def tail(self, ids: Sequence[int], *, new: int, reach: int) -> str:
+        """The text of the last ``new`` ids with at least ``reach`` characters before it, or all of it.
+
+        Decoding all of a long response at every block would cost by the square of its length. Only the first few
+        characters of the tail may differ from those of the whole text, and they lie before what was asked for.
+        """
+        context = reach + SPARE
+        while new + context < len(ids) and len(self.text(ids[-new - context : -new])) < reach + SPARE:
+            context *= 2  # special tokens have no characters
+        return self.text(ids[-new - context :])
 
     def answer(self, request: Request, ids: Sequence[int]) -> str:
         """The text of an answer's tokens as it stands behind the request's prefilled text."""

@@ -1,10 +1,16 @@
 """When text is settled, and where a stop string cuts it."""
 
+from functools import cache
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders
+from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
 
-from ig_plugins.search.text import Detokenizer, first_stop, settled
+from ig_plugins.search.choice import cut_at_stop_strings
+from ig_plugins.search.text import SPARE, Detokenizer, first_stop, settled
 from tests.kit.guards import make_guard
 from tests.kit.tokenizer import byte_tokenizer
 
@@ -37,6 +43,53 @@ def test_half_a_character_is_held_back(text, cut):
     ids = tokenizer.encode(text, add_special_tokens=False)
     whole, part = detokenizer.text(ids), detokenizer.text(ids[:cut])
     assert whole.startswith(part[: settled(part, [])])
+
+
+@cache
+def tokenizers():
+    """Bytes; pieces of words with a space that is stripped at the start, and bytes for all else, as Llama's."""
+    vocabulary = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        "▁",
+        *["▁a", "▁b", "a", "b", "c", "ab"],
+    ]
+    pieces = Tokenizer(BPE({token: at for at, token in enumerate(vocabulary)}, [("a", "b")], byte_fallback=True))
+    pieces.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return byte_tokenizer(), PreTrainedTokenizerFast(tokenizer_object=pieces, bos_token="<s>", eos_token="</s>")
+
+
+@given(data=st.data(), which=st.integers(0, 1), new=st.integers(1, 6), reach=st.integers(1, 5))
+def test_the_tail_of_a_response_is_the_end_of_its_text(data, which, new, reach):
+    tokenizer = tokenizers()[which]
+    text = st.text("ab 🦫é", max_size=12).map(lambda text: tokenizer.encode(text, add_special_tokens=False))
+    some = st.one_of(text, st.lists(st.integers(0, len(tokenizer) - 1), max_size=12))
+    ids = [token for part in data.draw(st.lists(some, max_size=5)) for token in part] + [tokenizer.eos_token_id] * new
+    ids = ids[: data.draw(st.integers(new, len(ids)))]
+    detokenizer = Detokenizer(tokenizer)
+    whole, tail = detokenizer.text(ids), detokenizer.tail(ids, new=new, reach=reach)
+    before = detokenizer.text(ids[:-new])
+    assert tail == whole or (whole.endswith(tail[SPARE:]) and len(tail) - SPARE >= len(whole) - len(before) + reach - 4)
+
+
+def test_a_long_answer_is_not_decoded_anew_at_every_block(monkeypatch):
+    decoded, text = [], Detokenizer.text
+
+    def watched(lanes, row):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Detokenizer, "text", lambda self, ids: decoded.append(len(ids)) or text(self, ids))
+            cut_at_stop_strings(lanes, row)
+
+    monkeypatch.setattr("ig_plugins.search.block.cut_at_stop_strings", watched)
+    answer = "word " * 100
+    guard = make_guard({answer: 1.0}, block_tokens=10, max_new_tokens=600, stop=["STOP"], candidates=2, beams=1)
+    assert guard.generate("Go.").text == answer
+    lanes = 2 * len(answer) / 10
+    assert sum(decoded) < lanes * 2 * (10 + len("STOP") + SPARE)
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 5, 8, 30])
