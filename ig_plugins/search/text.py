@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ig_plugins.search.request import Request
 
-SPARE = 8  # characters at the start of a cut decoding that may differ: a missing space, pieces of a character
+SPARE = 8  # characters more than needed, as the start of a cut decoding may differ, if only by a space
 REPLACEMENT = "�"  # what an incomplete UTF-8 sequence decodes to
 
 
@@ -24,14 +24,17 @@ class Detokenizer:
         return str(decoded)
 
     def tail(self, ids: Sequence[int], *, new: int, reach: int) -> str:
-        """The text of the last ``new`` ids with at least ``reach`` characters before it, or all of it.
+        """An end of the text that holds whatever of up to ``reach`` characters the last ``new`` ids bring into it.
 
-        Decoding all of a long response at every block would cost by the square of its length. Only the first few
-        characters of the tail may differ from those of the whole text, and they lie before what was asked for.
+        Decoding all of a long response at every block would cost by the square of its length.
         """
         context = reach + SPARE
-        while new + context < len(ids) and len(self.text(ids[-new - context : -new])) < reach + SPARE:
-            context *= 2  # special tokens have no characters
+        while new + context < len(ids):
+            # A run of byte tokens that lacks a part decodes to nothing but replacements, and special tokens to nothing.
+            before = self.text(ids[-new - context : -new]).strip(REPLACEMENT)
+            if len(before) >= reach + SPARE:
+                break
+            context *= 2
         return self.text(ids[-new - context :])
 
     def answer(self, request: Request, ids: Sequence[int]) -> str:
