@@ -44,7 +44,8 @@ def measure_adaptive(
     Args:
         guard: Policy and judges; its sampling settings count for all.
         prompts: Answered one at a time.
-        settings: Overrides by contender; the one named ``full`` is what the others' rewards are compared with.
+        settings: Overrides by contender; the one named ``full`` is what the others' rewards are compared with. It also
+            runs with other draws, which shows its own noise.
         unsafe: A verdict that no model sees, on (prompt, response).
         repeats: Rounds for the times; the answers are those of the first.
 
@@ -58,6 +59,9 @@ def measure_adaptive(
     }
     for name, overrides in settings.items():
         contenders[name] = lambda prompt, seed, mine=overrides: _guarded(guard, prompt, seed, mine)  # type: ignore[misc]
+    if "full" in settings:
+        other = len(prompts)
+        contenders["full, other draws"] = lambda prompt, seed: _guarded(guard, prompt, seed + other, settings["full"])
     tallies = {name: Tally() for name in contenders}
     for answer in contenders.values():
         answer(prompts[0], 0)  # nobody pays for the first call

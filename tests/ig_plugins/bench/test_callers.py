@@ -43,7 +43,8 @@ def test_adaptive_search_is_measured_against_unguarded_answers_of_the_same_weigh
     guard = tiny_guard(critic=Foresees(constant(9.0), constant(0.0)), candidates=4, calm_candidates=1)
     settings = {"full": {"adaptive": "off"}, "adaptive": {"adaptive": "on"}}
     found = measure_adaptive(guard, ["One?", "Two?", "Three?"], settings=settings, unsafe=lambda p, r: len(r) > 0)
-    assert list(found) == ["generate", "one lane", "full", "adaptive"]
+    assert list(found) == ["generate", "one lane", "full", "adaptive", "full, other draws"]
+    assert found["full, other draws"]["reward"] != found["full"]["reward"]
     assert found["generate"]["time / generate"] == 1
     assert all(0 < figures["tokens"] <= 20 for figures in found.values())
     assert found["adaptive"]["candidate tokens"] < found["full"]["candidate tokens"]
