@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -38,6 +39,14 @@ async def count_ticks(awaitable: Awaitable[Result], *, every: float = 0.002) -> 
     finally:
         ticking.cancel()
     return Ticks(result, ticks)
+
+
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Waits for what happens a moment later on another thread."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "did not happen"
+        time.sleep(0.005)
 
 
 def fan_out(function: Callable[[Item], Result], items: Iterable[Item], *, threads: int = 8) -> list[Result]:

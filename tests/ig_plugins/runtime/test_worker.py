@@ -14,7 +14,7 @@ from ig_plugins.runtime import batch as batches
 from ig_plugins.runtime import worker
 from ig_plugins.search import BlockSearch
 from tests.kit.guards import cost_of_marker, make_guard
-from tests.kit.observe import count_ticks, fan_out
+from tests.kit.observe import count_ticks, fan_out, until
 from tests.kit.slow import slow_guard
 
 SLOW = {"word " * 200: 1.0}
@@ -22,13 +22,6 @@ SLOW = {"word " * 200: 1.0}
 
 def echo(prompt):
     return {f"You said {prompt.split('USER: ')[1][:12]}": 1.0}
-
-
-def until(condition, seconds=60.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "did not happen"
-        time.sleep(0.005)
 
 
 def settled_steps(model, pause=0.1):
