@@ -19,7 +19,7 @@ from ig_plugins.errors import ConfigurationError, ModelLoadError
 from ig_plugins.guard.options import as_budgets, configuration_errors
 from ig_plugins.guard.parts import Parts, serves
 from ig_plugins.presets import Checkpoint, Preset
-from ig_plugins.runtime import shared
+from ig_plugins.runtime import dismiss_team, shared
 from ig_plugins.safety import SafetyBudget
 from ig_plugins.search import Policy, SearchConfig
 
@@ -54,6 +54,7 @@ def load_parts(
         parts = load()
     else:
         parts = shared(("parts", *wanted, *map(str, (device, dtype, budget, sorted(load_options.items())))), load)
+    dismiss_team()  # answers may be asked for from other threads than this one
     return parts, chosen.search if chosen else SearchConfig()
 
 

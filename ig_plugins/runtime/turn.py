@@ -6,9 +6,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ig_plugins.runtime.team import dismiss_team
+
 
 class Turn:
-    """A lock that is granted in the order of asking, so that searches take turns, block by block."""
+    """A lock that is granted in the order of asking, so that searches take turns, block by block.
+
+    Whoever gives it to another sends its helper threads home, which would slow the other down.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -22,6 +27,8 @@ class Turn:
             self._changed.wait_for(lambda: self._served == mine)
 
     def __exit__(self, *_: object) -> None:
+        if self._drawn > self._served + 1:
+            dismiss_team()
         with self._changed:
             self._served += 1
             self._changed.notify_all()
@@ -29,6 +36,7 @@ class Turn:
     @contextmanager
     def lent(self) -> Iterator[None]:
         """Lets others have their turn for as long as the block lasts; only for whoever has it."""
+        dismiss_team()
         self.__exit__()
         try:
             yield

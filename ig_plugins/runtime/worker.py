@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from ig_plugins.errors import RequestCancelledError
 from ig_plugins.runtime.batch import MAX_ROWS, Batch, Engine, Job
+from ig_plugins.runtime.team import dismiss_team
 from ig_plugins.runtime.turn import torch_turn
 from ig_plugins.search import Capacity
 
@@ -27,7 +28,8 @@ class Worker:
         self._closing = False
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Hands requests over; returns at once."""
+        """Hands requests over; returns at once. The caller's own helper threads are not needed meanwhile."""
+        dismiss_team()
         with self._lock:
             idle = []
             for job in jobs:
