@@ -34,15 +34,14 @@ def run_ahead(session: TreeSession, lanes: "Growing", draws: Draws) -> None:
     """
     rows, places = lanes.active.nonzero().unbind(dim=1)
     steps, recorder = int(lanes.limits[rows[0], places[0]]), session.model.recorder
-    block = _Block(session, lanes, draws, steps)
-    step, taken = block.step, 0
-    while taken < steps:
+    block = _Block(session, lanes, draws, (rows, places), steps)
+    step, left = block.step, steps
+    if recorder is not None and steps >= WORTH:
         lanes.on_step()
-        if taken == 0 and recorder is not None and steps >= WORTH:
-            step, taken = recorder.recorded(block.step, block.states), 2
-        else:
-            step()
-            taken += 1
+        step, left = recorder.recorded(block.step, block.states), steps - 2
+    for _ in range(left):
+        lanes.on_step()
+        step()
     if not bool(block.sound):  # the only wait
         raise NonFiniteLogitsError
     said = block.said.cpu()
@@ -57,7 +56,7 @@ def run_ahead(session: TreeSession, lanes: "Growing", draws: Draws) -> None:
 
 
 class _Block:
-    """The M growing lanes of a block of T tokens, on the device; a step changes these tensors in place.
+    """M growing lanes, given by row and place, of a block of T tokens, on the device; steps change these in place.
 
     Attributes:
         taken: Steps so far, shape (1,).
@@ -70,9 +69,10 @@ class _Block:
         sound: Whether all masses were finite, bool, shape ().
     """
 
-    def __init__(self, session: TreeSession, lanes: "Growing", draws: Draws, steps: int) -> None:
-        rows, places = lanes.active.nonzero().unbind(dim=1)
-        states = session.lane_hidden
+    def __init__(
+        self, session: TreeSession, lanes: "Growing", draws: Draws, at: tuple[Tensor, Tensor], steps: int
+    ) -> None:
+        (rows, places), states = at, session.lane_hidden
         device, M = states.device, len(rows)
         self._session, self._draw = session, draws.plainly(rows)
         self._uniforms, self._stops = _moved(lanes.uniforms[rows, places, :steps], device), _moved(lanes.stops, device)

@@ -42,3 +42,8 @@ class Layout:
     advance: Tensor
     alike: bool
     kept: Tensor | None = None
+
+    def keep(self, tokens: Tensor) -> None:
+        """Want the logits of these tokens, shape (n,), as they were before they were sorted."""
+        tokens = tokens.to(self.depths.device)
+        self.kept = tokens if isinstance(self.inverse, slice) else self.inverse[tokens]

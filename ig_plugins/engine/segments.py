@@ -84,24 +84,22 @@ class SegmentsPath:
         self, tree: TokenTree, tokens: Tensor, packing: Packing, keep: LongTensor
     ) -> tuple[Tensor, Tensor | None]:
         """Feed the tokens as one flat sequence (1, M)."""
-        device = self.body.device
         if self._layout is None or self._layout.packing is not packing:
             self._layout = self._laid_out(tree, packing)
         layout = self._layout
         self.cache.open(int(self.places.max()) + 1, max(int(layout.slots.max()) + 1, self.sizes.block))
         if layout.kept is None or keep is not packing.last:
-            kept = keep.to(device)
-            layout.kept = kept if isinstance(layout.inverse, slice) else layout.inverse[kept]
-        found = self._run(layout, tokens.to(device), self._plan(layout), layout.depths)
+            layout.keep(keep)
+        found = self._run(layout, tokens.to(self.body.device), self._plan(layout), layout.depths)
         layout.slots, layout.depths = layout.slots + layout.strides, layout.depths + layout.advance
         return found
 
     def stepper(self, tree: TokenTree, packing: Packing, taken: Tensor, steps: int) -> Stepper:
         """See `Path`. All slots of the block are read at every step, under a mask by the steps that were taken."""
-        layout, device = self._laid_out(tree, packing), self.body.device
+        layout = self._laid_out(tree, packing)
+        layout.keep(packing.all)
         self.cache.open(int(self.places.max()) + 1, max(steps, self.sizes.block))
-        places, kept = layout.places.to(device), packing.all.to(device)
-        layout.kept = kept if isinstance(layout.inverse, slice) else layout.inverse[kept]
+        places = layout.places.to(self.body.device)
         seen = self._additive(torch.ones(steps, steps, dtype=torch.bool).tril())
 
         def step(tokens: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -196,9 +196,8 @@ class TreeSession:
         Raises:
             TreeStateError: Nothing was prepared, or the body has no LM head.
         """
-        if self._stepper is None:
-            raise TreeStateError("Say which lanes advance first; call prepare.")
-        hidden, logits = self._stepper(tokens)
+        _, step = self._prepared()
+        hidden, logits = step(tokens)
         if logits is None:
             raise TreeStateError("A body without LM head gives no logits to draw from.")
         return hidden, logits
@@ -210,10 +209,9 @@ class TreeSession:
         Raises:
             TreeStateError: Nothing was prepared.
         """
-        if self._packing is None:
-            raise TreeStateError("Say which lanes advance first; call prepare.")
+        packing, _ = self._prepared()
         self.tree.cut(lengths)
-        self._stand(self._packing, None, hidden, logits)
+        self._stand(packing, None, hidden, logits)
         self._packing = self._stepper = None
 
     @torch.inference_mode()
@@ -291,6 +289,12 @@ class TreeSession:
         ``allocated`` is what the buffers take, reserve for later blocks included.
         """
         return self.path.memory(self.tree)
+
+    def _prepared(self) -> tuple[Packing, Stepper]:
+        """What ``prepare`` laid out."""
+        if self._packing is None or self._stepper is None:
+            raise TreeStateError("Say which lanes advance first; call prepare.")
+        return self._packing, self._stepper
 
     def _packed(self, counts: Tensor) -> Packing:
         """The packing of these counts; a step mostly repeats the one before it."""
