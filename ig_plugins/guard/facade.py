@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from typing import Any, overload
 
-from ig_plugins.chat import EncodedPrompt, Message
+from ig_plugins.chat import EncodedPrompt, Message, parse_reply, tool_region
 from ig_plugins.errors import GuardBlockedError, PromptError
 from ig_plugins.guard.options import Options
 from ig_plugins.guard.parts import Parts
@@ -290,10 +290,29 @@ class InferenceGuard:
             prefill_ids=encoded.prefill_ids,
             prefill_text=self.parts.policy.detokenizer.text(encoded.prefill_ids) if encoded.prefill_ids else "",
             stop=options.stop,
+            **self._reading(encoded),
             stream=stream,
             deadline=None if options.timeout is None else time.monotonic() + options.timeout,
             processors=options.logits_processors,
         )
+
+    def _reading(self, encoded: EncodedPrompt) -> dict[str, Any]:
+        """How answers are taken apart where tools were offered, and what of them a stream holds back."""
+        if not encoded.tools:
+            return {}
+        return {
+            "parse": lambda text, ids: parse_reply(
+                text,
+                ids=ids,  # the stop token too: in some formats it is what ends a call
+                tokenizer=self.tokenizer,
+                tools=encoded.tools,
+                tool_choice=encoded.tool_choice,
+                opening=encoded.opening,
+                syntax=encoded.syntax,
+                prompt_ids=encoded.prompt_ids,
+            ),
+            "held_from": lambda text: tool_region(text, opening=encoded.opening, syntax=encoded.syntax),
+        }
 
     def _check_fits(self, prompt_tokens: int, search: SearchConfig) -> None:
         context = self.context

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
-from ig_plugins.chat import EncodedPrompt, parse_reply, tool_region
+from ig_plugins.chat import EncodedPrompt, ParsedReply
 from ig_plugins.errors import DeadlineExceededError, InferenceGuardError
 from ig_plugins.guard.options import Options
 from ig_plugins.guard.parts import Parts
 from ig_plugins.guard.result import BlockRecord, FinishReason, GuardResult, Usage
 from ig_plugins.safety import Accounting
-from ig_plugins.search import Answer, Outcome, Request, Row, Step
-from ig_plugins.search.scoring import last_measured
-from ig_plugins.search.text import settled
+from ig_plugins.search import Answer, Outcome, Request, Row
 
 GRACE = 0.25  # seconds past the deadline after which a caller no longer waits for the worker to say so
 
@@ -57,7 +54,7 @@ class Ticket:
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._deliver: Callable[[Event], None] = self._events.put
         self._heard: asyncio.Queue[Event] = asyncio.Queue()
-        self._sent = 0
+        self._sent = ""
 
     def listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """Events go to `anext` in this loop from now on."""
@@ -68,13 +65,10 @@ class Ticket:
 
         self._deliver = deliver
 
-    def released(self, row: Row, step: Step) -> None:
+    def released(self, row: Row, text: str) -> None:
         """See `runtime.Job`."""
-        text = self._text_of(step)
-        end = min(settled(text, self.request.stop), self._region(text))
-        if end > self._sent:
-            self._deliver(GuardChunk(text[self._sent : end]))
-            self._sent = end
+        self._deliver(GuardChunk(text[len(self._sent) :]))
+        self._sent = text
 
     def finished(self, outcome: Outcome) -> None:
         """See `runtime.Job`."""
@@ -155,41 +149,22 @@ class Ticket:
         """What to tell a caller who waited that long."""
         return self.request.interruption() or DeadlineExceededError("no verified answer in time; allow more time")
 
-    def _text_of(self, step: Step) -> str:
-        return self.engine.policy.detokenizer.answer(self.request, step.token_ids())
-
-    def _region(self, text: str) -> int:
-        syntax = self._encoded.syntax
-        return tool_region(text, opening=self._encoded.opening, syntax=syntax) if self._encoded.tools else len(text)
-
     def _rest(self, result: GuardResult) -> str:
         """What the last chunk adds to the text already sent."""
         if not result.blocked:
-            return result.text[self._sent :]
+            return result.text[len(self._sent) :]
         return "\n\n" + result.text if self._sent and result.text else result.text
 
     def _result(self, row: Row, answer: Answer | None) -> GuardResult:
         if answer is None:
             return self._blocked(row)
-        encoded = self._encoded
-        text: str = answer.text
-        calls: tuple[dict[str, Any], ...] = ()
-        reason: FinishReason = answer.reason
-        if encoded.tools:
-            reply = parse_reply(
-                text,
-                ids=answer.step.token_ids(),  # the stop token too: in some formats it is what ends a call
-                tokenizer=self.engine.policy.tokenizer,
-                tools=encoded.tools,
-                tool_choice=encoded.tool_choice,
-                opening=encoded.opening,
-                syntax=encoded.syntax,
-                prompt_ids=encoded.prompt_ids,
-            )
-            text, calls = reply.text, reply.tool_calls
+        text, calls, reason = answer.text, (), cast(FinishReason, answer.reason)
+        if isinstance(answer.reply, ParsedReply):
+            text, calls = answer.reply.text, answer.reply.tool_calls
             reason = "tool_calls" if calls else reason
-        measure = last_measured(answer.step)
-        spent = self._totals(answer.step)
+        if not text.startswith(self._sent):
+            raise InferenceGuardError("the answer does not go on as its stream began; nothing more is released")
+        spent = answer.trail.spent()
         names = list(self.engine.costs)
         return GuardResult(
             text=text,
@@ -198,13 +173,13 @@ class Ticket:
             cost=max(spent),
             costs=dict(zip(names, spent, strict=True)),
             reward=answer.reward,
-            safety_state=min(measure.state),
+            safety_state=min(answer.trail.state),
             accounting=self._accounting(),
-            blocks=self._ledger(answer.step),
-            usage=self._usage(row, len(answer.step)),
+            blocks=self._ledger(answer),
+            usage=self._usage(row, len(answer.token_ids)),
             seed=self.request.seed,
             seconds=time.monotonic() - self.request.started,
-            token_ids=tuple(answer.step.token_ids()),
+            token_ids=answer.token_ids,
             lag=row.lag if self.request.stream else None,
             tool_calls=calls,
         )
@@ -239,30 +214,26 @@ class Ticket:
             judge_tokens=row.judge_tokens,
         )
 
-    def _totals(self, step: Step) -> list[float]:
-        """Per cost model what the answer spent, prefill included: the sum (undiscounted), or the highest score."""
-        steps = [step.root(), *step.path()]
-        totals = []
-        for cost, budget in enumerate(self.request.budgets):
-            spent = [s.measure.spent[cost] for s in steps if s.measure is not None]
-            totals.append(sum(spent) if budget.accounting == "cumulative" else max(spent, default=-math.inf))
-        return totals
-
-    def _ledger(self, step: Step) -> tuple[BlockRecord, ...]:
-        records = []
-        for each in step.path():
-            count, measure = each.count, each.measure
-            if count is None:
-                continue
-            records.append(
-                BlockRecord(
-                    index=count.index,
-                    candidates=count.candidates,
-                    safe=count.safe,
-                    tries=count.tries,
-                    tokens=count.tokens,
-                    cost=None if measure is None else max(measure.spent),
-                    safety_state=None if measure is None else min(measure.state),
+    def _ledger(self, answer: Answer) -> tuple[BlockRecord, ...]:
+        """One record a block; a block that ended without being judged by itself has no figures."""
+        records, start = [], 0
+        pairs = list(zip(answer.trail.tracks, answer.trail.budgets, strict=True))
+        path = answer.step.path()
+        for step in path:
+            count, end = step.count, None if step is path[-1] else start + len(step.tokens)
+            spent = [track.spent(budget, after=start, up_to=end) for track, budget in pairs]
+            states = [track.state_within(after=start, up_to=end) for track, _ in pairs]
+            start += len(step.tokens)
+            if count is not None:
+                records.append(
+                    BlockRecord(
+                        index=count.index,
+                        candidates=count.candidates,
+                        safe=count.safe,
+                        tries=count.tries,
+                        tokens=count.tokens,
+                        cost=max((each for each in spent if each is not None), default=None),
+                        safety_state=min((each for each in states if each is not None), default=None),
+                    )
                 )
-            )
         return tuple(records)

@@ -10,7 +10,7 @@ from critic_models.latent import LatentCritic
 from ig_plugins.guard import InferenceGuard
 from ig_plugins.safety import SafetyBudget
 from ig_plugins.search import Capacity, Policy, Request, SearchConfig
-from ig_plugins.search.follow import Follower
+from ig_plugins.search.scoring.judge_session import JudgeSession
 
 if TYPE_CHECKING:
     from ig_plugins.methods.value import Sampled, ValueNet
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Judges:
-    """Followers of one search: the cost models in order, and the reward model if there is one."""
+    """Sessions of one search's judges: the cost models in order, and the reward model if there is one."""
 
-    costs: Sequence[Follower]
-    reward: Follower | None
+    costs: Sequence[JudgeSession]
+    reward: JudgeSession | None
 
     @property
-    def all(self) -> list[Follower]:
-        """Every follower."""
+    def all(self) -> list[JudgeSession]:
+        """Every session."""
         return [*self.costs, *([self.reward] if self.reward else [])]
 
 
@@ -89,5 +89,5 @@ class Bench:
         return self.guard.request(prompt, seed=seed)
 
     def judges(self, capacity: Capacity) -> Judges:
-        """Fresh followers: on the token tree where a judge reads the policy's tokens, by text otherwise."""
-        return Judges(*self.guard.parts.followers(capacity))
+        """Fresh sessions: on the token tree where a judge reads the policy's tokens, by text otherwise."""
+        return Judges(*self.guard.parts.judge_sessions(capacity))

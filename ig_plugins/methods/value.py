@@ -119,7 +119,7 @@ def _answers(bench: Bench, request: Request, number: int) -> list[Sampled]:
     )
     tokens, lengths = block.tokens.cpu(), block.lengths.cpu()
     panel = Panel(bench, capacity=Capacity(lanes=ANSWERS, block=longest, max_new=longest))
-    panel.admit([request])
+    panel.add_rows([request])
     (ends,) = panel.judge(parents, tokens, lengths, block.finished.cpu())
     session.rollback()
     session.branch(parents)

@@ -11,8 +11,8 @@ from typing import Protocol
 import torch
 
 from ig_plugins.runtime.turn import torch_turn
-from ig_plugins.search import BlockSearch, Capacity, Outcome, Request, Row, Step
-from ig_plugins.search.follow import Ask, Call
+from ig_plugins.search import BlockSearch, Capacity, Outcome, Request, Row
+from ig_plugins.search.scoring.judge_session import Ask, Call
 
 MAX_ROWS = 32  # prompts searched in one batch; more wait until a row is free
 POLL = 0.02  # seconds between two looks at whether anybody still waits for a judge
@@ -25,7 +25,7 @@ class Engine(Protocol):
     def context(self) -> int | None:
         """The longest prompt and answer together, in tokens; None for no limit."""
 
-    def start_search(self, capacity: Capacity, *, on_release: Callable[[Row, Step], None], call: Call) -> BlockSearch:
+    def start_search(self, capacity: Capacity, *, on_release: Callable[[Row, str], None], call: Call) -> BlockSearch:
         """A search without rows; ``call`` asks judges of texts."""
 
 
@@ -38,8 +38,8 @@ class Job(Protocol):
     def engine(self) -> Engine:
         """What decodes it."""
 
-    def released(self, row: Row, step: Step) -> None:
-        """Text up to the step may leave."""
+    def released(self, row: Row, text: str) -> None:
+        """The answer may leave up to here; the text begins with what has left before."""
 
     def finished(self, outcome: Outcome) -> None:
         """The request ended."""
@@ -62,7 +62,7 @@ class Batch:
         self.capacity, self._context, self._alone = capacity, engine.context, alone
         me = weakref.proxy(self)  # no cycle: a search's keys and values go as soon as its batch is done
         self.search = engine.start_search(
-            capacity, on_release=lambda row, step: me._release(row, step), call=lambda ask: me._ask(ask)
+            capacity, on_release=lambda row, text: me._release(row, text), call=lambda ask: me._ask(ask)
         )
 
     def takes(self, request: Request) -> bool:
@@ -77,7 +77,7 @@ class Batch:
     def admit(self, jobs: Sequence[Job]) -> list[Job]:
         """Adds jobs; returns as `step` does."""
         self.jobs.update({job.request: job for job in jobs})
-        return self._guarded(lambda: self.search.admit([job.request for job in jobs]))
+        return self._guarded(lambda: self.search.add_rows([job.request for job in jobs]))
 
     def step(self) -> list[Job]:
         """Decodes one block.
@@ -113,8 +113,8 @@ class Batch:
                     again.append(job)
             return again
 
-    def _release(self, row: Row, step: Step) -> None:
-        self.jobs[row.request].released(row, step)
+    def _release(self, row: Row, text: str) -> None:
+        self.jobs[row.request].released(row, text)
 
     def _ask(self, ask: Ask) -> list[float]:
         """Asks a judge of texts on a thread of its own, while other guards may decode.

@@ -173,7 +173,7 @@ def test_the_panel_on_trees_reads_what_a_plain_forward_reads(tiny):
     spent = sum(budget.discount**k * c for k, c in enumerate(costs.tolist()))
 
     panel = Panel(tiny, capacity=Capacity(lanes=1, block=4, max_new=12))
-    panel.admit([request])
+    panel.add_rows([request])
     one = torch.zeros(1, 1, dtype=torch.long)
     for block in (ids[:3], ids[3:]):
         length = torch.tensor([[len(block)]])

@@ -77,7 +77,7 @@ def test_rows_that_join_in_mid_flight(guard):
     with torch.inference_mode():
         while waiting or search.rows:
             if waiting:
-                search.admit([waiting.pop(0)])
+                search.add_rows([waiting.pop(0)])
             for outcome in search.step():
                 found[outcome.row.request] = outcome
     assert len(found) == len(tickets)

@@ -1,4 +1,4 @@
-"""From judged lanes to beams and answers: spreading, cutting at stop strings, settling, choosing."""
+"""From judged lanes to beams and answers: which lanes go on, which answers wait, and which one is given."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 
 from ig_plugins.engine import Block
-from ig_plugins.search.lanes import Answer, Key, Lanes, Row
-from ig_plugins.search.path import Measure, Step
-from ig_plugins.search.scoring import Judgement, last_measured
-from ig_plugins.search.text import first_stop
+from ig_plugins.search.lanes import Answer, Cut, Key, Lanes, Row
+from ig_plugins.search.scoring.base import Judgement
+from ig_plugins.search.text import Whole, first_stop
+from ig_plugins.search.trajectory import Step
+
+Opened = list[tuple[int, Step]]
+"""(lane, its step) of the lanes that become beams, best first."""
 
 
 def spread(row: Row) -> list[int]:
@@ -25,26 +28,18 @@ def mean_states(rows: Sequence[Row], parents: Tensor, block: Block) -> Tensor:
     total, lengths = block.total.clone(), block.lengths.clone()
     for index, row in enumerate(rows):
         for place, beam in enumerate(row.beams):
-            if beam.said is not None:
+            if beam.mean_hidden is not None:
                 mine = parents[index] == place
-                total[index, mine.to(total.device)] += len(beam) * beam.said
+                total[index, mine.to(total.device)] += len(beam) * beam.mean_hidden
                 lengths[index, mine] += len(beam)
     return total / lengths.clamp(min=1).unsqueeze(2).to(total.device)
 
 
-def settle(opened: list[tuple[int, Step]], row: Row) -> list[tuple[int, Step]]:
-    """Drops beams that left the best beam's path more than ``max_lag`` blocks ago, so that streams move on."""
-    if not opened:
-        return opened
-    path = opened[0][1].path()
-    if len(path) <= row.request.search.max_lag:
-        return opened
-    settled = path[-1 - row.request.search.max_lag]
-    return [(lane, step) for lane, step in opened if any(mine is settled for mine in step.path())]
-
-
 def cut_at_stop_strings(lanes: Lanes, row: int) -> None:
-    """Ends lanes in which a stop string appeared, before it."""
+    """Ends lanes in which a stop string appeared, before it.
+
+    What is left has tokens of its own where the cut falls inside one: those that the text is encoded to.
+    """
     request = lanes.rows[row].request
     reach = max(map(len, request.stop), default=0)
     for lane in lanes.lengths[row].nonzero().flatten().tolist():
@@ -57,11 +52,13 @@ def cut_at_stop_strings(lanes: Lanes, row: int) -> None:
         at = first_stop(text, request.stop)
         if at is None:
             continue
-        lengths = range(before + 1, len(ids) + 1)
-        covering = next(n for n in lengths if len(lanes.detokenizer.answer(request, ids[:n])) > at)
-        lanes.lengths[row, lane] = covering - before
+        covering = next(n for n in range(1, len(ids) + 1) if len(lanes.detokenizer.answer(request, ids[:n])) > at)
+        lanes.lengths[row, lane] = max(covering - before, 1)
         lanes.ended[row, lane], lanes.natural[row, lane] = True, False
-        lanes.cuts[row, lane] = text[:at]
+        whole = lanes.detokenizer.answer(request, ids[: covering - 1]) == text[:at]
+        left = tuple(ids[: covering - 1]) if whole else lanes.encode(text[:at])
+        read = lanes.detokenizer.judged(request, left, text[:at])
+        lanes.cuts[row, lane] = Cut(text[:at], Whole(row, request, read, left))
 
 
 def retry_penalty(lanes: Lanes, index: int, vocab_size: int) -> Tensor:
@@ -74,14 +71,17 @@ def retry_penalty(lanes: Lanes, index: int, vocab_size: int) -> Tensor:
     return penalty if row.retry_penalty is None else torch.maximum(penalty, row.retry_penalty)
 
 
-def enter(measures: Sequence[Measure | None], step: Step) -> None:
-    """Writes measures into the last steps of a path, the step itself last."""
-    for measure in reversed(measures):
-        if measure is not None:
-            step.measure = measure
-        if step.parent is None:
-            break
-        step = step.parent
+def step_of(lanes: Lanes, judgement: Judgement, key: Key, *, safe: int) -> Step:
+    """A lane as a step of a trajectory; ``safe`` counts the safe lanes of its block."""
+    return Step(
+        parent=lanes.beam(*key),
+        tokens=lanes.block(*key),
+        count=lanes.rows[key[0]].count(safe=safe),
+        trail=judgement.trails.get(key),
+        judged=lanes.text(*key).text if key in judgement.trails else None,
+        score=float(judgement.score[key]),
+        mean_hidden=lanes.mean_hidden[key].clone(),
+    )
 
 
 def answer_of(lanes: Lanes, judgement: Judgement, key: Key, step: Step) -> Answer:
@@ -93,16 +93,40 @@ def answer_of(lanes: Lanes, judgement: Judgement, key: Key, step: Step) -> Answe
         reward=judgement.rewards.get(key),
         reason="stop" if stopped else "length",
         text=lanes.answer(*key),
-        slack=min(last_measured(step).state),
+        token_ids=lanes.token_ids(*key),
+        trail=judgement.trails[key],
+        reply=lanes.reply(key),
     )
 
 
-def contenders(row: Row) -> list[Step]:
+def settle(opened: Opened, row: Row) -> Opened:
+    """Keeps the search within ``max_lag``: what left the best beam's path more than so many blocks ago is given up.
+
+    That holds for finished answers as well as for beams: an answer that ended early elsewhere would hold back a
+    stream for as long as it might still be given. Either it is given now, being worth no less than the best beam
+    promises, or never.
+
+    Returns:
+        The beams that go on; none if a finished answer is to be given now.
+    """
+    path = opened[0][1].path() if opened else []
+    lag = row.request.search.max_lag
+    if len(path) <= lag:
+        return opened
+    ancestor = path[-1 - lag]
+    aside = [answer for answer in contenders(row) if not answer.step.passes(ancestor)]
+    if any(answer.step.score >= opened[0][1].score for answer in aside):  # both scores are discounted
+        return []
+    row.finished = [answer for answer in row.finished if answer.step.passes(ancestor)]
+    return [(lane, step) for lane, step in opened if step.passes(ancestor)]
+
+
+def contenders(row: Row) -> list[Answer]:
     """The finished answers that may still be given: the best one, or any of them if the choice is hedged."""
     if row.request.search.selection == "hedged":
-        return [answer.step for answer in row.finished]
+        return row.finished
     best = best_answer(row)
-    return [best.step] if best else []
+    return [best] if best else []
 
 
 def best_answer(row: Row) -> Answer | None:

@@ -24,22 +24,25 @@ from torch import Tensor
 
 from ig_plugins.engine import Block, TreeSession, sample_block
 from ig_plugins.errors import InferenceGuardError
-from ig_plugins.search.choice import (
+from ig_plugins.search.fair_draw import draw_answer, draw_particles, settle_by_draw
+from ig_plugins.search.lanes import Answer, Lanes, Row, distinct, pad
+from ig_plugins.search.policy import Policy
+from ig_plugins.search.request import Request
+from ig_plugins.search.scoring.base import Judgement, Scoring
+from ig_plugins.search.selection import (
+    Opened,
     answer_of,
     best_answer,
     contenders,
     cut_at_stop_strings,
-    enter,
     mean_states,
     retry_penalty,
     settle,
     spread,
+    step_of,
 )
-from ig_plugins.search.lanes import Answer, Lanes, Row, distinct, pad
-from ig_plugins.search.path import Step, common_ancestor
-from ig_plugins.search.policy import Policy
-from ig_plugins.search.request import Request
-from ig_plugins.search.scoring import Judgement, Scoring
+from ig_plugins.search.text import showable
+from ig_plugins.search.trajectory import Border, Step, common_ancestor
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class BlockSearch:
         policy: Samples.
         scoring: Judges.
         capacity: The largest rows that may join.
-        on_release: Told of (row, step) when text up to the step may leave; only for streaming requests.
+        on_release: Told of (row, text so far) when text of a streaming request may leave; what left before is its start.
     """
 
     def __init__(
@@ -107,14 +110,14 @@ class BlockSearch:
         scoring: Scoring,
         *,
         capacity: Capacity,
-        on_release: Callable[[Row, Step], None] = lambda row, step: None,
+        on_release: Callable[[Row, str], None] = lambda row, text: None,
     ) -> None:
         self.policy, self.scoring, self.capacity = policy, scoring, capacity
         self.rows: list[Row] = []
         self._on_release = on_release
         self._session: TreeSession | None = None
 
-    def admit(self, requests: Sequence[Request]) -> None:
+    def add_rows(self, requests: Sequence[Request]) -> None:
         """Adds rows, between blocks."""
         size = self.capacity
         prompts = [request.prompt_ids for request in requests]
@@ -122,11 +125,11 @@ class BlockSearch:
             self._session = self.policy.tree.plant(prompts, lanes=size.lanes, block=size.block, max_new=size.max_new)
         else:
             self._session.admit(prompts)
-        measures = self.scoring.admit(requests, [len(row.beams) for row in self.rows])
-        for request, measure in zip(requests, measures, strict=True):
-            root = Step(measure=measure)
-            calm = request.search.adaptive == "on" and self.scoring.foresees
-            self.rows.append(Row(request, beams=[root], released=root, calm=calm))
+        trails = self.scoring.add_rows(requests, [len(row.beams) for row in self.rows])
+        for request, trail in zip(requests, trails, strict=True):
+            root = Step(trail=trail)
+            narrow = request.search.adaptive == "on" and self.scoring.foresees
+            self.rows.append(Row(request, beams=[root], released=Border(root, 0, "", trail), narrow=narrow))
 
     def step(self) -> list[Outcome]:
         """Searches one block of every row.
@@ -142,10 +145,10 @@ class BlockSearch:
         judgement = self.scoring.judge(lanes)
         kept = [self._select(lanes, judgement, index) for index in range(len(self.rows))]
         beams = pad(kept)
-        self.scoring.commit(lanes, beams)
-        self._planted().commit(beams)
+        self.scoring.advance(lanes, beams)
+        self._opened_session().commit(beams)
         self._release()
-        done = [_outcome(row) for row in self.rows if not row.beams]
+        done = [self._outcome(row) for row in self.rows if not row.beams]
         restarting = [outcome.row for outcome in done if outcome.empty and outcome.row.may_restart]
         self._drop([outcome.row for outcome in done])
         if restarting:
@@ -153,12 +156,12 @@ class BlockSearch:
         return ended + [outcome for outcome in done if outcome.row not in restarting]
 
     def _sample(self) -> Lanes:
-        """Branches every row's beams into lanes and samples one block on them."""
+        """Forks every row's beams into lanes and samples one block on them."""
         sampled = [spread(row) for row in self.rows]
         width = max(len(lanes) for lanes in sampled)
         stays = pad([list(range(len(row.beams))) for row in self.rows])
         parents = torch.cat([pad(sampled), stays], dim=1)
-        session, depth = self._planted(), max(row.block_tokens for row in self.rows)
+        session, depth = self._opened_session(), max(row.block_tokens for row in self.rows)
         room = torch.zeros_like(parents)
         uniforms = torch.zeros(*parents.shape, depth, dtype=torch.float64)
         for index, (row, lanes) in enumerate(zip(self.rows, sampled, strict=True)):
@@ -190,93 +193,109 @@ class BlockSearch:
             natural=block.finished.cpu(),
             ended=block.finished.cpu().clone(),
             hidden=block.hidden,
-            said=mean_states(self.rows, parents, block),
-            cuts={},
+            mean_hidden=mean_states(self.rows, parents, block),
             detokenizer=self.policy.detokenizer,
+            encode=self.policy.encode,
         )
         for index, row in enumerate(self.rows):
+            sampled = lanes.lengths[index].clone()
             if row.request.stop:
                 cut_at_stop_strings(lanes, index)
             if row.room <= row.block_tokens:
                 lanes.ended[index] |= lanes.lengths[index] == row.block_tokens
-            row.sampled += int((lanes.lengths[index] > 0).sum())
-            row.sampled_tokens += int(block.lengths[index].sum())
+            row.sampled += int((sampled > 0).sum())
+            row.sampled_tokens += int(sampled.sum())
         return lanes
 
     def _select(self, lanes: Lanes, judgement: Judgement, index: int) -> list[int]:
-        """Banks a row's answers and picks the lanes that become its beams.
+        """Keeps a row's answers and picks the lanes that become its beams.
 
         Returns:
-            The lanes to commit: the K best safe open ones, best first; the beams as they were if the block is to be
-            tried again; nothing if the row has come to its end.
+            The lanes to keep: safe open ones, best first; the beams as they were if the block is to be tried again;
+            nothing if the row has come to its end.
         """
         row = self.rows[index]
-        if row.calm and not bool(judgement.calm[index].any()):
-            row.alarm()
+        if row.narrow and not bool(judgement.confident[index].any()):
+            row.widen()
             return [lanes.stays + beam for beam in range(len(row.beams))]
-        accepted = judgement.calm if row.calm else judgement.safe
+        accepted = judgement.confident if row.narrow else judgement.safe
         safe = [lane for lane, ok in enumerate(accepted[index].tolist()) if ok]
         if not safe and not row.last_try:
             row.fail(retry_penalty(lanes, index, self.policy.tree.vocab_size))
             return [lanes.stays + beam for beam in range(len(row.beams))]
+        if self.scoring.ranks:
+            opened = settle(self._best(lanes, judgement, index, safe), row)
+        else:
+            opened = settle_by_draw(draw_particles(lanes, judgement, index, safe), row)
+        row.next_block([step for _, step in opened])
+        return [lane for lane, _ in opened]
+
+    def _best(self, lanes: Lanes, judgement: Judgement, index: int, safe: Sequence[int]) -> Opened:
+        """The K best safe open lanes; none if no one can beat the best finished answer."""
+        row = self.rows[index]
         order = sorted(safe, key=lambda lane: float(judgement.score[index, lane]), reverse=True)
-        count = row.count(safe=len(safe))
-        opened: list[tuple[int, Step]] = []
+        opened: Opened = []
         for lane in distinct(lanes, index, order):
-            step = Step(
-                parent=lanes.beam(index, lane),
-                tokens=lanes.block(index, lane),
-                count=count,
-                score=float(judgement.score[index, lane]),
-                said=lanes.said[index, lane].clone(),
-            )
-            enter(judgement.measures.get((index, lane), []), step)
+            step = step_of(lanes, judgement, (index, lane), safe=len(safe))
             if lanes.ended[index, lane]:
                 row.finished.append(answer_of(lanes, judgement, (index, lane), step))
             elif len(opened) < row.beam_count:
                 opened.append((lane, step))
         best = max((answer.step.score for answer in row.finished), default=-torch.inf)  # both scores are discounted
-        if opened and best >= opened[0][1].score + self.scoring.optimism:
-            opened = []
-        if not row.finished:
-            opened = settle(opened, row)
-        row.next_block([step for _, step in opened])
-        return [lane for lane, _ in opened]
+        return [] if opened and best >= opened[0][1].score + self.scoring.optimism else opened
 
-    def _planted(self) -> TreeSession:
+    def _opened_session(self) -> TreeSession:
         if self._session is None:
-            raise InferenceGuardError("the search has no rows; admit requests before stepping")
+            raise InferenceGuardError("the search has no rows; add requests before stepping")
         return self._session
 
     def _release(self) -> None:
-        """Lets text leave that no later block can change, once the judges have passed it.
+        """Lets text leave that no later block can change, once the judges have passed exactly that text.
 
         Where nobody listens it is judged all the same, so that a stream and a whole answer are found alike.
         """
-        steps = [row.released for row in self.rows]
-        for index, row in enumerate(self.rows):
-            if row.beams and row.attempt == 0:
-                settled = common_ancestor([*row.beams, *contenders(row)])
-                if not row.calm or len(settled.path()) - len(row.released.path()) >= row.patience:
-                    steps[index] = settled
-                row.lag = max(row.lag, len(row.beams[0]) - len(steps[index]))
-        if all(step is row.released for row, step in zip(self.rows, steps, strict=True)):
-            return
-        verdicts = self.scoring.release(self.rows, steps)
-        for row, step, passed in zip(self.rows, steps, verdicts, strict=True):
-            if step is row.released or row.request.interruption():
+        borders = [self._next_border(row) for row in self.rows]
+        judged = self.scoring.release(self.rows, borders) if any(borders) else borders
+        for row, border in zip(self.rows, judged, strict=True):
+            if row.request.interruption():
                 continue
-            if not passed:  # the critic was wrong about text that every beam shares
-                row.beams = []
-                continue
-            row.released = step
-            if row.request.stream:
-                row.request.begun = True
-                self._on_release(row, step)
+            if border is not None and not border.trail.may_leave():
+                self._refuse(row, border)
+            elif border is not None:
+                row.pass_border(border)
+                if row.request.stream:
+                    row.request.begun = True
+                    self._on_release(row, border.text)
+            if row.beams:
+                row.lag = max(row.lag, len(row.beams[0]) - row.released.tokens)
+
+    def _next_border(self, row: Row) -> Border | None:
+        """Up to where a row's text could leave now; None if there is nothing new."""
+        if not row.beams or row.attempt > 0:
+            return None
+        given = row.finished if not self.scoring.ranks else contenders(row)
+        step = common_ancestor([*row.beams, *(answer.step for answer in given)])
+        if row.narrow and len(step.path()) - len(row.released.step.path()) < row.patience:
+            return None
+        tokens, text = showable(self.policy.detokenizer, row.request, step.token_ids())
+        new = tokens > row.released.tokens and text.startswith(row.released.text)
+        return Border(step, tokens, text, row.released.trail) if new else None
+
+    @staticmethod
+    def _refuse(row: Row, border: Border) -> None:
+        """The judges refused text that all beams share: whatever contains it is lost, finished answers too."""
+        row.beams = []
+        row.finished = [answer for answer in row.finished if not answer.step.passes(border.step)]
+
+    def _outcome(self, row: Row) -> Outcome:
+        """How a row ends whose beams are gone; after the deadline nothing leaves any more."""
+        if error := row.request.interruption():
+            return Outcome(row, error=error)
+        return Outcome(row, answer=best_answer(row) if self.scoring.ranks else draw_answer(row))
 
     def _restart(self, rows: Sequence[Row]) -> None:
         """Searches again from the prompt, with fresh draws, where every beam ran into a dead end."""
-        self.admit([row.request for row in rows])
+        self.add_rows([row.request for row in rows])
         for fresh, old in zip(self.rows[-len(rows) :], rows, strict=True):
             fresh.inherit(old)
 
@@ -286,14 +305,14 @@ class BlockSearch:
         stay = []
         for index, row in enumerate(self.rows):
             if any(row is other for other in gone):
-                row.judge_calls += sum(follower.calls[index] for follower in self.scoring.followers)
-                row.judge_tokens += sum(follower.tokens[index] for follower in self.scoring.followers)
+                row.judge_calls += sum(session.calls[index] for session in self.scoring.sessions)
+                row.judge_tokens += sum(session.tokens[index] for session in self.scoring.sessions)
             else:
                 stay.append(index)
         self.rows = [self.rows[index] for index in stay]
         if self._session is not None:
             self._session.retain(stay)
-        self.scoring.retain(stay)
+        self.scoring.keep_rows(stay)
 
     def _check_alive(self) -> None:
         """Stops in the middle of a block when nobody waits for any row any more."""
@@ -304,9 +323,3 @@ class BlockSearch:
     def _histories(self) -> list[list[list[int]]]:
         """The ids up to every beam, which logits processors read."""
         return [[[*row.request.prompt_ids, *beam.token_ids()] for beam in row.beams] for row in self.rows]
-
-
-def _outcome(row: Row) -> Outcome:
-    """How a row ends whose beams are gone; after the deadline nothing leaves any more."""
-    error = row.request.interruption()
-    return Outcome(row, error=error) if error else Outcome(row, answer=best_answer(row))

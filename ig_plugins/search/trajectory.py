@@ -1,4 +1,4 @@
-"""The steps of an answer in the making: a chain of blocks from the prompt to a beam or a finished answer."""
+"""Trajectories: the chain of blocks from the prompt to a beam or a finished answer, and how much of it has left."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-State = tuple[float, ...]
+from ig_plugins.search.verifier import Trail
 
 
 @dataclass(frozen=True)
@@ -21,19 +21,6 @@ class BlockCount:
     tokens: int
 
 
-@dataclass(frozen=True)
-class Measure:
-    """What the cost models say of one step, one entry a cost model.
-
-    Attributes:
-        spent: Cumulative accounting: the sum of the step's costs; worst: the highest score within it.
-        state: The safety state z after the step.
-    """
-
-    spent: State
-    state: State
-
-
 @dataclass(eq=False)
 class Step:
     """One block on the way from the prompt to a beam. Compared by identity: two lanes never share a step.
@@ -42,18 +29,22 @@ class Step:
         parent: The step before; None for the prompt.
         tokens: The block's tokens.
         count: The block's figures; None for the prompt.
-        measure: What the cost models said; None until they were asked.
+        trail: What the cost models said up to the step's end; None where they were not asked (with a critic).
+        judged: The text that judges of texts read at the step's end, prefill included; None likewise.
         score: The candidate's score in the search, higher is better.
-        said: Mean of the policy's hidden states over the response so far, float32, shape (H,); None before its first
-            token.
+        weight: Without a reward model: the share of the policy that the step stands for, up to a common factor.
+        mean_hidden: Mean of the policy's hidden states over the response so far, float32, shape (H,); None before its
+            first token.
     """
 
     parent: Step | None = None
     tokens: tuple[int, ...] = ()
     count: BlockCount | None = None
-    measure: Measure | None = None
+    trail: Trail | None = None
+    judged: str | None = None
     score: float = 0.0
-    said: Tensor | None = field(default=None, repr=False)
+    weight: float = 1.0
+    mean_hidden: Tensor | None = field(default=None, repr=False)
 
     def path(self) -> list[Step]:
         """The steps from the first block to this one, the prompt left out."""
@@ -63,6 +54,15 @@ class Step:
             steps.append(step)
             step = step.parent
         return steps[::-1]
+
+    def passes(self, other: Step) -> bool:
+        """Whether another step is on the way to this one, or this one itself."""
+        step: Step | None = self
+        while step is not None:
+            if step is other:
+                return True
+            step = step.parent
+        return False
 
     def token_ids(self) -> list[int]:
         """All response tokens up to the end of this step."""
@@ -77,6 +77,23 @@ class Step:
 
     def __len__(self) -> int:
         return sum(len(step.tokens) for step in self.path())
+
+
+@dataclass(frozen=True)
+class Border:
+    """Up to where an answer has left, or may leave: exactly this text, judged.
+
+    Attributes:
+        step: The last step that all answers to come share; the border lies at its end or before.
+        tokens: Tokens of the answer whose text leaves.
+        text: That text, which is what the judges of texts read behind a prefill.
+        trail: What the cost models said up to there.
+    """
+
+    step: Step
+    tokens: int
+    text: str
+    trail: Trail
 
 
 def common_ancestor(steps: Sequence[Step]) -> Step:
