@@ -12,7 +12,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from ig_plugins.chat.rendering import call_words
 from ig_plugins.chat.schema import schema_problem
+from ig_plugins.chat.special import special_tokens
 from ig_plugins.chat.syntax import PROMPTED, ToolSyntax
 from ig_plugins.chat.tools import Tool, ToolChoice, as_tools, choose
 
@@ -34,6 +36,11 @@ class ParsedReply:
     malformed: bool = False
     raw: str = ""
     problem: str | None = None
+
+    def handed_out(self) -> tuple[str, ...]:
+        """Every text that a caller gets of it, each to be judged: the words, each call, and all of these as one."""
+        parts = [*([self.text] if self.text else []), *map(call_words, self.tool_calls)]
+        return tuple(parts if len(parts) < 2 else [*parts, "\n".join(parts)])
 
 
 _NUL = "\0"
@@ -131,8 +138,8 @@ def _written(text: str, ids: Sequence[int], syntax: ToolSyntax, tokenizer: PreTr
 def _words(shown: str, before: str, syntax: ToolSyntax, tokenizer: PreTrainedTokenizerBase | None) -> str:
     if syntax.marker:
         return shown[: max(shown.find(syntax.marker), 0)].rstrip()
-    for token in tokenizer.all_special_tokens if tokenizer else ():
-        before = before.replace(str(token), "")
+    for token in sorted(special_tokens(tokenizer), key=len, reverse=True) if tokenizer else ():
+        before = before.replace(token, "")
     return before.rstrip()
 
 

@@ -9,6 +9,7 @@ from jinja2 import meta
 from transformers import PreTrainedTokenizerBase
 
 from ig_plugins.chat.rendering import shared_start
+from ig_plugins.chat.special import special_tokens
 from ig_plugins.chat.tools import CALL_END, CALL_START
 
 
@@ -156,7 +157,7 @@ def _written(tokenizer: PreTrainedTokenizerBase, name: str, arguments: dict[str,
 
 
 def _visible(tokenizer: PreTrainedTokenizerBase, start: str) -> str:
-    hidden = any(token and token in start for token in tokenizer.all_special_tokens)
+    hidden = any(token in start for token in special_tokens(tokenizer))
     return "" if hidden else start
 
 
