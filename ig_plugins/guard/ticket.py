@@ -55,6 +55,7 @@ class Ticket:
         self._deliver: Callable[[Event], None] = self._events.put
         self._heard: asyncio.Queue[Event] = asyncio.Queue()
         self._sent = ""
+        self._first_text: float | None = None
 
     def listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """Events go to `anext` in this loop from now on."""
@@ -67,6 +68,8 @@ class Ticket:
 
     def released(self, row: Row, text: str) -> None:
         """See `runtime.Job`."""
+        if not self._sent:
+            self._first_text = time.monotonic() - self.request.started
         self._deliver(GuardChunk(text[len(self._sent) :]))
         self._sent = text
 
@@ -181,6 +184,7 @@ class Ticket:
             seconds=time.monotonic() - self.request.started,
             token_ids=answer.token_ids,
             lag=row.lag if self.request.stream else None,
+            first_text_seconds=self._first_text,
             tool_calls=calls,
         )
 
@@ -200,6 +204,7 @@ class Ticket:
             seed=self.request.seed,
             seconds=time.monotonic() - self.request.started,
             lag=row.lag if self.request.stream else None,
+            first_text_seconds=self._first_text,
         )
 
     def _accounting(self) -> dict[str, Accounting]:

@@ -101,7 +101,7 @@ class BlockSearch:
         policy: Samples.
         scoring: Judges.
         capacity: The largest rows that may join.
-        on_release: Told of (row, text so far) when text of a streaming request may leave; what left before is its start.
+        on_release: Told of (row, text so far) when text of a streaming request may leave.
     """
 
     def __init__(

@@ -38,7 +38,8 @@ def mean_states(rows: Sequence[Row], parents: Tensor, block: Block) -> Tensor:
 def cut_at_stop_strings(lanes: Lanes, row: int) -> None:
     """Ends lanes in which a stop string appeared, before it.
 
-    What is left has tokens of its own where the cut falls inside one: those that the text is encoded to.
+    What is left has tokens of its own where the cut falls inside one: those that the text is encoded to. Where a
+    vocabulary cannot write it so, the answer ends with the token before.
     """
     request = lanes.rows[row].request
     reach = max(map(len, request.stop), default=0)
@@ -55,10 +56,28 @@ def cut_at_stop_strings(lanes: Lanes, row: int) -> None:
         covering = next(n for n in range(1, len(ids) + 1) if len(lanes.detokenizer.answer(request, ids[:n])) > at)
         lanes.lengths[row, lane] = max(covering - before, 1)
         lanes.ended[row, lane], lanes.natural[row, lane] = True, False
-        whole = lanes.detokenizer.answer(request, ids[: covering - 1]) == text[:at]
-        left = tuple(ids[: covering - 1]) if whole else lanes.encode(text[:at])
-        read = lanes.detokenizer.judged(request, left, text[:at])
-        lanes.cuts[row, lane] = Cut(text[:at], Whole(row, request, read, left))
+        lanes.cuts[row, lane] = _cut(lanes, row, ids[: covering - 1], text[:at])
+
+
+def _cut(lanes: Lanes, row: int, ids: Sequence[int], text: str) -> Cut:
+    """What is left of an answer.
+
+    Args:
+        lanes: The open block.
+        row: Whose answer it is.
+        ids: The whole tokens before the cut.
+        text: The text before the cut.
+    """
+    detokenizer, request = lanes.detokenizer, lanes.rows[row].request
+    left = tuple(ids)
+    if detokenizer.answer(request, left) != text:
+        encoded = lanes.encode(text)
+        if detokenizer.answer(request, encoded) == text:
+            left = encoded
+        while not text.startswith(shown := detokenizer.answer(request, left)):
+            left = left[:-1]  # a character or a run of bytes was cut
+        text = shown
+    return Cut(text, Whole(row, request, detokenizer.judged(request, left, text), left))
 
 
 def retry_penalty(lanes: Lanes, index: int, vocab_size: int) -> Tensor:

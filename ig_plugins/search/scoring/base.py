@@ -109,6 +109,15 @@ def verified_cut(costs: Sequence[JudgeSession], lanes: Lanes, key: Key) -> Trail
     return Trail.start(cut.request.budgets).extended(found)
 
 
+def reward_of_cut(reward: JudgeSession, lanes: Lanes, key: Key) -> float:
+    """The reward of an answer that a stop string cut."""
+    whole = lanes.cuts[key].whole
+    scores = reward.score_whole([whole])[0].scores
+    if len(scores):
+        return float(scores[-1])
+    return reward.judge.score([whole.request.judge_prompt], [whole.text], finished=[False])[0]  # no token is left
+
+
 def parts_pass(costs: Sequence[JudgeSession], lanes: Lanes, key: Key) -> bool:
     """Whether the cost models accept what a finished answer is taken apart into: each text that a reader is given.
 

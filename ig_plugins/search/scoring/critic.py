@@ -17,6 +17,7 @@ from ig_plugins.search.scoring.base import (
     discounted,
     parts_pass,
     read_prefills,
+    reward_of_cut,
     verified_cut,
 )
 from ig_plugins.search.scoring.judge_session import JudgeSession
@@ -148,7 +149,7 @@ class CriticScoring:
         return confident
 
     def _finalists(self, lanes: Lanes, row: int, logit: Tensor, value: Tensor) -> Iterator[list[int]]:
-        """Finished lanes in rounds of K, the most valuable of those that look safe first; without reward all at once."""
+        """Finished lanes in rounds of K, the most valuable likely safe ones first; without a reward all at once."""
         ended = lanes.ended[row].nonzero().flatten().tolist()
         if not self.ranks:
             return iter([ended])
@@ -191,9 +192,9 @@ class CriticScoring:
             for slot, (key, _) in enumerate(mine):
                 judgement.safe[key], judgement.confident[key], judgement.score[key] = True, True, 0.0
                 if self._reward:
-                    cut = lanes.cuts.get(key)
-                    scored = self._reward[0].score_whole([cut.whole])[0] if cut else read[row][slot][0]
-                    reward = float(scored.scores[-1])
+                    cut = key in lanes.cuts
+                    read_by = self._reward[0]
+                    reward = reward_of_cut(read_by, lanes, key) if cut else float(read[row][slot][0].scores[-1])
                     judgement.rewards[key] = reward
                     judgement.score[key] = discounted(reward, lanes.depth(*key), lanes.rows[row].request.budgets)
 

@@ -17,6 +17,7 @@ from ig_plugins.search.scoring.base import (
     discounted,
     parts_pass,
     read_prefills,
+    reward_of_cut,
     trail_of,
     verified_cut,
 )
@@ -118,9 +119,9 @@ class DirectScoring:
             return torch.zeros(safe.shape, dtype=torch.float64)
         scores = self._reward.score(lanes.parents, lanes.tokens, lanes.uncut * safe, lanes.text)
         rewards = scores.values.gather(-1, (scores.lengths - 1).clamp(min=0).unsqueeze(-1)).squeeze(-1)
-        cuts = [key for key in lanes.cuts if safe[key]]
-        for key, scored in zip(cuts, self._reward.score_whole([lanes.cuts[key].whole for key in cuts]), strict=True):
-            rewards[key] = scored.scores[-1]
+        for key in lanes.cuts:
+            if safe[key]:
+                rewards[key] = reward_of_cut(self._reward, lanes, key)
         return rewards
 
 

@@ -179,7 +179,7 @@ def test_the_panel_on_trees_reads_what_a_plain_forward_reads(tiny):
         length = torch.tensor([[len(block)]])
         finished = torch.tensor([[False]])
         panel.judge(one, block.view(1, 1, -1), length, finished)
-        panel.commit(one)
+        panel.advance(one)
     ((candidate,),) = panel.beams
     assert candidate.spent == pytest.approx(spent, abs=1e-4)
     assert candidate.states[0] == pytest.approx((budget.limit - spent) / budget.discount**7, abs=1e-4)
