@@ -1,9 +1,9 @@
 """What it costs to stream soon: lag, time to the first verified text, and reward, by ``max_lag``.
 
-    python examples/measure_streams.py tiny-alpaca --prompts 40
+    python examples/measure_streams.py tiny-alpaca --prompts 60
 
-A smaller ``max_lag`` settles beams earlier, so text leaves sooner and the search has fewer beams to choose among. The seeds
-and prompts are the same for all settings, so the difference of rewards is paired.
+A smaller ``max_lag`` settles beams earlier: text leaves sooner, and the search has fewer beams to choose among. Seeds
+and prompts are the same for all settings, so differences of rewards are paired.
 """
 
 import argparse

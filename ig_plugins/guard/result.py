@@ -72,7 +72,7 @@ class GuardResult(_Record):
         seconds: Wall clock of the request, waiting for its turn included.
         token_ids: The released answer's tokens.
         lag: When streaming: the largest number of tokens by which release was behind decoding.
-        first_text_seconds: When streaming: wall clock until the first verified text; None where none left before the end.
+        first_text_seconds: When streaming: wall clock until the first verified text; None if none left before the end.
         tool_calls: Parsed calls, each {"id", "name", "arguments"}; emitted whole or not at all.
     """
 
