@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ig_plugins.engine.exact import ordinary_ids
 from ig_plugins.engine.lean import LeanDecoder
 from ig_plugins.engine.packed import PackedLinears
 
@@ -100,7 +101,8 @@ class Body:
     @torch.inference_mode()
     def _direct_head(self) -> Any:
         """The LM head, if it alone gives the model's logits bit for bit."""
-        output, hidden = self._whole(torch.arange(4, device=self.device).unsqueeze(0), use_cache=False)
+        probe = ordinary_ids(4, self._embeddings.weight.shape[0], torch.Generator().manual_seed(0))
+        output, hidden = self._whole(torch.tensor([probe], device=self.device), use_cache=False)
         head = self.model.get_output_embeddings()
         return head if torch.equal(head(hidden), output.logits) else None
 

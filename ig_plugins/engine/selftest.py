@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ig_plugins.engine.body import Body
-from ig_plugins.engine.exact import difference, tolerance
+from ig_plugins.engine.exact import difference, ordinary_ids, tolerance
 from ig_plugins.engine.path import Path, Sizes
 from ig_plugins.errors import ModelLoadError
 from ig_plugins.tree import TokenTree
@@ -45,7 +45,7 @@ def _walk(body: Body, path: type[Path], lengths: list[int]) -> None:
     vocabulary = body.model.get_input_embeddings().weight.shape[0]
 
     def ids(count: int) -> list[int]:
-        return torch.randint(vocabulary, (count,), generator=random).tolist()
+        return ordinary_ids(count, vocabulary, random)
 
     B = len(lengths)
     texts = [[ids(length)] for length in lengths]
