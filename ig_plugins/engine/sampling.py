@@ -145,6 +145,7 @@ def _first_alike(groups: Tensor, active: Tensor, drawn: Tensor | None = None) ->
 def _with_guesses(session: TreeSession, lanes: "Growing", draws: Draws, histories: Histories | None) -> None:
     """Every forward takes each lane as far as the guesses at its next tokens were right, and a token further."""
     drafts, parents = session.model.drafts, session.tree.open_parents
+    beams = session.tree.beams.gather(1, parents.clamp(min=0))  # tokens of each lane's beam, shape (B, L)
     growing = [(row, lane) for row, lane in lanes.active.nonzero().tolist()]
     before = {
         (row, lane): histories[row][int(parents[row, lane])][-ORDER:] if histories else [] for row, lane in growing
@@ -179,7 +180,8 @@ def _with_guesses(session: TreeSession, lanes: "Growing", draws: Draws, historie
     for key, tokens in said.items():
         lanes.tokens[key][: len(tokens)] = torch.tensor(tokens)
         lanes.lengths[key], lanes.finished[key] = len(tokens), tokens[-1] in lanes.stop_ids
-        drafts.learn(before[key], tokens)
+        # Of what came before, the policy sampled as many tokens as its beam has; the rest is the prompt.
+        drafts.learn(before[key][-sampled:] if (sampled := int(beams[key])) else [], tokens)
 
 
 def _right(fed: Sequence[int], after: Sequence[int], stop_ids: Collection[int]) -> int:
