@@ -68,7 +68,7 @@ def _purpose(critic: LatentCritic, binding: CriticBinding) -> str:
     names = binding.cost_models or ("cost",) * critic.config.n_costs
     for name, cost in zip(names, critic.config.costs, strict=False):
         budgets = f"{cost.lowest:g} to {cost.highest:g}" if cost.lowest < cost.highest else f"{cost.lowest:g}"
-        discount = f", discount {cost.discount:g}" if cost.accounting == "cumulative" else ""
+        discount = f", discount {cost.discount:g}, {cost.reading}" if cost.accounting == "cumulative" else ""
         lines.append(f"| cost | `{name}`, {cost.accounting}, budget {budgets}{discount} |")
     lines.append(f"| reward | {binding.reward_model or 'none'} |")
     return "\n".join(lines) + "\n"

@@ -88,9 +88,8 @@ class _Task:
     def __init__(self, data: RolloutData, config: CriticTrainingConfig) -> None:
         self.data, self.config = data, config
         self.said = data.said() if config.recalls else None
-        terminal = config.reading == "terminal"
         self.ledgers = [
-            Ledger(data, index, accounting=cost.accounting, discount=cost.discount, terminal=terminal)
+            Ledger(data, index, accounting=cost.accounting, discount=cost.discount, terminal=cost.reading == "terminal")
             for index, cost in enumerate(config.costs)
         ]
         # Discounted as the search does it: by the strongest γ of the cumulative costs, 1 if there is none.
@@ -160,7 +159,7 @@ def _critic_config(data: RolloutData, config: CriticTrainingConfig, train: Tenso
         costs.append(
             CriticCost(
                 accounting=cost.accounting, lowest=low, highest=high, discount=cost.discount,
-                scales=tuple(sorted(set(scales))),
+                reading=cost.reading, scales=tuple(sorted(set(scales))),
             )
         )  # fmt: skip
     return CriticConfig(
@@ -169,7 +168,6 @@ def _critic_config(data: RolloutData, config: CriticTrainingConfig, train: Tenso
         depth=config.depth,
         recalls=config.recalls,
         costs=tuple(costs),
-        reading=config.reading,
     )
 
 

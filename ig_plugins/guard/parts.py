@@ -113,6 +113,12 @@ class Parts:
 
 
 def serves(critic: LatentCritic, budgets: Sequence[SafetyBudget]) -> bool:
-    """Whether a critic was trained for these budgets; one that states no range serves all."""
-    pairs = zip(getattr(getattr(critic, "config", None), "costs", ()), budgets, strict=False)
-    return all(cost.accounting == budget.accounting and cost.serves(budget.limit) for cost, budget in pairs)
+    """Whether a critic was trained for these budgets, counted like this; one that states no costs serves all."""
+    costs = getattr(getattr(critic, "config", None), "costs", ())
+    if not costs:
+        return True
+    return len(costs) == len(budgets) and all(
+        cost.serves(budget.limit)
+        and cost.counts(accounting=budget.accounting, discount=budget.discount, reading=budget.reading)
+        for cost, budget in zip(costs, budgets, strict=True)
+    )

@@ -49,8 +49,10 @@ def train_critic(
     )
     settings = (training or CriticTrainingConfig()).model_copy(
         update={
-            "costs": tuple(TrainingCost(accounting=b.accounting, limit=b.limit, discount=b.discount) for b in budgets),
-            "reading": budgets[0].reading,
+            "costs": tuple(
+                TrainingCost(accounting=b.accounting, limit=b.limit, discount=b.discount, reading=b.reading)
+                for b in budgets
+            ),
             "block_tokens": guard.search.block_tokens,
         }
     )
