@@ -81,11 +81,17 @@ class Body:
         output, hidden = self._whole(ids, logits_to_keep=columns, **inputs)
         return hidden, output.logits[keep[0], place], output
 
-    def reference(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The plain full forward, without any cache: hidden states (R, N, H) and logits (R, N, V) or None."""
+    def reference(self, ids: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The plain full forward, without any cache: hidden states (R, N, H) and logits (R, N, V) or None.
+
+        Args:
+            ids: Shape (R, N).
+            positions: Of the tokens, shape (R, N); None for 0, 1, 2, ...
+        """
+        inputs = {} if positions is None else {"position_ids": positions}
         if not self.has_logits:
-            return self.body(input_ids=ids, use_cache=False).last_hidden_state, None
-        output, hidden = self._whole(ids, use_cache=False)
+            return self.body(input_ids=ids, use_cache=False, **inputs).last_hidden_state, None
+        output, hidden = self._whole(ids, use_cache=False, **inputs)
         return hidden, output.logits
 
     def _whole(self, ids: Tensor, **inputs: Any) -> tuple[Any, Tensor]:

@@ -19,13 +19,14 @@ def ordinary_ids(count: int, vocabulary: int, random: torch.Generator) -> list[i
     Special and unused tokens stand at its ends. A model was hardly trained on them, and what it makes of them can be
     huge values that cancel late, of which half precision leaves rounding alone: such states tell nothing.
     """
-    return torch.randint(vocabulary // 4, vocabulary - vocabulary // 4, (count,), generator=random).tolist()  # type: ignore[no-any-return]
+    return torch.randint(vocabulary // 4, vocabulary - vocabulary // 4, (count,), generator=random).tolist()
 
 
 def differences(found: Tensor, wanted: Tensor) -> Tensor:
     """The difference of every state (..., H), relative to the wanted one's norm: shape (...)."""
     wanted = wanted.float()
-    return (found.float() - wanted).norm(dim=-1) / wanted.norm(dim=-1).clamp(min=1e-12)
+    relative: Tensor = (found.float() - wanted).norm(dim=-1) / wanted.norm(dim=-1).clamp(min=1e-12)
+    return relative
 
 
 def difference(found: Tensor, wanted: Tensor) -> float:

@@ -59,6 +59,12 @@ class Parts:
         trees = [self.policy.tree, *(tree for judge in self.judges if (tree := self.judge_tree(judge)))]
         return min((tree.context for tree in trees if tree.context is not None), default=None)
 
+    @property
+    def context_note(self) -> str:
+        """Why the context ends where it does, if that is not the models' own end; see `TreeModel.context_note`."""
+        trees = [self.policy.tree, *(tree for judge in self.judges if (tree := self.judge_tree(judge)))]
+        return next((tree.context_note for tree in trees if tree.context == self.context), "")
+
     def start_search(self, capacity: Capacity, *, on_release: Callable[[Row, Step], None], call: Call) -> BlockSearch:
         """A search over these parts; see `runtime.Engine`."""
         costs, reward = self.followers(capacity, call=call)
