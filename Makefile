@@ -58,8 +58,9 @@ evaluate-%: $(STAMP)
 models: $(STAMP)  ## rebuild the bundled models from nothing
 	@$(BIN)/python -m critic_models.bundled.build --out $(MODELS) $(ARGS)
 	@$(BIN)/python -m critic_models.bundled.critic_prompts runs/critic-prompts.jsonl
+	@$(BIN)/python -m critic_models.bundled.critic_prompts runs/critic-unseen.jsonl --unseen
 	@for policy in tiny-alpaca tiny-beaver; do \
-		$(BIN)/inferenceguard train-critic runs/critic-prompts.jsonl --model $$policy --out $(MODELS)/$$policy-critic --responses 16 --epochs 25 \
+		$(BIN)/inferenceguard train-critic runs/critic-prompts.jsonl --unseen runs/critic-unseen.jsonl --model $$policy --out $(MODELS)/$$policy-critic --responses 16 --epochs 25 \
 		|| exit; done
 
 clean:  ## remove .venv and caches

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ig_plugins.engine.exact import ordinary_ids
 from ig_plugins.engine.lean import LeanDecoder
 from ig_plugins.engine.packed import PackedLinears
 
@@ -80,11 +81,17 @@ class Body:
         output, hidden = self._whole(ids, logits_to_keep=columns, **inputs)
         return hidden, output.logits[keep[0], place], output
 
-    def reference(self, ids: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The plain full forward, without any cache: hidden states (R, N, H) and logits (R, N, V) or None."""
+    def reference(self, ids: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The plain full forward, without any cache: hidden states (R, N, H) and logits (R, N, V) or None.
+
+        Args:
+            ids: Shape (R, N).
+            positions: Of the tokens, shape (R, N); None for 0, 1, 2, ...
+        """
+        inputs = {} if positions is None else {"position_ids": positions}
         if not self.has_logits:
-            return self.body(input_ids=ids, use_cache=False).last_hidden_state, None
-        output, hidden = self._whole(ids, use_cache=False)
+            return self.body(input_ids=ids, use_cache=False, **inputs).last_hidden_state, None
+        output, hidden = self._whole(ids, use_cache=False, **inputs)
         return hidden, output.logits
 
     def _whole(self, ids: Tensor, **inputs: Any) -> tuple[Any, Tensor]:
@@ -100,7 +107,8 @@ class Body:
     @torch.inference_mode()
     def _direct_head(self) -> Any:
         """The LM head, if it alone gives the model's logits bit for bit."""
-        output, hidden = self._whole(torch.arange(4, device=self.device).unsqueeze(0), use_cache=False)
+        probe = ordinary_ids(4, self._embeddings.weight.shape[0], torch.Generator().manual_seed(0))
+        output, hidden = self._whole(torch.tensor([probe], device=self.device), use_cache=False)
         head = self.model.get_output_embeddings()
         return head if torch.equal(head(hidden), output.logits) else None
 

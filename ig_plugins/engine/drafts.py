@@ -16,14 +16,18 @@ FEW = 8
 
 
 class Drafts:
-    """What a policy said last after every few tokens. It learns what the policy itself samples, prompts never."""
+    """What a policy said last after every few tokens.
+
+    It learns what the policy itself sampled. No token of a prompt is remembered, neither as what was said nor as what
+    came before it; a prompt's end may only be looked up.
+    """
 
     def __init__(self) -> None:
         self._new: dict[tuple[int, ...], int] = {}
         self._old: dict[tuple[int, ...], int] = {}
 
     def learn(self, before: Sequence[int], said: Sequence[int]) -> None:
-        """Remember tokens and what came before them."""
+        """Remember sampled tokens; ``before`` are those of the same answer that were sampled right before them."""
         text = [*before[-ORDER:], *said]
         for order in (ORDER - 1, ORDER):
             for end in range(order, len(text)):

@@ -6,6 +6,7 @@ between the operations. Like packed weights it stands in for the model's own for
 only after it has given that forward's states on the model at hand.
 """
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,10 +19,12 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from ig_plugins.engine.attention import tree_attention
 from ig_plugins.engine.caches import TreeCache
-from ig_plugins.engine.exact import difference, tolerance
+from ig_plugins.engine.exact import differences, ordinary_ids, tolerance
 from ig_plugins.engine.packed import Product, is_plain, is_untouched, within_limit
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+PROBE = 2, 16  # texts and tokens
+EXACT = torch.float32, torch.float64  # dtypes in which equal functions give states that can be told from others'
 
 
 class LeanDecoder:
@@ -43,11 +46,13 @@ class LeanDecoder:
             return None
         lean = cls(decoder)
         lean.refresh()
-        ids = torch.arange(8, device=decoder.device).remainder(decoder.config.vocab_size).view(2, 4)
-        wanted = decoder(input_ids=ids, use_cache=False).last_hidden_state
+        ids = ordinary_ids(PROBE[0] * PROBE[1], decoder.config.vocab_size, torch.Generator().manual_seed(0))
+        probe = torch.tensor(ids, device=decoder.device).view(PROBE)
+        wanted = decoder(input_ids=probe, use_cache=False).last_hidden_state
         with lean.in_use():
-            found = decoder(input_ids=ids, use_cache=False).last_hidden_state
-        return lean if difference(found, wanted) <= tolerance(wanted.dtype) else None
+            found = decoder(input_ids=probe, use_cache=False).last_hidden_state
+        alike = _alike(found, wanted) and (wanted.dtype in EXACT or _layer_is_exact(decoder, probe))
+        return lean if alike else None
 
     def refresh(self) -> None:
         """Look again at the weights; and whether somebody hooks into the layers, who then gets their own forward."""
@@ -155,6 +160,32 @@ class _Layer:
 
 def _normed(states: Tensor, norm: Any) -> Tensor:
     return F.rms_norm(states, norm.weight.shape, norm.weight, norm.variance_epsilon)
+
+
+def _alike(found: Tensor, wanted: Tensor) -> bool:
+    """Whether the probe's states (R, N, H) are the decoder's: all of them, and in half precision most of them.
+
+    Some tokens, the first of a text above all, have huge activations on the way to their state, and half precision
+    leaves of those what rounding made.
+    """
+    apart = differences(found, wanted)
+    error = apart.max() if wanted.dtype in EXACT else apart.median()
+    return bool(apart.isfinite().all()) and float(error) <= tolerance(wanted.dtype)
+
+
+def _layer_is_exact(decoder: PreTrainedModel, probe: Tensor) -> bool:
+    """Whether the lean layer is the same function as the decoder's first, by a float32 copy of that.
+
+    For half precision, where what many layers round hides a small difference. The layers differ in weights alone.
+    """
+    layer = copy.deepcopy(decoder.layers[0]).float()
+    layer.self_attn.config._attn_implementation = "sdpa"  # the copy's own; others take no masks or no float32
+    (R, N), states = probe.shape, decoder.embed_tokens(probe).float()
+    cos, sin = decoder.rotary_emb(states, torch.arange(N, device=probe.device).unsqueeze(0))
+    mask = torch.full((N, N), torch.finfo(torch.float32).min, device=probe.device).triu(1).expand(R, 1, N, N)
+    wanted = layer(states, attention_mask=mask, position_embeddings=(cos, sin))
+    found = _Layer(layer, copied=False)(states.flatten(0, 1), (R, N), _Turn.by(cos, sin), mask, None)
+    return _alike(found.view_as(wanted), wanted)
 
 
 def _sees_everything(config: Any) -> bool:

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from ig_plugins.engine.body import Body
 from ig_plugins.engine.drafts import Drafts
 from ig_plugins.engine.graphs import StepRecorder
+from ig_plugins.engine.lengths import context_of
 from ig_plugins.engine.masked import MaskedPath
 from ig_plugins.engine.path import Path, Sizes
 from ig_plugins.engine.portable import PortablePath
@@ -36,18 +37,19 @@ class TreeModel:
         recorder: Records its decoding steps; None where there are no graphs to record into.
     """
 
-    def __init__(self, body: Body, path: type[Path]) -> None:
+    def __init__(self, body: Body, path: type[Path], limit: tuple[int, str] | None = None) -> None:
         self.body = body
         self.drafts = Drafts()
         self.recorder = StepRecorder.of(body.model)
-        self._path = path
+        self._path, self._limit = path, limit
 
     @classmethod
     def attach(cls, model: PreTrainedModel, *, path: PathName = "auto") -> "TreeModel":
         """Find the fastest path that gives this model the states of its plain full forward.
 
         The model is put into evaluation mode. On the segments path its attention becomes one that reads segments while
-        a tree is followed and is sdpa otherwise, so that it generates as before.
+        a tree is followed and is sdpa otherwise, so that it generates as before. Where the model computes otherwise
+        beyond a length, as with longrope, so that no path could follow it there, ``context`` ends at that length.
 
         Args:
             model: A causal language model, or a bare body, which then has hidden states and no logits.
@@ -65,9 +67,10 @@ class TreeModel:
         body.refresh()
         refused = {}
         for candidate in PATHS.values() if path == "auto" else [PATHS[path]]:
-            refused[candidate.name] = _refusal(body, candidate)
-            if refused[candidate.name] is None:
-                return cls(body, candidate)
+            shown = _shown(body, candidate)
+            if not isinstance(shown, str):
+                return cls(body, candidate, shown)
+            refused[candidate.name] = shown
         raise UnsupportedModelError(
             f"The model family {model.config.model_type!r} ({type(model).__name__}) cannot be decoded exactly: "
             + "; ".join(f"{name}: {reason}" for name, reason in refused.items())
@@ -92,8 +95,21 @@ class TreeModel:
 
     @property
     def context(self) -> int | None:
-        """Positions that the model has, or None if it does not say."""
-        return _context(self.body)
+        """Positions that the model has and that are followed exactly, or None if it does not say."""
+        context = context_of(self.body.config)
+        lengths = [length for length in (context, self._limit and self._limit[0]) if length is not None]
+        return min(lengths, default=None)
+
+    @property
+    def context_note(self) -> str:
+        """Why the context ends where it does, if that is not the model's own end; starts with a space."""
+        if self._limit is None:
+            return ""
+        length, name = self._limit
+        return (
+            f" ({name} is {length}: beyond it the model's rotary embeddings change, and with them the states of all "
+            "tokens before, so that they could not be followed exactly)"
+        )
 
     @property
     def device(self) -> torch.device:
@@ -123,22 +139,12 @@ class TreeModel:
         return TreeSession(self, self._path(self.body, Sizes(lanes, block, max_new)), prompts, max_new=max_new)
 
 
-def _context(body: Body) -> int | None:
-    return getattr(body.config, "max_position_embeddings", None)
-
-
-def _window(body: Body) -> int | None:
-    """The shortest distance at which some layer stops to look back."""
-    spans = (getattr(body.config, name, None) for name in ("sliding_window", "attention_chunk_size"))
-    return min((span for span in spans if span), default=None)
-
-
-def _refusal(body: Body, path: type[Path]) -> str | None:
-    """Why a path cannot follow this model's trees, or None if it passed the self-test."""
+def _shown(body: Body, path: type[Path]) -> tuple[int, str] | str | None:
+    """What the self-test shows, see `prove`; or why a path cannot follow this model's trees."""
     implementation = body.model.config._attn_implementation
     try:
         path.prepare(body)
-        prove(body, path, window=_window(body), context=_context(body))
+        return prove(body, path)
     except (ModelLoadError, torch.OutOfMemoryError):
         raise
     except Exception as reason:  # whatever a model raises on inputs that it cannot take: the next path may do
@@ -146,4 +152,3 @@ def _refusal(body: Body, path: type[Path]) -> str | None:
         if body.model.config._attn_implementation != implementation:
             body.model.set_attn_implementation(implementation)
         return f"{type(reason).__name__}: {reason}"
-    return None

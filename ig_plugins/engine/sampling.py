@@ -25,6 +25,7 @@ class Block:
         finished: Whether a lane's last token is a stop id, bool, shape (B, L).
         hidden: The model's state at each lane's last token, shape (B, L, H).
         total: The sum of the model's states at all of the lane's tokens, float32, shape (B, L, H).
+        states: These states, zeros behind a lane's end, shape (B, L, T, H); (B, L, 0, H) unless they are kept.
     """
 
     tokens: LongTensor
@@ -32,6 +33,7 @@ class Block:
     finished: BoolTensor
     hidden: Tensor
     total: Tensor
+    states: Tensor
 
 
 def sample_block(
@@ -45,6 +47,7 @@ def sample_block(
     penalties: Sequence[Tensor | None] | None = None,
     histories: Histories | None = None,
     on_step: Callable[[], None] | None = None,
+    keep_states: bool = False,
 ) -> Block:
     """Open a block and let every lane sample until it stops or is full. The block stays open.
 
@@ -62,6 +65,7 @@ def sample_block(
         penalties: For each row None or what to take off the logits at each place of the block, shape (T, V).
         histories: For each row and beam, the tokens so far with the prompt; for samplers that read them.
         on_step: Called before every forward; what it raises ends the sampling.
+        keep_states: Every lane then runs by itself and step by step, which takes longer.
 
     Raises:
         NonFiniteLogitsError: The model gave logits that cannot be sampled from.
@@ -80,13 +84,16 @@ def sample_block(
     parents = session.tree.open_parents
     lanes = Growing(session, uniforms, torch.where(parents < 0, 0, limits), stop_ids, on_step)
     draws = Draws(session, samplers, penalties or [None] * B, histories)
-    if can_run_ahead(session, lanes, draws):
+    if keep_states:
+        lanes.keep_states(session)
+        _one_by_one(session, lanes, draws)
+    elif can_run_ahead(session, lanes, draws):
         run_ahead(session, lanes, draws)
     elif session.guessable and draws.plain and int(lanes.active.sum()) <= FEW:
         _with_guesses(session, lanes, draws, histories)
     else:
         _one_by_one(session, lanes, draws)
-    return Block(lanes.tokens, lanes.lengths, lanes.finished, session.lane_hidden, lanes.total)  # type: ignore[arg-type]
+    return Block(lanes.tokens, lanes.lengths, lanes.finished, session.lane_hidden, lanes.total, lanes.states)  # type: ignore[arg-type]
 
 
 def _one_by_one(session: TreeSession, lanes: "Growing", draws: Draws) -> None:
@@ -96,8 +103,8 @@ def _one_by_one(session: TreeSession, lanes: "Growing", draws: Draws) -> None:
     """
     own, parents = torch.arange(lanes.tokens.shape[1]), session.tree.open_parents
     alike = parents * (lanes.tokens.shape[2] + 1) + lanes.limits  # same beam, and room for as many tokens
-    leads = _first_alike(alike, lanes.active) if session.guessable else own.expand_as(parents)
-    sharing, running = session.guessable, torch.zeros_like(lanes.active)
+    sharing, running = session.guessable and not lanes.keeps_states, torch.zeros_like(lanes.active)
+    leads = _first_alike(alike, lanes.active) if sharing else own.expand_as(parents)
     draws.grow(lanes.active, leads)
     for step in range(lanes.tokens.shape[2]):
         if not draws.growing:
@@ -119,6 +126,8 @@ def _one_by_one(session: TreeSession, lanes: "Growing", draws: Draws) -> None:
         else:
             session.extend(drawn, runs)
             lanes.total.addcmul_(session.lane_hidden.float(), runs.unsqueeze(2).to(lanes.total))
+            if lanes.keeps_states:
+                lanes.states[:, :, step] = session.lane_hidden * runs.unsqueeze(2).to(lanes.states)
         running = runs
         lanes.lengths += active
         lanes.finished |= active & (drawn.unsqueeze(2) == lanes.stops).any(dim=2)
@@ -145,6 +154,7 @@ def _first_alike(groups: Tensor, active: Tensor, drawn: Tensor | None = None) ->
 def _with_guesses(session: TreeSession, lanes: "Growing", draws: Draws, histories: Histories | None) -> None:
     """Every forward takes each lane as far as the guesses at its next tokens were right, and a token further."""
     drafts, parents = session.model.drafts, session.tree.open_parents
+    beams = session.tree.beams.gather(1, parents.clamp(min=0))  # tokens of each lane's beam, shape (B, L)
     growing = [(row, lane) for row, lane in lanes.active.nonzero().tolist()]
     before = {
         (row, lane): histories[row][int(parents[row, lane])][-ORDER:] if histories else [] for row, lane in growing
@@ -179,7 +189,8 @@ def _with_guesses(session: TreeSession, lanes: "Growing", draws: Draws, historie
     for key, tokens in said.items():
         lanes.tokens[key][: len(tokens)] = torch.tensor(tokens)
         lanes.lengths[key], lanes.finished[key] = len(tokens), tokens[-1] in lanes.stop_ids
-        drafts.learn(before[key], tokens)
+        # Of what came before, the policy sampled as many tokens as its beam has; the rest is the prompt.
+        drafts.learn(before[key][-sampled:] if (sampled := int(beams[key])) else [], tokens)
 
 
 def _right(fed: Sequence[int], after: Sequence[int], stop_ids: Collection[int]) -> int:
@@ -209,7 +220,13 @@ class Growing:
         self.lengths = torch.zeros(shape[:2], dtype=torch.long)
         self.finished = torch.zeros(shape[:2], dtype=torch.bool)
         self.total = torch.zeros_like(session.lane_hidden, dtype=torch.float32)
+        self.states, self.keeps_states = session.lane_hidden.unsqueeze(2)[:, :, :0], False
         self.active = self.limits > 0
+
+    def keep_states(self, session: TreeSession) -> None:
+        """Make room for the states of all tokens."""
+        self.states = session.lane_hidden.new_zeros(*self.tokens.shape, session.lane_hidden.shape[-1])
+        self.keeps_states = True
 
 
 __all__ = ["Block", "Histories", "Sampler", "sample_block"]

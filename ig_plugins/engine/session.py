@@ -331,5 +331,5 @@ class TreeSession:
             if context is not None and len(prompt) + self.max_new > context:
                 raise PromptError(
                     f"The prompt has {len(prompt)} tokens and the answer may have {self.max_new}, but the model's "
-                    f"context is {context}; shorten the prompt or ask for fewer tokens."
+                    f"context is {context}{self.model.context_note}; shorten the prompt or ask for fewer tokens."
                 )

@@ -319,7 +319,7 @@ class InferenceGuard:
         if context is not None and prompt_tokens + search.max_new_tokens > context:
             raise PromptError(
                 f"the prompt has {prompt_tokens} tokens and the answer may have {search.max_new_tokens}, but the "
-                f"context holds {context}; shorten the prompt, or lower max_tokens"
+                f"context holds {context}{self.parts.context_note}; shorten the prompt, or lower max_tokens"
             )
 
     def _checked(self, result: GuardResult, overrides: Mapping[str, Any]) -> GuardResult:

@@ -108,7 +108,7 @@ def _load_parts(
         names=names,
     )
     if latent is not None:
-        check_critic(latent, policy, source.source, budgets)
+        check_critic(latent, policy, source.source, budgets, revision=revision or source.revision)
     return parts
 
 
@@ -181,8 +181,15 @@ def pick_device(device: Any) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def check_critic(critic: LatentCritic, policy: Policy, policy_id: str, budgets: Sequence[SafetyBudget]) -> None:
-    """Refuses a critic that was trained for another policy, accounting or budget.
+def check_critic(
+    critic: LatentCritic,
+    policy: Policy,
+    policy_id: str,
+    budgets: Sequence[SafetyBudget],
+    *,
+    revision: str | None = None,
+) -> None:
+    """Refuses a critic that was trained for another policy, revision, accounting or budget.
 
     Raises:
         MismatchError: Names both sides.
@@ -193,6 +200,9 @@ def check_critic(critic: LatentCritic, policy: Policy, policy_id: str, budgets: 
         tokenizer_hash=tokenizer_hash(policy.tokenizer),
         accounting=[budget.accounting for budget in budgets],
         limits=[budget.limit for budget in budgets],
+        discounts=[budget.discount for budget in budgets],
+        readings=[budget.reading for budget in budgets],
+        policy_revision=revision,
     )
 
 

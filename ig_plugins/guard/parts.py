@@ -59,6 +59,12 @@ class Parts:
         trees = [self.policy.tree, *(tree for judge in self.judges if (tree := self.judge_tree(judge)))]
         return min((tree.context for tree in trees if tree.context is not None), default=None)
 
+    @property
+    def context_note(self) -> str:
+        """Why the context ends where it does, if that is not the models' own end; see `TreeModel.context_note`."""
+        trees = [self.policy.tree, *(tree for judge in self.judges if (tree := self.judge_tree(judge)))]
+        return next((tree.context_note for tree in trees if tree.context == self.context), "")
+
     def start_search(self, capacity: Capacity, *, on_release: Callable[[Row, str], None], call: Call) -> BlockSearch:
         """A search over these parts; see `runtime.Engine`."""
         costs, reward = self.judge_sessions(capacity, call=call)
@@ -110,6 +116,12 @@ class Parts:
 
 
 def serves(critic: LatentCritic, budgets: Sequence[SafetyBudget]) -> bool:
-    """Whether a critic was trained for these budgets; one that states no range serves all."""
-    pairs = zip(getattr(getattr(critic, "config", None), "costs", ()), budgets, strict=False)
-    return all(cost.accounting == budget.accounting and cost.serves(budget.limit) for cost, budget in pairs)
+    """Whether a critic was trained for these budgets, counted like this; one that states no costs serves all."""
+    costs = getattr(getattr(critic, "config", None), "costs", ())
+    if not costs:
+        return True
+    return len(costs) == len(budgets) and all(
+        cost.serves(budget.limit)
+        and cost.counts(accounting=budget.accounting, discount=budget.discount, reading=budget.reading)
+        for cost, budget in zip(costs, budgets, strict=True)
+    )

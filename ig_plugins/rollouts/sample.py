@@ -83,7 +83,6 @@ class _Sampling:
 
     def _block(self, parents: Tensor, size: int) -> None:
         """Every unfinished response grows by one block; all of them stay."""
-        captured: list[Tensor] = []
         room = torch.where(self.finished, 0, size)
         for row, request in enumerate(self.requests):
             depth = max(len(tokens) for tokens in self.tokens[row])
@@ -100,10 +99,9 @@ class _Sampling:
                 [[*request.prompt_ids, *tokens] for tokens in self.tokens[row]]
                 for row, request in enumerate(self.requests)
             ],
-            on_step=lambda: captured.append(self.session.lane_hidden.clone()),
+            keep_states=True,
         )
-        captured.append(block.hidden)
-        states = torch.stack(captured[1:], dim=2).float().cpu()  # (B, L, t, H): after each token of the block
+        states = block.states.float().cpu()  # (B, L, T, H): after each token of the block
         lengths, tokens = block.lengths.cpu(), block.tokens.cpu()
         self.finished |= block.finished.cpu()
         for row, lane in lengths.nonzero().tolist():

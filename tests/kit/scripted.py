@@ -75,7 +75,7 @@ class ScriptedModel:
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
         self.features = hidden or (lambda prompt, response: digest(prompt, response, hidden_size))
-        self.context = context
+        self.context, self.context_note = context, ""
         self.steps = 0  # calls of extend, all sessions together: how a test sees when decoding stopped
 
     @classmethod

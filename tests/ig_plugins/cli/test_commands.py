@@ -100,13 +100,16 @@ def test_a_critic_trained_by_the_command_is_accepted_and_bound_to_its_policy(run
     file.write_text(
         "\n".join(f"How do I clean the {noun}?" for noun in ["kettle", "oven", "hob", "grill", "mixer", "pan"])
     )
+    unseen = tmp_path / "unseen.txt"
+    unseen.write_text("How do I clean the corkscrew?\nHow do I clean the percolator?")
     out = tmp_path / "critic"
     code, printed, err = run(
-        "train-critic", file, "--model", "tiny-beaver", "--out", out, "--responses", 2, "--max-tokens", 24,
-        "--epochs", 1, "--json",
+        "train-critic", file, "--unseen", unseen, "--model", "tiny-beaver", "--out", out, "--responses", 2,
+        "--max-tokens", 24, "--epochs", 1, "--json",
     )  # fmt: skip
     assert code == 0, err
     assert "positions" in json.loads(printed)
+    assert json.loads(printed)["unseen_topics"]["held_out_prompts"] == 2
     card = (out / "README.md").read_text()
     assert "tiny-beaver" in card
     assert "inferenceguard train-critic" in card

@@ -1,5 +1,7 @@
 """A walk over a token tree whose every state is compared with the plain full forward of the same text."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 import transformers
@@ -23,7 +25,7 @@ TINY = {
 def tiny(family, *, bare=False, seed=0, **changes):
     """A random model of a family, as `llama` or `gemma3_text`; weights large enough for attention to matter."""
     torch.manual_seed(seed)
-    config = transformers.AutoConfig.for_model(family, **{**TINY, **changes})
+    config = transformers.AutoConfig.for_model(family, **{**TINY, **deepcopy(changes)})  # which it edits
     maker = transformers.AutoModel if bare else transformers.AutoModelForCausalLM
     model = maker.from_config(config).eval()
     with torch.no_grad():

@@ -1,10 +1,15 @@
 """Guesses save forwards and change nothing else."""
 
+from functools import cache
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ig_plugins.engine import Drafts, Sampler, TreeModel, sample_block
 from ig_plugins.engine.drafts import FEW, KEPT
+from tests.ig_plugins.engine.conftest import tiny
 
 PROMPTS = [[5, 6, 7], [8, 9]]
 STOP = 2
@@ -17,6 +22,16 @@ def sharp(make_model):
     with torch.no_grad():
         model.lm_head.weight.mul_(8.0)
     return model
+
+
+@cache
+def speaker(path):
+    """A model that reads all tokens and says none below 30, so that no prompt made of those can be sampled."""
+    model = tiny("llama")
+    model.lm_head = torch.nn.Linear(32, 61)
+    with torch.no_grad():
+        model.lm_head.bias[:30] = -1e4
+    return TreeModel.attach(model, path=path)
 
 
 def block(tree, *, lanes=3, tokens=8, seed=0, path=None, sampler=None, histories=None, **options):
@@ -122,6 +137,43 @@ def test_the_longest_known_context_decides():
     assert drafts.guess([0, 2, 3], 1) == [6]  # the last that was said
     drafts.learn([1, 2, 3], [0])
     assert drafts.guess([1, 2, 3], 1) == [0]  # token 0 is a token
+
+
+@pytest.mark.parametrize("path", ["segments", "masked"])
+@settings(max_examples=10, deadline=None)
+@given(
+    prompts=st.lists(st.lists(st.integers(3, 29), min_size=1, max_size=5), min_size=1, max_size=2),
+    tokens=st.integers(1, 6),
+    seed=st.integers(0, 2**16),
+)
+def test_no_prompt_token_is_remembered_and_what_was_sampled_is_across_blocks(path, prompts, tokens, seed):
+    tree, random = speaker(path), torch.Generator().manual_seed(seed)
+    tree.drafts = Drafts()
+    session = tree.plant(prompts, lanes=2, block=tokens, max_new=3 * tokens)
+    texts = [[list(prompt)] for prompt in prompts]
+    answers = []
+    for _ in range(3):
+        found = sample_block(
+            session,
+            torch.zeros(len(prompts), 2, dtype=torch.long),
+            samplers=[Sampler()] * len(prompts),
+            uniforms=torch.rand(len(prompts), 2, tokens, dtype=torch.float64, generator=random),
+            max_tokens=[tokens] * len(prompts),
+            stop_ids=[],
+            histories=texts,
+        )
+        answers += [
+            text[0][len(prompt) :] + lane
+            for text, prompt, lanes in zip(texts, prompts, found.tokens.tolist(), strict=True)
+            for lane in lanes
+        ]
+        texts = [[text[0] + lanes[1]] for text, lanes in zip(texts, found.tokens.tolist(), strict=True)]
+        session.commit(torch.ones(len(prompts), 1, dtype=torch.long))
+    remembered = {(*key, value) for key, value in tree.drafts._new.items()}
+    assert all(token >= 30 for words in remembered for token in words)
+    sampled = {tuple(text[at : at + n]) for text in answers for n in (3, 4) for at in range(len(text) - n + 1)}
+    assert {words[:-1] for words in remembered} == {words[:-1] for words in sampled}
+    assert remembered <= sampled
 
 
 def test_memory_is_bounded_and_recent_words_stay():

@@ -1,9 +1,14 @@
 """The lean forward gives the model's own states, follows its weights, and steps aside where it would not."""
 
+import copy
+from pathlib import Path
+
 import pytest
 import torch
+import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import critic_models.bundled
 from ig_plugins.engine import TreeModel
 from ig_plugins.engine.exact import difference
 from ig_plugins.engine.lean import LeanDecoder
@@ -16,6 +21,8 @@ LEAN = {
     "qwen2": {"num_key_value_heads": 2},
     "qwen3": {**GQA, "hidden_act": "gelu"},
 }
+BFLOAT16 = 5e-2  # allowed of a state's norm; the model's own rounding is about half of it
+BUNDLED = Path(critic_models.bundled.__file__).parent / "models"
 WIDE = {"hidden_size": 128, "intermediate_size": SMALLEST // 128}  # its feed-forward layers are packed, too
 
 
@@ -32,6 +39,32 @@ def wanted(tree):
     texts = [[5, 6, 7, 8, 9], [5, 6, 7, 10, 11], [4, 3]]
     with torch.inference_mode():
         return torch.stack([tree.body.reference(torch.tensor([text]))[0][0, -1] for text in texts])
+
+
+def bfloat16(model):
+    """The model in bfloat16, and a float32 one of the very same weights."""
+    half = model.bfloat16()
+    return half, copy.deepcopy(half).float()
+
+
+def with_special_tokens(model, special=16, height=30000.0):
+    """Let the first tokens have huge activations, which the last layer cancels, as they are known from trained models.
+
+    In half precision what is left of their states is what rounding made of the huge value.
+    """
+    last, width = model.model.layers[-1], model.config.hidden_size
+    with torch.no_grad():
+        model.model.embed_tokens.weight[:special, 0] = height
+        for layer in model.model.layers:  # nothing else writes there
+            layer.self_attn.o_proj.weight[0] = layer.mlp.down_proj.weight[0] = 0.0
+        last.post_attention_layernorm.weight[0] = 1.05  # where the two forwards round differently
+        behind = 1.05 * width**0.5  # the norm
+        gate, up, down = last.mlp.gate_proj.weight, last.mlp.up_proj.weight, last.mlp.down_proj.weight
+        gate[:], up[:], down[1:] = 0.0, 0.0, 0.0
+        gate[:, 0] = torch.linspace(0.5, 1.5, len(gate))
+        up[:, 0] = torch.linspace(0.7, 1.3, len(up))
+        down[0] = -height / len(gate) / (torch.nn.functional.silu(gate[:, 0] * behind) * up[:, 0] * behind)
+    return model
 
 
 def calls(run):
@@ -60,6 +93,41 @@ def test_lean_families_give_the_models_states(make_model, family, path):
 def test_packed_weights_are_part_of_it(make_model):
     tree = TreeModel.attach(make_model("llama", **WIDE))
     assert difference(states(tree), wanted(tree)) < 1e-5
+
+
+@pytest.mark.parametrize("family", [*LEAN, "tiny-beaver", "tiny-alpaca"])
+def test_it_runs_in_bfloat16_and_gives_the_models_states_up_to_rounding(make_model, family):
+    bundled = family not in LEAN
+    model = (
+        transformers.AutoModelForCausalLM.from_pretrained(BUNDLED / family).eval()
+        if bundled
+        else make_model(family, **LEAN[family])
+    )
+    half, exact = bfloat16(model)
+    tree = TreeModel.attach(half)
+    assert tree.body.lean is not None
+    assert difference(states(tree), wanted(tree)) < BFLOAT16
+    assert difference(states(tree), wanted(TreeModel.attach(exact))) < BFLOAT16
+
+
+def test_tokens_whose_states_are_rounding_alone_do_not_cost_it(make_model):
+    model = with_special_tokens(make_model("llama", num_hidden_layers=4, vocab_size=256))
+    half, exact = bfloat16(model)
+    tree = TreeModel.attach(half)
+    assert tree.body.lean is not None
+    with torch.inference_mode():
+        special, ordinary = torch.arange(8).view(2, 4), torch.arange(100, 132).view(2, 16)
+        # Two forwards that differ in rounding alone: what the model makes of its special tokens tells nothing.
+        assert difference(tree.body.run(special, keep=None)[0], tree.body.reference(special)[0]) > 1.0
+        assert difference(tree.body.run(ordinary, keep=None)[0], tree.body.reference(ordinary)[0]) < BFLOAT16
+        assert difference(tree.body.run(ordinary, keep=None)[0], exact.model(ordinary).last_hidden_state) < BFLOAT16
+
+
+def test_another_function_is_not_used_in_bfloat16_either(make_model, monkeypatch):
+    model = make_model("llama", vocab_size=256).bfloat16()
+    assert LeanDecoder.of(model.model) is not None
+    monkeypatch.setattr("ig_plugins.engine.lean._Turn.__call__", lambda self, heads: heads)
+    assert LeanDecoder.of(model.model) is None
 
 
 def test_a_lean_step_calls_torch_far_less_often(make_model):
