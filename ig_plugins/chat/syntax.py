@@ -54,6 +54,12 @@ PROMPTED = ToolSyntax(
     after_name='", "arguments":',
 )
 
+
+def prompted_syntax(tokenizer: PreTrainedTokenizerBase) -> ToolSyntax:
+    """Our own form; its marker cannot be seen where the vocabulary has it as a special token."""
+    return PROMPTED if _visible(tokenizer, CALL_START) else replace(PROMPTED, marker="")
+
+
 _PROBES = ("ig_probe", "zz_other")
 
 
