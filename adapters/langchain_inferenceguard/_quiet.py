@@ -13,6 +13,8 @@ _WATCHERS = tuple(
     if hasattr(_streaming, name)
 )
 
+_STREAM = "__pregel_stream"
+
 
 def keep_models_quiet(config: Any) -> None:
     """Change a tool call's own configuration so that what runs inside the tool is not streamed to the agent's caller.
@@ -29,3 +31,7 @@ def keep_models_quiet(config: Any) -> None:
     manager.add_tags([TAG_NOSTREAM])
     manager.inheritable_handlers = [h for h in manager.inheritable_handlers if not isinstance(h, _WATCHERS)]
     config["callbacks"] = manager
+    # A graph that a tool runs would write its steps into the streams of the agent that runs it.
+    inner = config.get("configurable")
+    if isinstance(inner, dict):
+        config["configurable"] = {key: value for key, value in inner.items() if key != _STREAM}

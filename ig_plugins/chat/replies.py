@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ig_plugins.chat.rendering import call_words
 from ig_plugins.chat.schema import schema_problem
-from ig_plugins.chat.special import special_tokens
+from ig_plugins.chat.special import hides
 from ig_plugins.chat.spelling import Spelled, spelled
 from ig_plugins.chat.syntax import PROMPTED, ToolSyntax
 from ig_plugins.chat.tools import Tool, ToolChoice, as_tools, choose
@@ -142,7 +142,7 @@ def _spelled(
     """The answer with its special tokens, where the syntax may have some: the shown text lacks them."""
     if tokenizer is None or not len(ids):
         return Spelled(text)
-    if not syntax.templated and not any(token in syntax.start + syntax.end for token in special_tokens(tokenizer)):
+    if not syntax.templated and not hides(tokenizer, syntax.start) and not hides(tokenizer, syntax.end):
         return Spelled(text)
     full = spelled(text, ids, tokenizer, opening=opening)
     if full is None:

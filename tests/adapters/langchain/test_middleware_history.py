@@ -314,6 +314,25 @@ async def test_a_model_inside_a_tool_gives_no_events():
     assert "on_tool_end" in {e["event"] for e in events}
 
 
+@pytest.mark.parametrize("mode", ["messages", "updates", "values", "debug", "tasks", "v3"])
+async def test_an_agent_inside_a_tool_is_not_streamed(mode):
+    inner = create_agent(hosted(f"First {BAD} it"))
+
+    @tool
+    async def research(what: str) -> str:
+        """Ask another agent."""
+        return (await inner.ainvoke({"messages": [HumanMessage(what)]}))["messages"][-1].text[:5]
+
+    said = AIMessage("", tool_calls=[{"name": "research", "id": "1", "args": {"what": "moss"}}])
+    agent, question = agent_of(hosted(said, "Moss is green."), [research]), {"messages": [HumanMessage("Hello")]}
+    if mode == "v3":
+        parts = [event async for event in await agent.astream_events(question, version="v3")]
+    else:
+        parts = [part async for part in agent.astream(question, stream_mode=mode, subgraphs=True)]
+    assert BAD not in str(parts)
+    assert "Moss is green." in str(parts)
+
+
 def test_no_stream_shows_a_flagged_call():
     for behaviour in ("end", "replace"):
         agent = agent_of(hosted(calling(BAD), "one"), [look_up], exit_behavior=behaviour)

@@ -45,6 +45,21 @@ def test_a_call_with_markers_that_tokenizer_json_hides(quiet, tools):
     assert [call["arguments"] for call in reply.tool_calls] == [{"city": "Oslo"}]
 
 
+def test_a_marker_that_is_part_of_a_hidden_token(hermes, tools):
+    core = Tokenizer.from_str(hermes.backend_tokenizer.to_str())
+    core.add_special_tokens([AddedToken(word, special=True) for word in ("<tool_call>\n", "\n</tool_call>")])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>", clean_up_tokenization_spaces=False)
+    tokenizer.chat_template = hermes.chat_template
+    syntax = prompt_format("chat_template", tokenizer).native
+    vocabulary = tokenizer.get_vocab()
+    body = tokenizer.encode('{"name": "weather", "arguments": {"city": "Oslo"}}', add_special_tokens=False)
+    ids = [vocabulary["<tool_call>\n"], *body, vocabulary["\n</tool_call>"]]
+    shown = tokenizer.decode(ids, skip_special_tokens=True)
+    assert shown.startswith("{")
+    assert tool_region(shown, syntax=syntax) == 0
+    assert len(parse_reply(shown, ids=ids, tokenizer=tokenizer, tools=tools, syntax=syntax).tool_calls) == 1
+
+
 def test_a_prefill_with_hidden_tokens_is_broken(words):
     tokenizer = deepcopy(words)
     core = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
