@@ -4,10 +4,14 @@ import json
 from copy import deepcopy
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from ig_plugins.chat import ParsedReply, call_words, parse_reply, prompt_format, special_tokens, tool_region
+from ig_plugins.chat.special import hidden_ids, special_ids
+from ig_plugins.chat.spelling import spelled
 
 CALL = '<tool_call>{"name": "weather", "arguments": {"city": "Oslo"}}</tool_call>'
 
@@ -21,6 +25,16 @@ def quiet(hermes):
     tokenizer.chat_template = hermes.chat_template
     assert "<tool_call>" not in tokenizer.all_special_tokens
     return tokenizer
+
+
+@pytest.fixture
+def byte_fallback(llama):
+    """SentencePiece-like, with bytes that are shown and markers that are not."""
+    written = json.loads(llama.backend_tokenizer.to_str())
+    written["added_tokens"] = [t for t in written["added_tokens"] if not t["content"].startswith("<0x")]
+    core = Tokenizer.from_str(json.dumps(written))
+    core.add_special_tokens([AddedToken(word, special=True) for word in ("<tool_call>", "</tool_call>")])
+    return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
 def test_what_decoding_leaves_out_is_special(quiet, hermes, words, llama):
@@ -181,12 +195,8 @@ def test_half_a_character_before_a_special_token(quiet, tools):
     assert (reply.text, [c["arguments"] for c in reply.tool_calls]) == ("😀", [{"city": "Oslo"}])
 
 
-def test_a_blank_that_sentencepiece_hides_at_the_start(llama, tools):
-    written = json.loads(llama.backend_tokenizer.to_str())
-    written["added_tokens"] = [t for t in written["added_tokens"] if not t["content"].startswith("<0x")]
-    core = Tokenizer.from_str(json.dumps(written))
-    core.add_special_tokens([AddedToken(word, special=True) for word in ("<tool_call>", "</tool_call>")])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+def test_a_blank_that_sentencepiece_hides_at_the_start(byte_fallback, tools):
+    tokenizer = byte_fallback
     syntax = prompt_format("plain", tokenizer).encode("hi", tools=tools).syntax
     for lead in ("", "Well. "):
         ids = tokenizer.encode(lead + CALL, add_special_tokens=False)
@@ -196,6 +206,34 @@ def test_a_blank_that_sentencepiece_hides_at_the_start(llama, tools):
             reply = parse_reply(shown, ids=ids, tokenizer=tokenizer, tools=tools, syntax=syntax)
             assert [c["arguments"] for c in reply.tool_calls] == [{"city": "Oslo"}]
             assert reply.text.strip() == lead.strip()
+
+
+@pytest.mark.parametrize("kind", ["bytes", "sentencepiece"])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_special_tokens_go_back_where_they_stood(kind, quiet, byte_fallback, data):
+    """Any tokens, any cut: without its special tokens the spelled text is the shown one, and none is lost or moved."""
+    tokenizer = quiet if kind == "bytes" else byte_fallback
+    hidden = sorted(special_ids(tokenizer) - {tokenizer.unk_token_id})
+    ids = data.draw(st.lists(st.sampled_from(hidden) | st.integers(0, len(tokenizer) - 1), max_size=25))
+    lead = data.draw(st.sampled_from(["", "a"]))
+    before = tokenizer.encode(lead, add_special_tokens=False) if lead else []
+    options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    shown = tokenizer.decode([*before, *ids], **options)[len(tokenizer.decode(before, **options)) :]
+    text = shown[: data.draw(st.integers(0, len(shown)))]
+    full = spelled(text, ids, tokenizer)
+    spare = full.text
+    for start, length in reversed(full.marks):
+        spare = spare[:start] + spare[start + length :]
+    assert spare == text
+    assert [full.text[at : at + n] for at, n in full.marks] == (
+        tokenizer.convert_ids_to_tokens([i for i in ids if i in hidden_ids(tokenizer, ids)])[: len(full.marks)]
+    )
+    if text == shown:
+        assert len(full.marks) == sum(index in hidden_ids(tokenizer, ids) for index in ids)
+    places = [full.shown(at) for at in range(len(full.text) + 1)]
+    assert places == sorted(places)
+    assert places[-1] == len(text)
 
 
 @pytest.mark.parametrize(
