@@ -1,5 +1,7 @@
 """Which tokens a decoded text does not show."""
 
+from collections.abc import Sequence
+
 from transformers import PreTrainedTokenizerBase
 
 
@@ -22,6 +24,16 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """The ids of ``special_tokens``."""
     return frozenset(tokenizer.convert_tokens_to_ids(list(special_tokens(tokenizer))))
+
+
+def hides(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:
+    """Whether some of a mark may be missing where it is decoded: it holds a special token, or is part of one."""
+    return bool(text) and any(token in text or text in token for token in special_tokens(tokenizer))
+
+
+def hidden_ids(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> frozenset[int]:
+    """Those of some tokens that the tokenizer does leave out."""
+    return frozenset(index for index in special_ids(tokenizer) & set(ids) if not _shown(tokenizer, index))
 
 
 def _shown(tokenizer: PreTrainedTokenizerBase, index: int) -> bool:
