@@ -20,7 +20,7 @@ from typing_extensions import Self
 
 from ig_plugins.chat.tools import choose
 from ig_plugins.guard import GuardResult, InferenceGuard
-from ig_plugins.guard.peek import peek_context, peek_max_tokens
+from ig_plugins.guard.peek import model_context, preset_max_tokens
 from langchain_inferenceguard._base import STRICT, GuardedModel
 from langchain_inferenceguard._convert import to_chat_chunk, to_chat_generation, to_messages, token_usage
 from langchain_inferenceguard._structured import structured, with_instruction
@@ -196,8 +196,8 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
             tool_choice=True,
             structured_output=False,  # no constrained decoding: agents shall force a tool call instead
         )
-        context = self.guard.context if self.is_loaded else peek_context(self.model, self.revision)
-        longest = self.guard.search.max_new_tokens if self.is_loaded else peek_max_tokens(self.model)
+        context = self.guard.context if self.is_loaded else model_context(self.model, self.revision)
+        longest = self.guard.search.max_new_tokens if self.is_loaded else preset_max_tokens(self.model)
         if context:
             profile["max_input_tokens"] = context
         if answer := self.max_tokens or longest:

@@ -7,16 +7,16 @@ from typing import Literal
 import torch
 from transformers import PreTrainedModel
 
-from ig_plugins.engine.body import Body
-from ig_plugins.engine.drafts import Drafts
-from ig_plugins.engine.graphs import StepRecorder
+from ig_plugins.engine.backends.base import Path, Sizes
+from ig_plugins.engine.backends.per_sequence import PerSequenceBackend
+from ig_plugins.engine.backends.segmented import SegmentedBackend
+from ig_plugins.engine.backends.selftest import prove
+from ig_plugins.engine.backends.tree_mask import TreeMaskBackend
+from ig_plugins.engine.forward.body import Body
 from ig_plugins.engine.lengths import context_of
-from ig_plugins.engine.masked import MaskedPath
-from ig_plugins.engine.path import Path, Sizes
-from ig_plugins.engine.portable import PortablePath
-from ig_plugins.engine.segments import SegmentsPath
-from ig_plugins.engine.selftest import prove
 from ig_plugins.engine.session import TreeSession
+from ig_plugins.engine.speedups.cuda_graphs import StepRecorder
+from ig_plugins.engine.speedups.ngram_draft import NgramDrafts
 from ig_plugins.errors import ConfigurationError, ModelLoadError, PromptError, UnsupportedModelError
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ PathName = Literal["auto", "segments", "masked", "portable"]
 # In the order of preference. No rule by size between the first two: their processor time was the same within 2 % (16
 # lanes on prompts of 512 and 2048, 64 lanes on 512), while segments allocate less (36 MB for 46 at 64 lanes) and run
 # no padding where lanes or rows have ended.
-PATHS: dict[str, type[Path]] = {path.name: path for path in (SegmentsPath, MaskedPath, PortablePath)}
+PATHS: dict[str, type[Path]] = {path.name: path for path in (SegmentedBackend, TreeMaskBackend, PerSequenceBackend)}
 
 
 class TreeModel:
@@ -39,7 +39,7 @@ class TreeModel:
 
     def __init__(self, body: Body, path: type[Path], limit: tuple[int, str] | None = None) -> None:
         self.body = body
-        self.drafts = Drafts()
+        self.drafts = NgramDrafts()
         self.recorder = StepRecorder.of(body.model)
         self._path, self._limit = path, limit
 
@@ -121,7 +121,7 @@ class TreeModel:
         """The dtype of the weights."""
         return self.body.model.dtype  # type: ignore[no-any-return]
 
-    def plant(self, prompts: Sequence[Sequence[int]], *, lanes: int, block: int, max_new: int) -> TreeSession:
+    def prefill(self, prompts: Sequence[Sequence[int]], *, lanes: int, block: int, max_new: int) -> TreeSession:
         """Prefill prompts of any lengths and start a tree for each.
 
         Args:

@@ -2,18 +2,37 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ig_plugins.engine.path import Path, Stepper
+from ig_plugins.engine.backends.base import Path, Stepper
+from ig_plugins.engine.speedups.cuda_graphs import StepRecorder
+from ig_plugins.engine.speedups.ngram_draft import NgramDrafts
 from ig_plugins.engine.states import LaneLogits, appended, chosen, updated
+from ig_plugins.engine.tree import Packing, TokenTree, TreeStateError
 from ig_plugins.errors import PromptError
-from ig_plugins.tree import Packing, TokenTree, TreeStateError
 
-if TYPE_CHECKING:
-    from ig_plugins.engine.model import TreeModel
+
+class Followed(Protocol):
+    """What a session asks of the model that it belongs to; `TreeModel` is one."""
+
+    @property
+    def context(self) -> int | None:
+        """The longest sequence, prompt and answer together; None for no limit."""
+
+    @property
+    def context_note(self) -> str:
+        """Why the context ends there."""
+
+    @property
+    def drafts(self) -> NgramDrafts:
+        """What the model said before, to guess from."""
+
+    @property
+    def recorder(self) -> StepRecorder | None:
+        """Records a step on CUDA."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +64,11 @@ class TreeSession:
     """
 
     @torch.inference_mode()
-    def __init__(self, model: "TreeModel", path: Path, prompts: Sequence[Sequence[int]], *, max_new: int) -> None:
+    def __init__(self, model: Followed, path: Path, prompts: Sequence[Sequence[int]], *, max_new: int) -> None:
         self.model, self.path, self.max_new = model, path, max_new
         self._check(prompts)
         self.tree = TokenTree([len(prompt) for prompt in prompts])
-        hidden, logits = path.plant(prompts)
+        hidden, logits = path.prefill(prompts)
         self.hidden: Tensor = hidden.unsqueeze(1)
         self.logits: Tensor | None = None if logits is None else logits.unsqueeze(1)
         self._packing: Packing | None = None
@@ -81,7 +100,7 @@ class TreeSession:
         return self._lane_logits.at(rows, lanes)
 
     @torch.inference_mode()
-    def branch(self, parents: Tensor) -> None:
+    def fork(self, parents: Tensor) -> None:
         """Open a block.
 
         Args:
@@ -90,8 +109,8 @@ class TreeSession:
         Raises:
             TreeStateError: A block is open, or a lane names a beam that is not there.
         """
-        self.tree.branch(parents)
-        self.path.branch(self.tree.open_parents)
+        self.tree.fork(parents)
+        self.path.fork(self.tree.open_parents)
         self.lane_hidden = chosen(self.hidden, parents)
         self._lane_logits = None if self.logits is None else LaneLogits(self.logits, parents)
 
@@ -111,7 +130,7 @@ class TreeSession:
             self._forward(tokens.to("cpu")[packing.rows, packing.lanes], packing)
 
     @torch.inference_mode()
-    def feed(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+    def append(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Put given tokens on the lanes, any number each, in one forward.
 
         Args:
@@ -137,7 +156,7 @@ class TreeSession:
         return self.path.trims
 
     @torch.inference_mode()
-    def propose(self, tokens: Mapping[tuple[int, int], Sequence[int]]) -> Proposal:
+    def draft(self, tokens: Mapping[tuple[int, int], Sequence[int]]) -> Proposal:
         """Put tokens on lanes of which some may be wrong; ``accept`` is to follow.
 
         Args:
@@ -158,7 +177,7 @@ class TreeSession:
         return Proposal(packing, hidden, logits)
 
     @torch.inference_mode()
-    def accept(self, proposal: Proposal, kept: Tensor) -> None:
+    def verify_draft(self, proposal: Proposal, kept: Tensor) -> None:
         """Keep of what was just proposed the first ``kept`` (B, L) tokens of each lane, at least one."""
         packing = proposal.packing
         if not torch.equal(kept, packing.counts):
@@ -225,7 +244,7 @@ class TreeSession:
         self.lane_hidden = chosen(self.lane_hidden, leaders)
 
     @torch.inference_mode()
-    def commit(self, lanes: Tensor) -> None:
+    def select(self, lanes: Tensor) -> None:
         """Close the block: the named lanes become the beams, every other lane is compacted away.
 
         Args:
@@ -238,8 +257,8 @@ class TreeSession:
         states = chosen(self.lane_hidden, lanes)
         if self._leaders is not None:
             lanes = torch.where(lanes < 0, lanes, self._leaders.gather(1, lanes.clamp(min=0)))
-        self.path.commit(self.tree, lanes.to("cpu", torch.long))
-        self.tree.commit(lanes)
+        self.path.select(self.tree, lanes.to("cpu", torch.long))
+        self.tree.select(lanes)
         self.hidden = states
         if self._lane_logits is not None:
             self.logits = chosen(self._lane_logits.all(), lanes)
@@ -253,7 +272,7 @@ class TreeSession:
         self._close()
 
     @torch.inference_mode()
-    def admit(self, prompts: Sequence[Sequence[int]]) -> None:
+    def add_rows(self, prompts: Sequence[Sequence[int]]) -> None:
         """Append a row with one beam for every prompt, between blocks.
 
         Raises:
@@ -261,23 +280,23 @@ class TreeSession:
             TreeStateError: A block is open.
         """
         self._check(prompts)
-        self.tree.admit([len(prompt) for prompt in prompts])
-        hidden, logits = self.path.admit(prompts)
+        self.tree.add_rows([len(prompt) for prompt in prompts])
+        hidden, logits = self.path.add_rows(prompts)
         self.hidden = appended(self.hidden, hidden)
         if self.logits is not None and logits is not None:
             self.logits = appended(self.logits, logits)
         self._close()
 
     @torch.inference_mode()
-    def retain(self, rows: Sequence[int]) -> None:
+    def keep_rows(self, rows: Sequence[int]) -> None:
         """Keep only these rows, in this order, between blocks.
 
         Raises:
             TreeStateError: A block is open.
         """
         index = torch.tensor(list(rows), dtype=torch.long)
-        self.tree.retain(index)
-        self.path.retain(index)
+        self.tree.keep_rows(index)
+        self.path.keep_rows(index)
         index = index.to(self.hidden.device)
         self.hidden = self.hidden[index]
         self.logits = None if self.logits is None else self.logits[index]

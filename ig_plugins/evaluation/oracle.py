@@ -8,7 +8,7 @@ import torch
 
 from ig_plugins.evaluation.prompts import Prompt
 from ig_plugins.methods.bench import Bench
-from ig_plugins.methods.panel import Candidate, Panel
+from ig_plugins.methods.panel import Candidate, CandidateScorer
 from ig_plugins.search import Capacity
 
 CHUNK = 512  # answers scored together
@@ -69,7 +69,7 @@ def _read(bench: Bench, prompt: str, answers: Sequence[Ids]) -> list[Candidate]:
     """Reads answers level by level, a block of tokens a level."""
     longest = max(map(len, answers))
     capacity = Capacity(lanes=len(answers), block=BLOCK, max_new=longest)
-    panel = Panel(bench, capacity=capacity)
+    panel = CandidateScorer(bench, capacity=capacity)
     panel.add_rows([bench.request(prompt, seed=0)])
     whole, done = set(answers), []
     for depth in range(0, longest, BLOCK):

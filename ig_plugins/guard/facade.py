@@ -13,7 +13,7 @@ from ig_plugins.errors import GuardBlockedError, PromptError
 from ig_plugins.guard.options import Options
 from ig_plugins.guard.parts import Parts
 from ig_plugins.guard.result import GuardResult
-from ig_plugins.guard.ticket import GuardChunk, Ticket
+from ig_plugins.guard.ticket import GuardChunk, RequestHandle
 from ig_plugins.runtime import worker
 from ig_plugins.safety import SafetyBudget
 from ig_plugins.search import Request, SearchConfig
@@ -82,9 +82,9 @@ class InferenceGuard:
             MismatchError: Parts do not belong together.
             ConfigurationError: A setting is not allowed.
         """
-        from ig_plugins.guard.load import load_parts
+        from ig_plugins.guard.load import load_components
 
-        parts, preset_search = load_parts(
+        parts, preset_search = load_components(
             model,
             cost_model=cost_model,
             reward_model=reward_model,
@@ -120,7 +120,7 @@ class InferenceGuard:
             JudgeError, DeadlineExceededError, RequestCancelledError: No verified answer; no text leaves.
         """
         many = is_batch(prompt)
-        tickets = self._tickets(list(prompt) if many else [prompt], self.options.updated(**overrides))
+        tickets = self._handles(list(prompt) if many else [prompt], self.options.updated(**overrides))
         worker().submit(tickets)
         try:
             results = [self._checked(ticket.result(), overrides) for ticket in tickets]
@@ -138,7 +138,7 @@ class InferenceGuard:
         Where every beam runs into a dead end, `generate` begins anew. A stream of which text has left cannot: it ends
         with the refusal.
         """
-        (ticket,) = self._tickets([prompt], self.options.updated(**overrides), stream=True)
+        (ticket,) = self._handles([prompt], self.options.updated(**overrides), stream=True)
         return self._relay(ticket, overrides)
 
     async def agenerate(self, prompt: Any, **overrides: Any) -> Any:
@@ -239,7 +239,7 @@ class InferenceGuard:
 
         Certificate.load(path).check(self.identity())
 
-    def _relay(self, ticket: Ticket, overrides: Mapping[str, Any]) -> Generator[GuardChunk, None, None]:
+    def _relay(self, ticket: RequestHandle, overrides: Mapping[str, Any]) -> Generator[GuardChunk, None, None]:
         worker().submit([ticket])
         for chunk in ticket.chunks():
             if chunk.result is not None:
@@ -248,21 +248,21 @@ class InferenceGuard:
 
     async def _listening(
         self, prompts: Sequence[Prompt], overrides: Mapping[str, Any], *, stream: bool = False
-    ) -> list[Ticket]:
+    ) -> list[RequestHandle]:
         """Tickets on their way, whose events come to the running loop."""
         options = self.options.updated(**overrides)
-        tickets = await asyncio.to_thread(self._tickets, prompts, options, stream=stream)
+        tickets = await asyncio.to_thread(self._handles, prompts, options, stream=stream)
         for ticket in tickets:
             ticket.listen(asyncio.get_running_loop())
         worker().submit(tickets)
         return tickets
 
-    def _tickets(self, prompts: Sequence[Prompt], options: Options, *, stream: bool = False) -> list[Ticket]:
+    def _handles(self, prompts: Sequence[Prompt], options: Options, *, stream: bool = False) -> list[RequestHandle]:
         tickets = []
         for prompt in prompts:
             encoded = self._encode(prompt, options)
             request = self._request(encoded, options, stream=stream)
-            tickets.append(Ticket(self.parts.serving(request.budgets), encoded, request, options))
+            tickets.append(RequestHandle(self.parts.serving(request.budgets), encoded, request, options))
         return tickets
 
     def _encode(self, prompt: Prompt, options: Options) -> EncodedPrompt:

@@ -19,12 +19,12 @@ from ig_plugins.errors import ConfigurationError, ModelLoadError
 from ig_plugins.guard.options import as_budgets, configuration_errors
 from ig_plugins.guard.parts import Parts, serves
 from ig_plugins.presets import Checkpoint, Preset
-from ig_plugins.runtime import dismiss_team, shared
+from ig_plugins.runtime import release_openmp_threads, shared
 from ig_plugins.safety import SafetyBudget
 from ig_plugins.search import Policy, SearchConfig
 
 
-def load_parts(
+def load_components(
     model: str | tuple[Any, PreTrainedTokenizerBase],
     *,
     cost_model: Any,
@@ -45,7 +45,7 @@ def load_parts(
     chosen = presets.preset(model) if isinstance(model, str) and presets.known(model) else None
 
     def load() -> Parts:
-        return _load_parts(
+        return _load_components(
             chosen, model, cost_model, reward_model, critic, budget, prompt_format, revision,
             {"device": pick_device(device), "dtype": dtype}, load_options,
         )  # fmt: skip
@@ -54,11 +54,11 @@ def load_parts(
         parts = load()
     else:
         parts = shared(("parts", *wanted, *map(str, (device, dtype, budget, sorted(load_options.items())))), load)
-    dismiss_team()  # answers may be asked for from other threads than this one
+    release_openmp_threads()  # answers may be asked for from other threads than this one
     return parts, chosen.search if chosen else SearchConfig()
 
 
-def _load_parts(
+def _load_components(
     chosen: Preset | None,
     model: str | tuple[Any, PreTrainedTokenizerBase],
     cost_model: Any,

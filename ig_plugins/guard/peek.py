@@ -15,7 +15,7 @@ from ig_plugins.errors import InferenceGuardError
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 
 
-def peek_context(model: str, revision: str | None = None) -> int | None:
+def model_context(model: str, revision: str | None = None) -> int | None:
     """The longest sequence of a model in tokens, read from its config.json if that is on this machine.
 
     Args:
@@ -36,7 +36,7 @@ def peek_context(model: str, revision: str | None = None) -> int | None:
     return min(found[0], _longrope_limit(merged) or found[0]) if found else None
 
 
-def peek_max_tokens(model: str) -> int | None:
+def preset_max_tokens(model: str) -> int | None:
     """The longest answer that a preset allows; None where the model is no preset."""
     return presets.preset(model).search.max_new_tokens if presets.known(model) else None
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from ig_plugins.chat import EncodedPrompt, ParsedReply
 from ig_plugins.errors import DeadlineExceededError, InferenceGuardError
@@ -38,7 +38,7 @@ class GuardChunk:
 Event = GuardChunk | BaseException
 
 
-class Ticket:
+class RequestHandle:
     """One request between the worker's thread and the caller's.
 
     Args:
@@ -161,7 +161,8 @@ class Ticket:
     def _result(self, row: Row, answer: Answer | None) -> GuardResult:
         if answer is None:
             return self._blocked(row)
-        text, calls, reason = answer.text, (), cast(FinishReason, answer.reason)
+        text, reason = answer.text, cast(FinishReason, answer.reason)
+        calls: tuple[dict[str, Any], ...] = ()
         if isinstance(answer.reply, ParsedReply):
             text, calls = answer.reply.text, answer.reply.tool_calls
             reason = "tool_calls" if calls else reason

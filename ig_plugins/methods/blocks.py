@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ig_plugins.methods.base import Answer
 from ig_plugins.methods.bench import Bench
-from ig_plugins.methods.panel import Candidate, Panel
+from ig_plugins.methods.panel import Candidate, CandidateScorer
 from ig_plugins.search import BlockSearch, Border, Capacity, Request, Row
 from ig_plugins.search.lanes import Lanes
 from ig_plugins.search.scoring.base import Judgement
@@ -52,7 +52,7 @@ class BlockMethod:
         """See `Method`."""
         requests = [self._request(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
         capacity = Capacity.of(requests)
-        panel = Panel(self.bench, capacity=capacity, judged=self.judged)
+        panel = CandidateScorer(self.bench, capacity=capacity, judged=self.judged)
         search = BlockSearch(self.bench.policy, RuleScoring(panel, self.rule), capacity=capacity)
         search.add_rows(requests)
         answers = {}
@@ -98,7 +98,7 @@ class RuleScoring:
     ranks = True
     optimism = math.inf
 
-    def __init__(self, panel: Panel, rule: Rule) -> None:
+    def __init__(self, panel: CandidateScorer, rule: Rule) -> None:
         self._panel, self._rule = panel, rule
         self.sessions: Sequence[JudgeSession] = panel.sessions
 

@@ -69,7 +69,7 @@ class Candidate:
         return replace(self.trail, budgets=budgets).may_leave()
 
 
-class Panel:
+class CandidateScorer:
     """Cost and reward models that follow the lanes of a batch of prompts, and the beams that they stand at.
 
     Args:

@@ -56,7 +56,7 @@ class _Sampling:
         size = Capacity.of(requests)
         capacity = Capacity(lanes=responses, block=size.block, max_new=size.max_new)
         self.parts, self.requests, self.lanes, self.capacity = parts, requests, responses, capacity
-        self.session: TreeSession = parts.policy.tree.plant(
+        self.session: TreeSession = parts.policy.tree.prefill(
             [request.prompt_ids for request in requests], lanes=responses, block=size.block, max_new=size.max_new
         )
         self.costs, self.reward = parts.judge_sessions(capacity)
@@ -112,7 +112,7 @@ class _Sampling:
         self._judge(parents, tokens, lengths)
         for judge in self._judges():
             judge.advance(everyone)
-        self.session.commit(everyone)
+        self.session.select(everyone)
 
     def _judge(self, parents: Tensor, tokens: Tensor, lengths: Tensor) -> None:
         found = [session.score(parents, tokens.clamp(min=0), lengths, self._text) for session in self.costs]

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import torch
 
-from ig_plugins.runtime.turn import torch_turn
+from ig_plugins.runtime.turn import torch_lock
 from ig_plugins.search import BlockSearch, Capacity, Outcome, Request, Row
 from ig_plugins.search.scoring.judge_session import Ask, Call
 
@@ -74,7 +74,7 @@ class Batch:
         """Rows that are not taken."""
         return MAX_ROWS - len(self.jobs)
 
-    def admit(self, jobs: Sequence[Job]) -> list[Job]:
+    def add_rows(self, jobs: Sequence[Job]) -> list[Job]:
         """Adds jobs; returns as `step` does."""
         self.jobs.update({job.request: job for job in jobs})
         return self._guarded(lambda: self.search.add_rows([job.request for job in jobs]))
@@ -123,7 +123,7 @@ class Batch:
         """
         answer: Future[list[float]] = Future()
         threading.Thread(target=_answer, args=(ask, answer), name="inferenceguard-judge", daemon=True).start()
-        with torch_turn.lent():
+        with torch_lock.lent():
             while not wait([answer], timeout=POLL).done:
                 interruptions = [request.interruption() for request in self.jobs]
                 if all(interruptions) and interruptions[0]:

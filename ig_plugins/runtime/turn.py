@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ig_plugins.runtime.team import dismiss_team
+from ig_plugins.runtime.team import release_openmp_threads
 
 
 class Turn:
@@ -28,7 +28,7 @@ class Turn:
 
     def __exit__(self, *_: object) -> None:
         if self._drawn > self._served + 1:
-            dismiss_team()
+            release_openmp_threads()
         with self._changed:
             self._served += 1
             self._changed.notify_all()
@@ -36,7 +36,7 @@ class Turn:
     @contextmanager
     def lent(self) -> Iterator[None]:
         """Lets others have their turn for as long as the block lasts; only for whoever has it."""
-        dismiss_team()
+        release_openmp_threads()
         self.__exit__()
         try:
             yield
@@ -44,4 +44,4 @@ class Turn:
             self.__enter__()
 
 
-torch_turn = Turn()
+torch_lock = Turn()

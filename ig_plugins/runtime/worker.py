@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from ig_plugins.errors import RequestCancelledError
 from ig_plugins.runtime.batch import MAX_ROWS, Batch, Engine, Job
-from ig_plugins.runtime.team import dismiss_team
-from ig_plugins.runtime.turn import torch_turn
+from ig_plugins.runtime.team import release_openmp_threads
+from ig_plugins.runtime.turn import torch_lock
 from ig_plugins.search import Capacity
 
 
@@ -29,7 +29,7 @@ class Worker:
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Hands requests over; returns at once. The caller's own helper threads are not needed meanwhile."""
-        dismiss_team()
+        release_openmp_threads()
         with self._lock:
             idle = []
             for job in jobs:
@@ -89,10 +89,10 @@ class _Line:
     def round(self) -> None:
         """Places whoever waits, then decodes one block of every batch."""
         try:
-            with torch_turn:
+            with torch_lock:
                 self._place()
             for batch in self._batches:
-                with torch_turn:
+                with torch_lock:
                     self._again += batch.step()
             self._batches = [batch for batch in self._batches if batch.jobs]
         except BaseException as error:  # a fault of ours; callers must hear of it rather than wait for ever
@@ -131,7 +131,7 @@ class _Line:
             return
         self._batches.append(batch)
         if alone:
-            self._again += batch.admit(jobs)
+            self._again += batch.add_rows(jobs)
         else:
             self._fill(batch)
 
@@ -140,7 +140,7 @@ class _Line:
         fitting = [job for job in self.waiting if batch.takes(job.request)][: batch.free]
         if fitting:
             self.waiting = [job for job in self.waiting if job not in fitting]
-            self._again += batch.admit(fitting)
+            self._again += batch.add_rows(fitting)
 
 
 _worker = Worker()

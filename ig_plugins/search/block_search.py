@@ -122,9 +122,9 @@ class BlockSearch:
         size = self.capacity
         prompts = [request.prompt_ids for request in requests]
         if self._session is None or self._session.rows == 0:
-            self._session = self.policy.tree.plant(prompts, lanes=size.lanes, block=size.block, max_new=size.max_new)
+            self._session = self.policy.tree.prefill(prompts, lanes=size.lanes, block=size.block, max_new=size.max_new)
         else:
-            self._session.admit(prompts)
+            self._session.add_rows(prompts)
         trails = self.scoring.add_rows(requests, [len(row.beams) for row in self.rows])
         for request, trail in zip(requests, trails, strict=True):
             root = Step(trail=trail)
@@ -146,7 +146,7 @@ class BlockSearch:
         kept = [self._select(lanes, judgement, index) for index in range(len(self.rows))]
         beams = pad(kept)
         self.scoring.advance(lanes, beams)
-        self._opened_session().commit(beams)
+        self._opened_session().select(beams)
         self._release()
         done = [self._outcome(row) for row in self.rows if not row.beams]
         restarting = [outcome.row for outcome in done if outcome.empty and outcome.row.may_restart]
@@ -311,7 +311,7 @@ class BlockSearch:
                 stay.append(index)
         self.rows = [self.rows[index] for index in stay]
         if self._session is not None:
-            self._session.retain(stay)
+            self._session.keep_rows(stay)
         self.scoring.keep_rows(stay)
 
     def _check_alive(self) -> None:

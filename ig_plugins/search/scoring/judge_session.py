@@ -99,23 +99,23 @@ class TreeJudgeSession:
         """See `JudgeSession`."""
         prompts = [request.judge_ids for request in requests]
         if self._session is None or self._session.rows == 0:
-            self._session = self.tree.plant(prompts, **self._size)
+            self._session = self.tree.prefill(prompts, **self._size)
         else:
-            self._session.admit(prompts)
+            self._session.add_rows(prompts)
         self.calls += [1] * len(requests)
         self.tokens += [len(prompt) for prompt in prompts]
 
     def keep_rows(self, rows: Sequence[int]) -> None:
         """See `JudgeSession`."""
-        self._open().retain(rows)
+        self._open().keep_rows(rows)
         self.calls = [self.calls[row] for row in rows]
         self.tokens = [self.tokens[row] for row in rows]
 
     def score(self, parents: Tensor, tokens: Tensor, lengths: Tensor, text_of: TextOf) -> Scores:
         """See `JudgeSession`."""
         session = self._open()
-        session.branch(parents)
-        hidden = session.feed(tokens, lengths)  # (B, L, T, H)
+        session.fork(parents)
+        hidden = session.append(tokens, lengths)  # (B, L, T, H)
         values = self.judge.score_hidden(hidden).double().cpu()
         for row, read in enumerate(lengths.sum(dim=1).tolist()):
             self.calls[row] += 1 if read else 0
@@ -126,7 +126,7 @@ class TreeJudgeSession:
 
     def advance(self, lanes: Tensor) -> None:
         """See `JudgeSession`."""
-        self._open().commit(lanes)
+        self._open().select(lanes)
 
     def rollback(self) -> None:
         """See `JudgeSession`."""

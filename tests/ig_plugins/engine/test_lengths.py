@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from ig_plugins.engine import TreeModel
-from ig_plugins.engine.body import Body
+from ig_plugins.engine.forward.body import Body
 from ig_plugins.errors import PromptError, UnsupportedModelError
-from ig_plugins.guard.peek import peek_context
+from ig_plugins.guard.peek import model_context
 from ig_plugins.search import Policy
 from tests.kit.guards import make_guard
 from tests.kit.tokenizer import byte_tokenizer
@@ -63,11 +63,11 @@ DYNAMIC = {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "facto
 def walk_to(walk, tokens):
     """From prompts of 3 and 12 tokens to texts of which the longer one has this many."""
     walk.check()
-    walk.branch([[0, 0], [0, 0]])
+    walk.fork([[0, 0], [0, 0]])
     for _ in range(tokens - 12):
         walk.extend([[1, 1], [1, 0]])
     walk.check()
-    walk.commit([[1, 0], [0, 1]])
+    walk.select([[1, 0], [0, 1]])
     walk.check()
 
 
@@ -83,7 +83,7 @@ def test_up_to_the_length_it_is_exact_and_beyond_it_is_refused(make_model, make_
     assert walk.tree_model.context == THRESHOLD
     for prompt, more in ((THRESHOLD - 3, 4), (THRESHOLD + 1, 1)):
         with pytest.raises(PromptError, match=f"context is {THRESHOLD} .*{NAMED}"):
-            walk.tree_model.plant([[5] * prompt, [6]], lanes=2, block=2, max_new=more)
+            walk.tree_model.prefill([[5] * prompt, [6]], lanes=2, block=2, max_new=more)
 
 
 @pytest.mark.parametrize("name", CHANGING)
@@ -115,18 +115,18 @@ def test_dynamic_frequencies_are_followed_while_they_stay_whatever_others_ask_th
     with torch.inference_mode():
         model(torch.randint(3, 61, (1, 150)))  # longer than the model's context: its frequencies are others now
     walk = make_walk(model, [[5, 6, 7], [int(token) for token in torch.randint(3, 61, (116,))]], max_new=12)
-    walk.branch([[0, 0], [0, 0]])
+    walk.fork([[0, 0], [0, 0]])
     for _ in range(12):
         walk.extend([[1, 1], [1, 0]])
     walk.check()
     with pytest.raises(PromptError, match="max_position_embeddings is 128"):
-        tree.plant([[5] * 120], lanes=1, block=4, max_new=9)
+        tree.prefill([[5] * 120], lanes=1, block=4, max_new=9)
 
 
 def test_a_window_by_another_name_is_walked_too(make_model, make_walk):
     changes = {"window_size": 32, "attention_types": [[["global", "local"], 1]], "num_layers": 2, "num_heads": 4}
     walk = make_walk(make_model("gpt_neo", **changes), [list(range(5, 35)), [5, 6]])
-    walk.branch([[0, 0, 0], [0, 0, 0]])
+    walk.fork([[0, 0, 0], [0, 0, 0]])
     for _ in range(4):
         walk.extend([[1, 1, 1], [1, 1, 0]])
     walk.check()
@@ -169,4 +169,4 @@ def test_a_guard_says_why_it_takes_no_longer_prompts(make_model):
 )
 def test_what_frameworks_are_told_before_a_model_is_loaded_is_the_same_length(tmp_path, rope, context):
     (tmp_path / "config.json").write_text(json.dumps({"max_position_embeddings": 131072, **rope}))
-    assert peek_context(str(tmp_path)) == context
+    assert model_context(str(tmp_path)) == context

@@ -18,7 +18,7 @@ def start(guard, *requests, on_release=lambda row, text: None):
 
 
 def request_of(guard, prompt="Go.", *, stream=False, **overrides):
-    (ticket,) = guard._tickets([prompt], guard.options.updated(**overrides), stream=stream)
+    (ticket,) = guard._handles([prompt], guard.options.updated(**overrides), stream=stream)
     return ticket.request
 
 

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ig_plugins.engine.body import Body
-from ig_plugins.engine.exact import difference, ordinary_ids, tolerance
+from ig_plugins.engine.backends.base import Path, Sizes
+from ig_plugins.engine.forward.body import Body
+from ig_plugins.engine.forward.numerics import difference, ordinary_ids, tolerance
 from ig_plugins.engine.lengths import context_of, rope_thresholds, windows_of
-from ig_plugins.engine.path import Path, Sizes
+from ig_plugins.engine.tree import TokenTree
 from ig_plugins.errors import ModelLoadError
-from ig_plugins.tree import TokenTree
 
 PROMPTS = [5, 3]  # tokens of the walk's prompts: a short one beside a longer one
 LONGEST = 9  # tokens of the walk's longest text
@@ -143,7 +143,7 @@ def _walk(body: Body, path: type[Path], lengths: list[int]) -> None:
     B = len(lengths)
     texts = [[ids(length)] for length in lengths]
     tree, follower = TokenTree(lengths), path(body, Sizes(lanes=3, block=3, max_new=6))
-    hidden, logits = follower.plant([row[0] for row in texts])
+    hidden, logits = follower.prefill([row[0] for row in texts])
     _compare(body, texts, [(hidden[b], _at(logits, b)) for b in range(B)])
 
     for parents, steps, chosen in (
@@ -151,8 +151,8 @@ def _walk(body: Body, path: type[Path], lengths: list[int]) -> None:
         ([1, 0, 0], ([2, 1, 0], [0, 1, 1]), [0, 1, 2]),
     ):
         lanes = torch.tensor([parents] * B)
-        tree.branch(lanes)
-        follower.branch(lanes)
+        tree.fork(lanes)
+        follower.fork(lanes)
         texts = [[list(row[parent]) for parent in parents] for row in texts]
         states: dict[tuple[int, int], tuple[Tensor, Tensor | None]] = {}
         for counts in steps:
@@ -166,8 +166,8 @@ def _walk(body: Body, path: type[Path], lengths: list[int]) -> None:
             for i, at in enumerate(last.tolist()):
                 states[int(packing.rows[at]), int(packing.lanes[at])] = hidden[at], _at(logits, i)
         selection = torch.tensor([chosen] * B)
-        follower.commit(tree, selection)
-        tree.commit(selection)
+        follower.select(tree, selection)
+        tree.select(selection)
         texts = [[row[lane] for lane in chosen] for row in texts]
         _compare(body, texts, [states[row, lane] for row in range(B) for lane in chosen])
 

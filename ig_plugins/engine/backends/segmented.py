@@ -16,20 +16,20 @@ from typing import ClassVar
 import torch
 from torch import LongTensor, Tensor
 
-from ig_plugins.engine import attention
-from ig_plugins.engine.attention import Grouping, Part, Plan
-from ig_plugins.engine.body import Body
-from ig_plugins.engine.caches import Moves, SegmentCache
-from ig_plugins.engine.layout import Layout
-from ig_plugins.engine.path import Sizes, Stepper, prefill
-from ig_plugins.tree import ABSENT, Packing, SlotMap, TokenTree
+from ig_plugins.engine.backends.base import Sizes, Stepper, prefill
+from ig_plugins.engine.backends.layout import Layout
+from ig_plugins.engine.forward import attention
+from ig_plugins.engine.forward.attention import Grouping, Part, Plan
+from ig_plugins.engine.forward.body import Body
+from ig_plugins.engine.forward.caches import Moves, SegmentCache
+from ig_plugins.engine.tree import ABSENT, Packing, SlotMap, TokenTree
 
 # A masked product does this many times the work a millisecond of one for each of the beams (measured on CPU at 4
 # queries a beam: 3.3 times with 16 lanes, 5 times with 64).
 MASKED_GAIN = 4
 
 
-class SegmentsPath:
+class SegmentedBackend:
     """See the module."""
 
     name: ClassVar[str] = "segments"
@@ -57,7 +57,7 @@ class SegmentsPath:
         self._apart: Tensor | None = None  # tokens that each beam reads from a copy (B, K); None where all are masked
         self._together = 0  # slots that all lanes of a row read from the row's segment
 
-    def plant(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
         """Prefill the first rows."""
         self.cache = SegmentCache(self.sizes.max_new)
         self.slots = _slots(prompts)
@@ -65,16 +65,16 @@ class SegmentsPath:
         self._settle()
         return state
 
-    def admit(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
+    def add_rows(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
         """Prefill new rows apart, then put them behind the others."""
         cache, slots = SegmentCache(self.sizes.max_new), _slots(prompts)
         state = prefill(self.body, prompts, cache)
         self.cache.append(cache, self.slots.committed, slots.committed)
-        self.slots.admit(slots)
+        self.slots.add_rows(slots)
         self._settle()
         return state
 
-    def branch(self, parents: Tensor) -> None:
+    def fork(self, parents: Tensor) -> None:
         """Open a block. A lane gets its place when it first grows, so that lanes which never do take none."""
         self.places = torch.full_like(parents, ABSENT)
         self._layout = None
@@ -114,15 +114,15 @@ class SegmentsPath:
         """Nothing to undo: a lane's next tokens are written over those that it lost."""
         self._layout = None
 
-    def commit(self, tree: TokenTree, lanes: Tensor) -> None:
+    def select(self, tree: TokenTree, lanes: Tensor) -> None:
         """Put the winners' own tokens behind what is committed, and close the gaps that the losers leave."""
         if tree.beams.shape == lanes.shape == (1, 1) and int(lanes) >= 0:
             self._append(int(self.places[0, lanes[0, 0]]), int(tree.grown[0, lanes[0, 0]]))
             return
         packing, before = Packing.of(tree.grown), self.slots.committed
-        self.slots.branch(tree.open_parents)
+        self.slots.fork(tree.open_parents)
         self.slots.grow(packing, packing.steps)  # this path does not read the positions
-        source = self.slots.commit(lanes)
+        source = self.slots.select(lanes)
         seen = self.slots.beams[:, :, self.slots.prompt :].any(dim=1)
         target = (self.slots.prompt + torch.arange(source.shape[1])).expand_as(source)
         kept, grown, blank = (
@@ -135,7 +135,7 @@ class SegmentsPath:
         )
         group, slot = from_lane[grown[0], source[grown] - before].unbind(dim=1)
         device = self.body.device
-        self.cache.commit(
+        self.cache.take_over(
             Moves(
                 kept=[index.to(device) for index in (kept[0], target[kept], source[kept])],
                 grown=[index.to(device) for index in (grown[0], target[grown], group, slot)],
@@ -164,16 +164,16 @@ class SegmentsPath:
         row, at = torch.zeros_like(new), new + self.slots.committed
         self.slots.append(tokens)
         moves = Moves([none] * 3, [row, at, torch.full_like(new, place), new], [none] * 2, self.slots.committed)
-        self.cache.commit(moves)
+        self.cache.take_over(moves)
         self._settle()
 
     def rollback(self) -> None:
         """Nothing to undo: the next block writes over this one."""
 
-    def retain(self, rows: Tensor) -> None:
+    def keep_rows(self, rows: Tensor) -> None:
         """Keep only these rows."""
-        self.slots.retain(rows)
-        self.cache.select(rows.to(self.body.device))
+        self.slots.keep_rows(rows)
+        self.cache.keep_rows(rows.to(self.body.device))
         self._settle()
 
     def memory(self, tree: TokenTree) -> dict[str, int]:

@@ -25,7 +25,7 @@ class Watched(torch.Tensor):
 
 @pytest.fixture
 def tree(make_model, monkeypatch):
-    monkeypatch.setattr("ig_plugins.engine.sampling.FEW", 0)
+    monkeypatch.setattr("ig_plugins.engine.decoding.decode.FEW", 0)
     return TreeModel.attach(make_model("llama"))
 
 
@@ -47,7 +47,7 @@ def test_it_says_the_same(tree, monkeypatch):
 
 
 def one_block(tree, *, watched=False, **options):
-    session = tree.plant(PROMPTS[:1], lanes=LANES, block=T, max_new=2 * T)
+    session = tree.prefill(PROMPTS[:1], lanes=LANES, block=T, max_new=2 * T)
     if watched:
         session.logits = session.logits.as_subclass(Watched)
     settings = {"samplers": [Sampler()], "max_tokens": [T], "stop_ids": {2}, **options}
@@ -67,8 +67,8 @@ def test_what_was_said_behind_an_end_leaves_nothing_behind(tree, monkeypatch):
     session, block = one_block(tree, stop_ids=range(0, 61, 3))
     assert bool((block.lengths < T).any())
     assert int(session.tree.grown.sum()) == int(block.lengths.sum())
-    session.commit(torch.arange(LANES)[None])
-    session.branch(torch.arange(LANES)[None])
+    session.select(torch.arange(LANES)[None])
+    session.fork(torch.arange(LANES)[None])
     session.extend(torch.full((1, LANES), 9), torch.ones(1, LANES, dtype=torch.bool))
     for lane in range(LANES):
         said = block.tokens[0, lane, : block.lengths[0, lane]].tolist()
@@ -123,4 +123,4 @@ def test_a_cancelled_block_stops_between_steps(tree, monkeypatch):
 
 
 def test_a_cpu_is_watched(tree):
-    assert not tree.plant(PROMPTS, lanes=1, block=1, max_new=1).runs_ahead
+    assert not tree.prefill(PROMPTS, lanes=1, block=1, max_new=1).runs_ahead

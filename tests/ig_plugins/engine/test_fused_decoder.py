@@ -10,9 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import critic_models.bundled
 from ig_plugins.engine import TreeModel
-from ig_plugins.engine.exact import difference
-from ig_plugins.engine.lean import LeanDecoder
-from ig_plugins.engine.packed import SMALLEST
+from ig_plugins.engine.forward.fused_decoder import FusedDecoder
+from ig_plugins.engine.forward.numerics import difference
+from ig_plugins.engine.forward.prepacked_linear import SMALLEST
 
 GQA = {"num_key_value_heads": 2, "head_dim": 8}
 LEAN = {
@@ -28,8 +28,8 @@ WIDE = {"hidden_size": 128, "intermediate_size": SMALLEST // 128}  # its feed-fo
 
 def states(tree, *, path=None):
     """Hidden states and logits of two lanes of two tokens."""
-    session = tree.plant([[5, 6, 7], [4]], lanes=2, block=2, max_new=4)
-    session.branch(torch.tensor([[0, 0], [0, -1]]))
+    session = tree.prefill([[5, 6, 7], [4]], lanes=2, block=2, max_new=4)
+    session.fork(torch.tensor([[0, 0], [0, -1]]))
     session.extend(torch.tensor([[8, 10], [3, 0]]), torch.tensor([[True, True], [True, False]]))
     session.extend(torch.tensor([[9, 11], [0, 0]]), torch.tensor([[True, True], [False, False]]))
     return torch.stack([*session.lane_hidden[0], session.lane_hidden[1, 0]])
@@ -125,14 +125,14 @@ def test_tokens_whose_states_are_rounding_alone_do_not_cost_it(make_model):
 
 def test_another_function_is_not_used_in_bfloat16_either(make_model, monkeypatch):
     model = make_model("llama", vocab_size=256).bfloat16()
-    assert LeanDecoder.of(model.model) is not None
-    monkeypatch.setattr("ig_plugins.engine.lean._Turn.__call__", lambda self, heads: heads)
-    assert LeanDecoder.of(model.model) is None
+    assert FusedDecoder.of(model.model) is not None
+    monkeypatch.setattr("ig_plugins.engine.forward.fused_decoder._Turn.__call__", lambda self, heads: heads)
+    assert FusedDecoder.of(model.model) is None
 
 
 def test_a_lean_step_calls_torch_far_less_often(make_model):
     model = make_model("llama", num_hidden_layers=4)
-    ids, lean = torch.tensor([[5, 6, 7]]), LeanDecoder.of(model.model)
+    ids, lean = torch.tensor([[5, 6, 7]]), FusedDecoder.of(model.model)
     with torch.inference_mode():
         plain = calls(lambda: model.model(input_ids=ids, use_cache=False))
         with lean.in_use():
@@ -230,13 +230,13 @@ def test_other_families_run_as_they_are(make_model, family, changes):
 def test_a_model_that_is_not_as_transformers_makes_it_runs_as_it_is(make_model):
     model = make_model("llama")
     model.model.layers[0].mlp.up_proj = Adapted(32, 48, bias=False)
-    assert LeanDecoder.of(model.model) is None
+    assert FusedDecoder.of(model.model) is None
     model = make_model("llama")
     forward = model.model.layers[0].mlp.forward
     model.model.layers[0].mlp.forward = lambda states: 2 * forward(states)
-    assert LeanDecoder.of(model.model) is None
+    assert FusedDecoder.of(model.model) is None
 
 
 def test_what_does_not_give_the_models_states_is_not_used(make_model, monkeypatch):
-    monkeypatch.setattr("ig_plugins.engine.lean._Turn.__call__", lambda self, heads: heads)
-    assert LeanDecoder.of(make_model("llama").model) is None
+    monkeypatch.setattr("ig_plugins.engine.forward.fused_decoder._Turn.__call__", lambda self, heads: heads)
+    assert FusedDecoder.of(make_model("llama").model) is None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ig_plugins.engine.exact import difference, tolerance
+from ig_plugins.engine.forward.numerics import difference, tolerance
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ig_plugins.engine import Sampler, TreeModel, TreeSession
-from ig_plugins.engine.graphs import StepRecorder
-from tests.ig_plugins.engine.test_ahead import SAMPLERS, T, ahead, one_block
+from ig_plugins.engine.speedups.cuda_graphs import StepRecorder
+from tests.ig_plugins.engine.test_device_block import SAMPLERS, T, ahead, one_block
 from tests.ig_plugins.engine.test_sampling import two_blocks
 
 # Looks at values, and tensors made of Python's numbers, which come from the host.
@@ -48,7 +48,7 @@ class Traces(StepRecorder):
 
 @pytest.fixture
 def tree(make_model, monkeypatch):
-    monkeypatch.setattr("ig_plugins.engine.sampling.FEW", 0)
+    monkeypatch.setattr("ig_plugins.engine.decoding.decode.FEW", 0)
     ahead(monkeypatch)
     return TreeModel.attach(make_model("llama"))
 
@@ -71,7 +71,7 @@ def test_what_is_committed_after_recorded_blocks_is_what_the_full_forward_says(t
     tree.recorder = traces = Traces()
     session, block = one_block(tree)
     assert traces.replays == T - 1
-    session.commit(torch.tensor([[1, 3]]))
+    session.select(torch.tensor([[1, 3]]))
     for beam, lane in enumerate((1, 3)):
         said = block.tokens[0, lane, : block.lengths[0, lane]].tolist()
         wanted = tree.body.reference(torch.tensor([[5, 6, 7, 8, 9, *said]]))
@@ -119,7 +119,7 @@ def test_only_models_on_one_cuda_device_are_recorded(make_model):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_on_a_gpu_recorded_blocks_say_what_stepped_blocks_say(make_model, monkeypatch, dtype):
     tree = TreeModel.attach(make_model("llama").to("cuda", dtype))
-    assert tree.plant([[5]], lanes=1, block=1, max_new=1).runs_ahead
+    assert tree.prefill([[5]], lanes=1, block=1, max_new=1).runs_ahead
     samplers = [Sampler(temperature=1.5)] * 3
     mine = two_blocks(tree, [0, 1, 2], samplers=samplers)
     assert tree.recorder.trusted

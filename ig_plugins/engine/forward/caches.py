@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-from ig_plugins.engine.attention import Plan, following, merge, partial_attention
+from ig_plugins.engine.forward.attention import Plan, following, merge, partial_attention
 
 
 class TreeLayer(CacheLayerMixin):  # type: ignore[misc]
@@ -115,7 +115,7 @@ class SlotCache(TreeCache):
         for mine, new in zip(self.layers, other.layers, strict=True):
             mine.keys, mine.values = torch.cat([mine.keys, new.keys]), torch.cat([mine.values, new.values])
 
-    def select(self, rows: Tensor) -> None:
+    def keep_rows(self, rows: Tensor) -> None:
         """Keep only these rows."""
         self._replace(lambda old: old.index_select(0, rows))
 
@@ -240,7 +240,7 @@ class SegmentCache(TreeCache):
             for held in layer.lanes:
                 held.zero_()
 
-    def commit(self, moves: Moves) -> None:
+    def take_over(self, moves: Moves) -> None:
         """Compact the rows' segment and put the winners' tokens there."""
         for layer in self.layers:
             if layer.rows.keys.shape[2] < moves.slots:
@@ -268,7 +268,7 @@ class SegmentCache(TreeCache):
                 *(_stacked(a[:, :, :mine], b[:, :, :new]) for a, b in zip(layer.rows, added.rows, strict=True))
             )
 
-    def select(self, rows: Tensor) -> None:
+    def keep_rows(self, rows: Tensor) -> None:
         """Keep only these rows (n,)."""
         for layer in self.layers:
             layer.rows = layer.rows.map(lambda held: held.index_select(0, rows))

@@ -7,8 +7,8 @@ from typing import ClassVar, Protocol
 import torch
 from torch import LongTensor, Tensor
 
-from ig_plugins.engine.body import Body
-from ig_plugins.tree import Packing, TokenTree
+from ig_plugins.engine.forward.body import Body
+from ig_plugins.engine.tree import Packing, TokenTree
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class Path(Protocol):
 
     def __init__(self, body: Body, sizes: Sizes) -> None: ...
 
-    def plant(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
         """Prefill the first rows; hidden states (B, H) and logits (B, V) at each prompt's last token."""
 
-    def admit(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
+    def add_rows(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
         """Append rows, between blocks; returns what ``plant`` does, for the new rows."""
 
-    def branch(self, parents: Tensor) -> None:
+    def fork(self, parents: Tensor) -> None:
         """Open a block; (B, L), on the host."""
 
     def forward(
@@ -80,13 +80,13 @@ class Path(Protocol):
     def trim(self, packing: Packing, kept: Tensor) -> None:
         """Take back the tokens that were fed last, but for the first ``kept`` (B, L) of every lane."""
 
-    def commit(self, tree: TokenTree, lanes: Tensor) -> None:
+    def select(self, tree: TokenTree, lanes: Tensor) -> None:
         """Close the block, before the tree does; (B, K), on the host."""
 
     def rollback(self) -> None:
         """Drop the open block."""
 
-    def retain(self, rows: Tensor) -> None:
+    def keep_rows(self, rows: Tensor) -> None:
         """Keep only these rows; (B',), on the host."""
 
     def memory(self, tree: TokenTree) -> dict[str, int]:

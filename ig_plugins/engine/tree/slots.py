@@ -8,7 +8,7 @@ beam descends from are compacted away.
 import torch
 from torch import Tensor
 
-from ig_plugins.tree.tree import Packing
+from ig_plugins.engine.tree.tree import Packing
 
 
 class SlotMap:
@@ -34,7 +34,7 @@ class SlotMap:
         """Slots in use between blocks."""
         return self.beams.shape[2]
 
-    def branch(self, parents: Tensor) -> None:
+    def fork(self, parents: Tensor) -> None:
         """Let every lane see what its beam sees; ``parents`` has shape (B, L)."""
         rows = torch.arange(len(parents), device=parents.device).unsqueeze(1)
         self.lanes = self.beams[rows, parents.clamp(min=0)]
@@ -84,7 +84,7 @@ class SlotMap:
         wrong = steps >= kept.to(self.lanes.device)[rows, lanes]
         self.lanes[rows[wrong], lanes[wrong], self.used - packing.width + columns[wrong]] = False
 
-    def commit(self, lanes: Tensor) -> Tensor:
+    def select(self, lanes: Tensor) -> Tensor:
         """Make lanes the beams and compact: only what some beam sees stays.
 
         Args:
@@ -119,7 +119,7 @@ class SlotMap:
         self.positions = self.positions[:, : self.used]
         self.lanes = self.beams[:, :0]
 
-    def admit(self, other: "SlotMap") -> None:
+    def add_rows(self, other: "SlotMap") -> None:
         """Append the rows of another map, whose prompts may be longer or shorter."""
         wide, beams = max(self.committed, other.committed), max(self.beams.shape[1], other.beams.shape[1])
         for each in (self, other):
@@ -131,7 +131,7 @@ class SlotMap:
         self.prompt = max(self.prompt, other.prompt)
         self.rollback()
 
-    def retain(self, rows: Tensor) -> None:
+    def keep_rows(self, rows: Tensor) -> None:
         """Keep only these rows, in this order."""
         self.positions, self.beams = self.positions[rows], self.beams[rows]
         self.rollback()

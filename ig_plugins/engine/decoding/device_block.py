@@ -5,28 +5,24 @@ costs an accelerator next to nothing, and a wait costs it the launches that it c
 says behind its end is taken back. So every step is the same work, and can be recorded (see `graphs`).
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from ig_plugins.engine.draws import Draws
-from ig_plugins.engine.graphs import WORTH
-from ig_plugins.engine.sampler import NonFiniteLogitsError
+from ig_plugins.engine.decoding.draws import Draws
+from ig_plugins.engine.decoding.lane_buffer import LaneBuffer
+from ig_plugins.engine.decoding.sampler import NonFiniteLogitsError
 from ig_plugins.engine.session import TreeSession
-
-if TYPE_CHECKING:
-    from ig_plugins.engine.sampling import Growing
+from ig_plugins.engine.speedups.cuda_graphs import WORTH
 
 
-def can_run_ahead(session: TreeSession, lanes: "Growing", draws: Draws) -> bool:
+def can_decode_on_device(session: TreeSession, lanes: LaneBuffer, draws: Draws) -> bool:
     """Whether a block can: no draw looks at anything but logits, and all lanes that grow have the same room."""
     limits = lanes.limits[lanes.active]
     return session.runs_ahead and draws.steady and len(limits) > 0 and bool((limits == limits[0]).all())
 
 
 @torch.inference_mode()
-def run_ahead(session: TreeSession, lanes: "Growing", draws: Draws) -> None:
+def decode_on_device(session: TreeSession, lanes: LaneBuffer, draws: Draws) -> None:
     """Grow the lanes to the end of the block.
 
     Raises:
@@ -70,7 +66,7 @@ class _Block:
     """
 
     def __init__(
-        self, session: TreeSession, lanes: "Growing", draws: Draws, at: tuple[Tensor, Tensor], steps: int
+        self, session: TreeSession, lanes: LaneBuffer, draws: Draws, at: tuple[Tensor, Tensor], steps: int
     ) -> None:
         (rows, places), states = at, session.lane_hidden
         device, M = states.device, len(rows)

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ig_plugins.engine import Drafts, Sampler, TreeModel, sample_block
-from ig_plugins.engine.drafts import FEW, KEPT
+from ig_plugins.engine import NgramDrafts, Sampler, TreeModel, sample_block
+from ig_plugins.engine.speedups.ngram_draft import FEW, KEPT
 from tests.ig_plugins.engine.conftest import tiny
 
 PROMPTS = [[5, 6, 7], [8, 9]]
@@ -37,7 +37,7 @@ def speaker(path):
 def block(tree, *, lanes=3, tokens=8, seed=0, path=None, sampler=None, histories=None, **options):
     """Two blocks of a search; returns the second and the session, whose block is still open."""
     random = torch.Generator().manual_seed(seed)
-    session = tree.plant(PROMPTS, lanes=lanes, block=tokens, max_new=2 * tokens)
+    session = tree.prefill(PROMPTS, lanes=lanes, block=tokens, max_new=2 * tokens)
     sampler = sampler or Sampler()
     texts = [[prompt] for prompt in PROMPTS]
     for last in (False, True):
@@ -59,7 +59,7 @@ def block(tree, *, lanes=3, tokens=8, seed=0, path=None, sampler=None, histories
             [[*prompt, *found.tokens[row, lane, : found.lengths[row, lane]].tolist()] for lane in going[row].tolist()]
             for row, prompt in enumerate(PROMPTS)
         ]
-        session.commit(going)
+        session.select(going)
 
 
 def same(mine, plain):
@@ -80,9 +80,9 @@ def forwards(tree, monkeypatch):
 def test_what_is_said_is_the_same_with_guesses_good_and_bad_and_without(sharp, monkeypatch, path, seed):
     tree = TreeModel.attach(sharp, path=path)
     with monkeypatch.context() as patched:
-        patched.setattr("ig_plugins.engine.sampling.FEW", 0)
+        patched.setattr("ig_plugins.engine.decoding.decode.FEW", 0)
         plain, session = block(tree, seed=seed)
-        session.commit(torch.tensor([[0], [1]]))
+        session.select(torch.tensor([[0], [1]]))
         after = session.logits
 
     def wrong(most_wanted):
@@ -90,10 +90,10 @@ def test_what_is_said_is_the_same_with_guesses_good_and_bad_and_without(sharp, m
 
     for guess in (None, None, wrong(1), wrong(9)):  # cold, warm, then wrong guesses, as many every time or ever fewer
         if guess is not None:
-            monkeypatch.setattr(Drafts, "guess", guess)
+            monkeypatch.setattr(NgramDrafts, "guess", guess)
         mine, session = block(tree, seed=seed)
         same(mine, plain)
-        session.commit(torch.tensor([[0], [1]]))  # what was guessed wrong leaves nothing behind
+        session.select(torch.tensor([[0], [1]]))  # what was guessed wrong leaves nothing behind
         torch.testing.assert_close(session.logits, after, atol=1e-3, rtol=1e-4)
 
 
@@ -110,24 +110,24 @@ def test_what_was_said_before_takes_fewer_forwards(sharp, monkeypatch):
 
 def test_many_lanes_take_no_guesses(sharp, monkeypatch):
     tree = TreeModel.attach(sharp)
-    monkeypatch.setattr(Drafts, "guess", None)  # nobody calls it
+    monkeypatch.setattr(NgramDrafts, "guess", None)  # nobody calls it
     block(tree, lanes=FEW // 2 + 1)
 
 
 def test_draws_that_depend_on_more_than_logits_take_no_guesses(sharp, monkeypatch):
     tree = TreeModel.attach(sharp)
-    monkeypatch.setattr(Drafts, "guess", None)
+    monkeypatch.setattr(NgramDrafts, "guess", None)
     block(tree, sampler=Sampler(repetition_penalty=1.2))
     block(tree, penalties=[torch.ones(8, 61), None])
 
 
 def test_a_path_without_a_way_back_takes_no_guesses(sharp, monkeypatch):
-    monkeypatch.setattr(Drafts, "guess", None)
+    monkeypatch.setattr(NgramDrafts, "guess", None)
     block(TreeModel.attach(sharp, path="portable"))
 
 
 def test_the_longest_known_context_decides():
-    drafts = Drafts()
+    drafts = NgramDrafts()
     drafts.learn([1, 2], [3, 4, 5])
     assert drafts.guess([0, 1, 2], 5) == [3, 4, 5]  # by two tokens
     assert drafts.guess([1, 2, 3], 1) == [4]
@@ -148,8 +148,8 @@ def test_the_longest_known_context_decides():
 )
 def test_no_prompt_token_is_remembered_and_what_was_sampled_is_across_blocks(path, prompts, tokens, seed):
     tree, random = speaker(path), torch.Generator().manual_seed(seed)
-    tree.drafts = Drafts()
-    session = tree.plant(prompts, lanes=2, block=tokens, max_new=3 * tokens)
+    tree.drafts = NgramDrafts()
+    session = tree.prefill(prompts, lanes=2, block=tokens, max_new=3 * tokens)
     texts = [[list(prompt)] for prompt in prompts]
     answers = []
     for _ in range(3):
@@ -168,7 +168,7 @@ def test_no_prompt_token_is_remembered_and_what_was_sampled_is_across_blocks(pat
             for lane in lanes
         ]
         texts = [[text[0] + lanes[1]] for text, lanes in zip(texts, found.tokens.tolist(), strict=True)]
-        session.commit(torch.ones(len(prompts), 1, dtype=torch.long))
+        session.select(torch.ones(len(prompts), 1, dtype=torch.long))
     remembered = {(*key, value) for key, value in tree.drafts._new.items()}
     assert all(token >= 30 for words in remembered for token in words)
     sampled = {tuple(text[at : at + n]) for text in answers for n in (3, 4) for at in range(len(text) - n + 1)}
@@ -177,7 +177,7 @@ def test_no_prompt_token_is_remembered_and_what_was_sampled_is_across_blocks(pat
 
 
 def test_memory_is_bounded_and_recent_words_stay():
-    drafts = Drafts()
+    drafts = NgramDrafts()
     for start in range(0, 3 * KEPT, 1000):
         drafts.learn([], range(start, start + 1000))
     assert len(drafts._new) + len(drafts._old) <= 2 * KEPT + 2000

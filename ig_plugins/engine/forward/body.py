@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ig_plugins.engine.exact import ordinary_ids
-from ig_plugins.engine.lean import LeanDecoder
-from ig_plugins.engine.packed import PackedLinears
+from ig_plugins.engine.forward.fused_decoder import FusedDecoder
+from ig_plugins.engine.forward.numerics import ordinary_ids
+from ig_plugins.engine.forward.prepacked_linear import PrepackedLinears
 
 
 class Body:
@@ -36,8 +36,8 @@ class Body:
         self._embeddings = model.get_input_embeddings()
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.head = self._direct_head() if self.has_logits else None
-        self.lean = LeanDecoder.of(self.body)
-        self.packed = PackedLinears([model.get_output_embeddings()] if self.lean else model.modules())
+        self.lean = FusedDecoder.of(self.body)
+        self.packed = PrepackedLinears([model.get_output_embeddings()] if self.lean else model.modules())
 
     @property
     def device(self) -> torch.device:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ig_plugins.engine import TreeModel
-from ig_plugins.engine.packed import LIMIT, SMALLEST, PackedLinears, within_limit
+from ig_plugins.engine.forward.prepacked_linear import LIMIT, SMALLEST, PrepackedLinears, within_limit
 
 LANES = [[8, 9], [10, 11]]
 
@@ -16,9 +16,9 @@ def model(make_model):
 
 
 def states(tree):
-    session = tree.plant([[5, 6, 7]], lanes=2, block=2, max_new=4)
-    session.branch(torch.tensor([[0, 0]]))
-    session.feed(torch.tensor([LANES]), torch.tensor([[2, 2]]))
+    session = tree.prefill([[5, 6, 7]], lanes=2, block=2, max_new=4)
+    session.fork(torch.tensor([[0, 0]]))
+    session.append(torch.tensor([LANES]), torch.tensor([[2, 2]]))
     return session.lane_hidden[0], session.lane_logits[0]
 
 
@@ -95,4 +95,4 @@ def test_large_models_are_not_copied():
     for module in large:
         module.weight = torch.nn.Parameter(torch.empty(1).expand(2**13, 2**13))
     assert not within_limit(large)
-    assert PackedLinears(large)._products == []
+    assert PrepackedLinears(large)._products == []

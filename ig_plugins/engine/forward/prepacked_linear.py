@@ -67,7 +67,7 @@ class Product:
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
 
 
-class PackedLinears:
+class PrepackedLinears:
     """Linear layers of a model, each of which multiplies with a packed copy where that is faster."""
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import BoolTensor, LongTensor, Tensor
 
-from ig_plugins.engine.ahead import can_run_ahead, run_ahead
-from ig_plugins.engine.drafts import FEW, ORDER
-from ig_plugins.engine.draws import Draws, Histories
-from ig_plugins.engine.sampler import Sampler
+from ig_plugins.engine.decoding.device_block import can_decode_on_device, decode_on_device
+from ig_plugins.engine.decoding.draws import Draws, Histories
+from ig_plugins.engine.decoding.lane_buffer import LaneBuffer
+from ig_plugins.engine.decoding.sampler import Sampler
 from ig_plugins.engine.session import TreeSession
+from ig_plugins.engine.speedups.ngram_draft import FEW, ORDER
 from ig_plugins.engine.states import chosen
 from ig_plugins.errors import ConfigurationError
 
@@ -80,15 +81,15 @@ def sample_block(
         raise ConfigurationError(
             f"max_tokens is {limits.tolist()} but uniforms hold {T} tokens a lane; give {T} at most."
         )
-    session.branch(parents)
+    session.fork(parents)
     parents = session.tree.open_parents
-    lanes = Growing(session, uniforms, torch.where(parents < 0, 0, limits), stop_ids, on_step)
+    lanes = LaneBuffer(session, uniforms, torch.where(parents < 0, 0, limits), stop_ids, on_step)
     draws = Draws(session, samplers, penalties or [None] * B, histories)
     if keep_states:
         lanes.keep_states(session)
         _one_by_one(session, lanes, draws)
-    elif can_run_ahead(session, lanes, draws):
-        run_ahead(session, lanes, draws)
+    elif can_decode_on_device(session, lanes, draws):
+        decode_on_device(session, lanes, draws)
     elif session.guessable and draws.plain and int(lanes.active.sum()) <= FEW:
         _with_guesses(session, lanes, draws, histories)
     else:
@@ -96,7 +97,7 @@ def sample_block(
     return Block(lanes.tokens, lanes.lengths, lanes.finished, session.lane_hidden, lanes.total, lanes.states)  # type: ignore[arg-type]
 
 
-def _one_by_one(session: TreeSession, lanes: "Growing", draws: Draws) -> None:
+def _one_by_one(session: TreeSession, lanes: LaneBuffer, draws: Draws) -> None:
     """Every forward takes each lane a token further. Lanes that say the same are one: the first of them runs for all.
 
     A lane that says something of its own at last reads what it shared, and goes on by itself.
@@ -121,7 +122,7 @@ def _one_by_one(session: TreeSession, lanes: "Growing", draws: Draws) -> None:
             sharing = not torch.equal(runs, active)
         if alone is not None and bool(alone.any()):
             words = torch.where(alone.unsqueeze(2), lanes.tokens[:, :, : step + 1], drawn.unsqueeze(2))
-            states = session.feed(words, torch.where(alone, step + 1, runs.long()))
+            states = session.append(words, torch.where(alone, step + 1, runs.long()))
             lanes.total += states.float().sum(dim=2)
         else:
             session.extend(drawn, runs)
@@ -151,7 +152,7 @@ def _first_alike(groups: Tensor, active: Tensor, drawn: Tensor | None = None) ->
     return torch.where(active, alike.int().argmax(dim=2), stay)
 
 
-def _with_guesses(session: TreeSession, lanes: "Growing", draws: Draws, histories: Histories | None) -> None:
+def _with_guesses(session: TreeSession, lanes: LaneBuffer, draws: Draws, histories: Histories | None) -> None:
     """Every forward takes each lane as far as the guesses at its next tokens were right, and a token further."""
     drafts, parents = session.model.drafts, session.tree.open_parents
     beams = session.tree.beams.gather(1, parents.clamp(min=0))  # tokens of each lane's beam, shape (B, L)
@@ -167,7 +168,7 @@ def _with_guesses(session: TreeSession, lanes: "Growing", draws: Draws, historie
         for key in growing:
             room = int(lanes.limits[key]) - len(said[key])
             fed[key] = [drawn[key], *drafts.guess([*before[key], *said[key], drawn[key]], room - 1)]
-        proposal = session.propose(fed)
+        proposal = session.draft(fed)
         at = proposal.packing
         places = (
             torch.tensor([len(said[key]) for key in growing]).repeat_interleave(at.counts[at.counts > 0]) + at.steps
@@ -182,7 +183,7 @@ def _with_guesses(session: TreeSession, lanes: "Growing", draws: Draws, historie
             said[key] += tokens[:right]
             kept[key], drawn[key] = right, after[start + right - 1]
             start += len(tokens)
-        session.accept(proposal, kept)
+        session.verify_draft(proposal, kept)
         growing = [
             key for key in growing if said[key][-1] not in lanes.stop_ids and len(said[key]) < int(lanes.limits[key])
         ]
@@ -199,34 +200,6 @@ def _right(fed: Sequence[int], after: Sequence[int], stop_ids: Collection[int]) 
     while right < len(fed) and fed[right] == after[right - 1] and fed[right - 1] not in stop_ids:
         right += 1
     return right
-
-
-class Growing:
-    """The lanes of a block while they grow; see `Block`. ``active`` are those that go on, bool, shape (B, L)."""
-
-    def __init__(
-        self,
-        session: TreeSession,
-        uniforms: Tensor,
-        limits: Tensor,
-        stop_ids: Collection[int],
-        on_step: Callable[[], None] | None,
-    ) -> None:
-        shape = uniforms.shape
-        self.uniforms, self.limits, self.stop_ids = uniforms, limits.expand(shape[:2]), frozenset(stop_ids)
-        self.stops = torch.tensor(sorted(stop_ids), dtype=torch.long)
-        self.on_step = on_step or (lambda: None)
-        self.tokens = torch.full(shape, -1)
-        self.lengths = torch.zeros(shape[:2], dtype=torch.long)
-        self.finished = torch.zeros(shape[:2], dtype=torch.bool)
-        self.total = torch.zeros_like(session.lane_hidden, dtype=torch.float32)
-        self.states, self.keeps_states = session.lane_hidden.unsqueeze(2)[:, :, :0], False
-        self.active = self.limits > 0
-
-    def keep_states(self, session: TreeSession) -> None:
-        """Make room for the states of all tokens."""
-        self.states = session.lane_hidden.new_zeros(*self.tokens.shape, session.lane_hidden.shape[-1])
-        self.keeps_states = True
 
 
 __all__ = ["Block", "Histories", "Sampler", "sample_block"]

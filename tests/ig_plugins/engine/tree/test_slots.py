@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ig_plugins.tree import SlotMap, TokenTree
+from ig_plugins.engine.tree import SlotMap, TokenTree
 
 
 class Shadow:
@@ -24,9 +24,9 @@ class Shadow:
         self.memory[row, where] = torch.tensor(new, dtype=torch.long)
         return new
 
-    def branch(self, parents):
-        self.tree.branch(parents)
-        self.slots.branch(parents)
+    def fork(self, parents):
+        self.tree.fork(parents)
+        self.slots.fork(parents)
         self.lanes = [[list(self.beams[row][p]) if p >= 0 else None for p in many] for row, many in enumerate(parents)]
 
     def grow(self, counts):
@@ -45,9 +45,9 @@ class Shadow:
             assert sorted(seen) == sorted(self.lanes[row][lane])
             assert positions[row, column] == len(self.lanes[row][lane]) - 1
 
-    def commit(self, lanes):
-        self.tree.commit(lanes)
-        source = self.slots.commit(lanes)
+    def select(self, lanes):
+        self.tree.select(lanes)
+        source = self.slots.select(lanes)
         start = self.slots.prompt
         self.memory = torch.cat([self.memory[:, :start], self.memory.gather(1, source)], dim=1)
         self.beams = [[self.lanes[row][n] if n >= 0 else None for n in many] for row, many in enumerate(lanes.tolist())]
@@ -75,7 +75,7 @@ def test_lanes_see_their_own_text_and_only_unique_tokens_stay(data):
     for _ in range(pick(1, 3)):
         B, L, K = shadow.tree.rows, pick(1, 4), pick(1, 3)
         beams = [[k for k, text in enumerate(many) if text is not None] for many in shadow.beams]
-        shadow.branch(torch.tensor([[data.draw(st.sampled_from(beams[b])) for _ in range(L)] for b in range(B)]))
+        shadow.fork(torch.tensor([[data.draw(st.sampled_from(beams[b])) for _ in range(L)] for b in range(B)]))
         for _ in range(pick(0, 3)):
             shadow.grow(torch.tensor([[pick(0, 2) for _ in range(L)] for _ in range(B)]))
         if pick(0, 3) == 0:
@@ -85,14 +85,14 @@ def test_lanes_see_their_own_text_and_only_unique_tokens_stay(data):
             shadow.check()
             continue
         chosen = torch.tensor([[pick(0 if k == 0 else -1, L - 1) for k in range(K)] for _ in range(B)])
-        shadow.commit(chosen)
+        shadow.select(chosen)
 
 
 def test_the_slots_of_losing_lanes_are_reused():
     shadow = Shadow([3])
     for _ in range(5):
-        shadow.branch(torch.zeros(1, 8, dtype=torch.long))
+        shadow.fork(torch.zeros(1, 8, dtype=torch.long))
         shadow.grow(torch.full((1, 8), 4))
         assert shadow.slots.used == shadow.slots.committed + 32
-        shadow.commit(torch.tensor([[5]]))
+        shadow.select(torch.tensor([[5]]))
     assert shadow.slots.used == 3 + 5 * 4

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import torch
 from torch import LongTensor, Tensor
 
-from ig_plugins.engine.body import Body
-from ig_plugins.engine.caches import cache_tensors, fork_cache
-from ig_plugins.engine.path import Sizes, Stepper
-from ig_plugins.tree import Packing, TokenTree
+from ig_plugins.engine.backends.base import Sizes, Stepper
+from ig_plugins.engine.forward.body import Body
+from ig_plugins.engine.forward.caches import cache_tensors, fork_cache
+from ig_plugins.engine.tree import Packing, TokenTree
 
 Member = tuple[int, int]  # row, and beam or lane
 
@@ -36,7 +36,7 @@ class _Group:
         return _Group(list(members), fork_cache(self.cache, torch.tensor(index)))
 
 
-class PortablePath:
+class PerSequenceBackend:
     """See the module."""
 
     name: ClassVar[str] = "portable"
@@ -53,11 +53,11 @@ class PortablePath:
         self.beams: list[_Group] = []
         self.lanes: list[_Group] = []
 
-    def plant(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
         """Prefill the first rows."""
-        return self.admit(prompts)
+        return self.add_rows(prompts)
 
-    def admit(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
+    def add_rows(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
         """Prefill new rows, one by one."""
         start = len({row for group in self.beams for row, _ in group.members})
         states = []
@@ -68,7 +68,7 @@ class PortablePath:
             states.append((hidden, logits))
         return _stacked(states)
 
-    def branch(self, parents: Tensor) -> None:
+    def fork(self, parents: Tensor) -> None:
         """Give every lane a copy of its beam's cache."""
         pairs = [
             ((row, beam), (row, lane)) for row, many in enumerate(parents.tolist()) for lane, beam in enumerate(many)
@@ -103,7 +103,7 @@ class PortablePath:
         """Not possible: recurrent states have no way back."""
         raise NotImplementedError("the portable path takes no tokens back")
 
-    def commit(self, tree: TokenTree, lanes: Tensor) -> None:
+    def select(self, tree: TokenTree, lanes: Tensor) -> None:
         """Let the named lanes' caches be the beams'."""
         pairs = [
             ((row, lane), (row, beam)) for row, many in enumerate(lanes.tolist()) for beam, lane in enumerate(many)
@@ -115,7 +115,7 @@ class PortablePath:
         """Drop the lanes' caches."""
         self.lanes = []
 
-    def retain(self, rows: Tensor) -> None:
+    def keep_rows(self, rows: Tensor) -> None:
         """Keep only these rows."""
         place = {old: new for new, old in enumerate(rows.tolist())}
         members = [member for group in self.beams for member in group.members if member[0] in place]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ig_plugins.engine.attention import Grouping
-from ig_plugins.engine.sampler import Sampler
+from ig_plugins.engine.decoding.sampler import Sampler
+from ig_plugins.engine.forward.attention import Grouping
 from ig_plugins.engine.session import Proposal, TreeSession
 
 Histories = Sequence[Sequence[Sequence[int]]]

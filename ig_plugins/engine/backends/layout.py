@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ig_plugins.engine.attention import Grouping, Part
-from ig_plugins.tree import Packing
+from ig_plugins.engine.forward.attention import Grouping, Part
+from ig_plugins.engine.tree import Packing
 
 
 @dataclass

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import LongTensor, Tensor
 
-from ig_plugins.engine import attention
-from ig_plugins.engine.body import Body
-from ig_plugins.engine.caches import SlotCache
-from ig_plugins.engine.path import Sizes, Stepper, prefill
-from ig_plugins.tree import Packing, SlotMap, TokenTree
+from ig_plugins.engine.backends.base import Sizes, Stepper, prefill
+from ig_plugins.engine.forward import attention
+from ig_plugins.engine.forward.body import Body
+from ig_plugins.engine.forward.caches import SlotCache
+from ig_plugins.engine.tree import Packing, SlotMap, TokenTree
 
 Near = Callable[[Tensor, Tensor], Tensor]  # whether positions of queries and keys are near enough to be seen
 
@@ -37,7 +37,7 @@ def attention_kinds(config: Any) -> dict[str, Near | None]:
     return {kind: known[kind] for kind in sorted(kinds)}
 
 
-class MaskedPath:
+class TreeMaskBackend:
     """See the module."""
 
     name: ClassVar[str] = "masked"
@@ -57,21 +57,21 @@ class MaskedPath:
         self.body, self.sizes = body, sizes
         self.kinds = attention_kinds(body.config)
 
-    def plant(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
         """Prefill the first rows into slots of their own."""
         self.cache, self.slots, hidden, logits = self._prefilled(prompts)
         return hidden, logits
 
-    def admit(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
+    def add_rows(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
         """Prefill new rows apart, then put them behind the others."""
         cache, slots, hidden, logits = self._prefilled(prompts)
-        self.slots.admit(slots)
+        self.slots.add_rows(slots)
         self.cache.append(cache)
         return hidden, logits
 
-    def branch(self, parents: Tensor) -> None:
+    def fork(self, parents: Tensor) -> None:
         """Let every lane see what its beam sees, and make room for the block."""
-        self.slots.branch(parents.to(self.body.device))
+        self.slots.fork(parents.to(self.body.device))
         self.cache.reserve(self.slots.used + parents.shape[1] * self.sizes.block)
 
     def forward(
@@ -106,9 +106,9 @@ class MaskedPath:
         """Let nobody see what is taken back; its slots go at the next commit."""
         self.slots.trim(packing, kept)
 
-    def commit(self, tree: TokenTree, lanes: Tensor) -> None:
+    def select(self, tree: TokenTree, lanes: Tensor) -> None:
         """Compact: what no surviving beam descends from is overwritten in place."""
-        source = self.slots.commit(lanes.to(self.body.device))
+        source = self.slots.select(lanes.to(self.body.device))
         self.cache.compact(self.slots.prompt, source)
 
     def rollback(self) -> None:
@@ -116,11 +116,11 @@ class MaskedPath:
         self.slots.rollback()
         self.cache.length = self.slots.used
 
-    def retain(self, rows: Tensor) -> None:
+    def keep_rows(self, rows: Tensor) -> None:
         """Keep only these rows."""
         rows = rows.to(self.body.device)
-        self.slots.retain(rows)
-        self.cache.select(rows)
+        self.slots.keep_rows(rows)
+        self.cache.keep_rows(rows)
 
     def memory(self, tree: TokenTree) -> dict[str, int]:
         """Bytes of unique tokens, and of all slots allocated."""

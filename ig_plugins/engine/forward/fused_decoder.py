@@ -17,17 +17,17 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from ig_plugins.engine.attention import tree_attention
-from ig_plugins.engine.caches import TreeCache
-from ig_plugins.engine.exact import differences, ordinary_ids, tolerance
-from ig_plugins.engine.packed import Product, is_plain, is_untouched, within_limit
+from ig_plugins.engine.forward.attention import tree_attention
+from ig_plugins.engine.forward.caches import TreeCache
+from ig_plugins.engine.forward.numerics import differences, ordinary_ids, tolerance
+from ig_plugins.engine.forward.prepacked_linear import Product, is_plain, is_untouched, within_limit
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 PROBE = 2, 16  # texts and tokens
 EXACT = torch.float32, torch.float64  # dtypes in which equal functions give states that can be told from others'
 
 
-class LeanDecoder:
+class FusedDecoder:
     """A decoder's embedding, layers and final norm as one function. Made by ``of``."""
 
     def __init__(self, decoder: PreTrainedModel) -> None:
@@ -38,7 +38,7 @@ class LeanDecoder:
 
     @classmethod
     @torch.inference_mode()
-    def of(cls, decoder: PreTrainedModel) -> "LeanDecoder | None":
+    def of(cls, decoder: PreTrainedModel) -> "FusedDecoder | None":
         """The lean form of a decoder, or None if it is of another family or does not give the decoder's states."""
         family = decoder.config.model_type
         known = family in FAMILIES and type(decoder).__module__ == f"transformers.models.{family}.modeling_{family}"

@@ -15,7 +15,7 @@ KEPT = 2**16  # contexts a generation; two generations are held, so that memory 
 FEW = 8
 
 
-class Drafts:
+class NgramDrafts:
     """What a policy said last after every few tokens.
 
     It learns what the policy itself sampled. No token of a prompt is remembered, neither as what was said nor as what

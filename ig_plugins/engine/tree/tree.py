@@ -104,7 +104,7 @@ class TokenTree:
             raise TreeStateError("No block is open; call branch(parents) first.")
         return self.parents
 
-    def branch(self, parents: Tensor) -> None:
+    def fork(self, parents: Tensor) -> None:
         """Open a block whose lane l of row b grows from beam ``parents[b, l]``.
 
         Raises:
@@ -155,7 +155,7 @@ class TokenTree:
         """
         self._check(lanes.to("cpu", torch.long), self.open_parents >= 0, "lane")
 
-    def commit(self, lanes: Tensor) -> None:
+    def select(self, lanes: Tensor) -> None:
         """Close the block: lane ``lanes[b, k]`` becomes beam k of row b, every other lane is gone.
 
         Raises:
@@ -172,7 +172,7 @@ class TokenTree:
         self.parents = None
         self.grown = torch.zeros(self.rows, 0, dtype=torch.long)
 
-    def admit(self, prompts: Sequence[int]) -> None:
+    def add_rows(self, prompts: Sequence[int]) -> None:
         """Append rows for prompts of these lengths, between blocks."""
         self._require_closed("admit")
         fresh = torch.full((len(prompts), self.beams.shape[1]), ABSENT)
@@ -181,7 +181,7 @@ class TokenTree:
         self.beams = torch.cat([self.beams, fresh])
         self.grown = torch.zeros(self.rows, 0, dtype=torch.long)
 
-    def retain(self, rows: Tensor) -> None:
+    def keep_rows(self, rows: Tensor) -> None:
         """Keep only these rows, in this order, between blocks."""
         self._require_closed("retain")
         self.prompts, self.beams = self.prompts[rows], self.beams[rows]
