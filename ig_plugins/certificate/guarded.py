@@ -31,7 +31,7 @@ def calibrate_guard(
         guard: Its models and all settings but the first cost model's limit.
         prompts: Drawn like those that the promise is for.
         verdicts: The independent judge.
-        limits: Budgets to test; they are put in order, strictest first.
+        limits: Budgets to test; they are put in order, strictest first. Finite, as everything is that is compared.
         target: α.
         confidence: 1 - δ.
         seed: Every prompt draws its own numbers from it.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ig_plugins.errors import ConfigurationError
 from ig_plugins.safety import SafetyBudget
@@ -45,6 +45,14 @@ class Options(BaseModel):
     tools: tuple[Any, ...] = ()
     tool_choice: Any = "auto"
     logits_processors: tuple[Any, ...] = ()
+
+    @field_validator("search", "budgets")
+    @classmethod
+    def _checked_again(cls, value: Any) -> Any:
+        """Instances come as they are, and ``model_copy(update=...)`` checks no number."""
+        if isinstance(value, tuple):
+            return tuple(type(each).model_validate(each.model_dump()) for each in value)
+        return type(value).model_validate(value.model_dump())
 
     def updated(self, **overrides: Any) -> Options:
         """These options with some of them changed; None leaves a setting as it is, except for seed and timeout.
@@ -104,6 +112,16 @@ def as_budgets(
         each if isinstance(each, SafetyBudget) else SafetyBudget(**{**default.model_dump(), "limit": each})
         for each, default in zip(given, defaults, strict=True)
     )
+
+
+def one_of(name: str, value: object, allowed: Any) -> None:
+    """Refuses a word that is none of a ``Literal``'s.
+
+    Raises:
+        ConfigurationError: Names the value and what is allowed.
+    """
+    if value not in get_args(allowed):
+        raise ConfigurationError(f"{name} is {value!r}; give {' or '.join(map(repr, get_args(allowed)))}")
 
 
 class configuration_errors:  # noqa: N801  (a context manager reads as a verb)

@@ -73,6 +73,7 @@ class GuardResult(_Record):
         token_ids: The released answer's tokens.
         lag: When streaming: the largest number of tokens by which release was behind decoding.
         tool_calls: Parsed calls, each {"id", "name", "arguments"}; emitted whole or not at all.
+        certified: Whether the guard's certificate speaks of this call; None where the guard has none.
     """
 
     text: str
@@ -91,6 +92,7 @@ class GuardResult(_Record):
     token_ids: tuple[int, ...] = ()
     lag: int | None = None
     tool_calls: tuple[dict[str, Any], ...] = ()
+    certified: bool | None = None
 
     def report(self) -> dict[str, Any]:
         """What adapters pass on as ``inference_guard``: everything except the text and its tokens, as plain JSON."""

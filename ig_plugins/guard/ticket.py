@@ -49,10 +49,19 @@ class Ticket:
         encoded: The prompt.
         request: The search's view of it.
         options: The call's options.
+        certified: What the result says about the guard's certificate.
     """
 
-    def __init__(self, engine: Parts, encoded: EncodedPrompt, request: Request, options: Options) -> None:
-        self.engine, self.request = engine, request
+    def __init__(
+        self,
+        engine: Parts,
+        encoded: EncodedPrompt,
+        request: Request,
+        options: Options,
+        *,
+        certified: bool | None = None,
+    ) -> None:
+        self.engine, self.request, self._certified = engine, request, certified
         self._encoded, self._options = encoded, options
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._deliver: Callable[[Event], None] = self._events.put
@@ -82,7 +91,7 @@ class Ticket:
             self._deliver(outcome.error)
             return
         try:
-            result = self._result(outcome.row, outcome.answer)
+            result = self._result(outcome.row, outcome.answer).model_copy(update={"certified": self._certified})
         except Exception as error:
             self._deliver(error)
             return
