@@ -1,8 +1,8 @@
 """What a part *is*, as plain JSON: its weights, tokenizer, settings. Names of display play no part in it.
 
-Two parts with the same description behave alike. What nobody can look into, such as a Python function, is what its owner
-says with a ``version``; without one it is known by a random token of this very object in this very process, so that
-nothing about it can be certified, or shared with another process.
+Two parts with the same description behave alike. What nobody can look into, such as a Python function, is what its
+owner says with a ``version``; without one it is known by a random token of this very object in this very process, so
+that nothing about it can be certified, or shared with another process.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-# Libraries whose classes and functions are known by their name: what they do is decided by their code and their fields.
+# Libraries, whose classes and functions are known by name: their code and their fields decide what they do.
 LIBRARIES = frozenset(
-    "torch torchao transformers tokenizers accelerate peft bitsandbytes sentencepiece huggingface_hub pydantic jinja2 "
-    "langchain_core llama_index langchain_inferenceguard critic_models ig_plugins builtins collections operator math".split()
-)
+    {"torch", "torchao", "transformers", "tokenizers", "accelerate", "peft", "bitsandbytes", "sentencepiece",
+     "pydantic", "langchain_core", "llama_index", "langchain_inferenceguard", "critic_models", "ig_plugins",
+     "builtins", "collections", "operator", "math"}
+)  # fmt: skip
 LABELS = frozenset({"name", "name_or_path", "source"})  # attributes that only say what a thing is called
 UNKNOWN = "unknown"
 
@@ -115,8 +116,8 @@ def describe(thing: Any) -> Any:
 def owned(thing: Any) -> dict[str, Any]:
     """A function or object of the user's: its version, else its token.
 
-    The version must be its own: one that a class gives to all its instances, or that ``functools.wraps`` copied from the
-    function inside, says nothing about this one.
+    The version must be its own: one that a class gives to all its instances, or that ``functools.wraps`` copied from
+    the function inside, says nothing about this one.
     """
     if isinstance(thing, types.MethodType):
         inner, function = describe(thing.__self__), thing.__func__
@@ -196,7 +197,9 @@ def _library_thing(thing: Any) -> Any:
         return {"class": label(type(thing)), **{key: describe(each) for key, each in thing.identity_parts().items()}}
     if not hasattr(thing, "__dict__") and not dataclasses.is_dataclass(thing):
         return owned(thing)
-    patched = [name for name, value in vars(thing).items() if callable(value) and callable(getattr(type(thing), name, None))]
+    patched = [
+        name for name, value in vars(thing).items() if callable(value) and callable(getattr(type(thing), name, None))
+    ]
     if patched and not dataclasses.is_dataclass(thing):
         return owned(thing)  # somebody put another method in the place of the class's own
     return {"class": label(type(thing)), **{key: describe(value) for key, value in fields_of(thing).items()}}

@@ -117,7 +117,7 @@ def tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
 def _vocabulary(tokenizer: PreTrainedTokenizerBase) -> str:
     """Every token and merge, and how text is normalised and cut; known ones are kept while the rest stays the same."""
-    backend = getattr(tokenizer, "_tokenizer", None)
+    backend: Any = getattr(tokenizer, "_tokenizer", None)
     state = [str(len(tokenizer)), str(id(backend))]
     state += [repr(getattr(backend, name, None)) for name in STATE]
     marks, known = digest(state), _vocabularies.find(tokenizer)
@@ -130,9 +130,11 @@ def _vocabulary(tokenizer: PreTrainedTokenizerBase) -> str:
         hashed.update(text[max(text.find('"added_tokens":'), 0) :].encode())
     else:
         hashed.update(digest(describe_any(dict(tokenizer.get_vocab()))).encode())
-        inner = getattr(tokenizer, "sp_model", None)
+        inner: Any = getattr(tokenizer, "sp_model", None)
         hashed.update(inner.serialized_model_proto() if hasattr(inner, "serialized_model_proto") else b"")
-        hashed.update(digest(describe_any(getattr(tokenizer, "bpe_ranks", None) and dict(tokenizer.bpe_ranks))).encode())
+        hashed.update(
+            digest(describe_any(getattr(tokenizer, "bpe_ranks", None) and dict(tokenizer.bpe_ranks))).encode()
+        )
     return _vocabularies.keep(tokenizer, (marks, hashed.hexdigest()[:32]))[1]
 
 

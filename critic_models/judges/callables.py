@@ -16,9 +16,10 @@ class CallableJudge:
     Args:
         function: The callable. It sees unfinished responses as well.
         name: Shown in results; the function's own name if None.
-        version: Says what the function does, in the words of its owner: "toxicity-2026-05, limit 3". Whoever changes what
-            it does changes the version. Without one (here, or as the function's own attribute ``version``) the function
-            is known in this process alone: no certificate speaks of it, and no other process shares its cached answers.
+        version: Says what the function does, in the words of its owner: "toxicity-2026-05, limit 3". Whoever changes
+            what it does changes the version. Without one (here, or as the function's own attribute ``version``) the
+            function is known in this process alone: no certificate speaks of it, and no other process shares its
+            cached answers.
 
     Raises:
         ConfigurationError: An empty version.

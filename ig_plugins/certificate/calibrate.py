@@ -90,6 +90,7 @@ def calibrate(
     target: float,
     confidence: float,
     seed: int,
+    judge_identity: dict[str, Any] | None = None,
 ) -> Calibration:
     """Tests the settings in order and binds the last certified one to its guard.
 
@@ -100,6 +101,7 @@ def calibrate(
         prompts: The calibration prompts, for the fingerprint.
         judge: The judge's name.
         judge_limit: Scores above it are unsafe.
+        judge_identity: What the judge is.
         target: α.
         confidence: 1 − δ.
         seed: Of the run.
@@ -129,6 +131,7 @@ def calibrate(
         confidence=confidence,
         judge=judge,
         judge_limit=judge_limit,
+        judge_identity=judge_identity,
         prompts_fingerprint=hashlib.sha256("\x00".join(prompts).encode()).hexdigest(),
         seed=seed,
         tested=tested,

@@ -51,6 +51,7 @@ class Certificate(BaseModel):
         confidence: 1 − δ.
         judge: Name of the independent judge.
         judge_limit: Scores above it are unsafe.
+        judge_identity: What the judge is; see ``critic_models.identity``.
         prompts_fingerprint: SHA-256 over the prompts, in order.
         seed: Seeds the calibration.
         tested: The settings in the order that was fixed beforehand, as far as they were tested.
@@ -65,6 +66,7 @@ class Certificate(BaseModel):
     confidence: float = Field(gt=0, lt=1)
     judge: str
     judge_limit: float
+    judge_identity: dict[str, Any] | None = None
     prompts_fingerprint: str
     seed: int = Field(ge=0)
     tested: tuple[Setting, ...] = Field(min_length=1)
@@ -171,9 +173,9 @@ def check_known(identity: Mapping[str, Any]) -> None:
     """
     if found := unknown(identity):
         raise MismatchError(
-            f"nothing can be certified about this guard, since nobody can know what these parts are: {'; '.join(found)}. "
-            "Give a function a version that says what it does: CallableJudge(f, version='...'), or an attribute "
-            "f.version; an object of a class of your own likewise; a model must be wholly in memory"
+            "nothing can be certified about this guard, since nobody can know what these parts are: "
+            f"{'; '.join(found)}. Give a function a version that says what it does: CallableJudge(f, version='...'), "
+            "or an attribute f.version; an object of a class of your own likewise; a model must be wholly in memory"
         )
 
 

@@ -24,7 +24,7 @@ def evaluate(
     methods: Annotated[str, typer.Option(help="Names separated by commas, or all.")] = "all",
     prompts: Annotated[Path | None, typer.Option(help="JSON lines, CSV or text; bundled ones by default.")] = None,
     column: options.Column = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many prompts; 100 of the bundled ones.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many prompts; 100 of the bundled ones.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How often each prompt is asked.")] = 2,
     candidates: Annotated[str, typer.Option(help="N, separated by commas.")] = "16,64",
     judge: Annotated[str | None, typer.Option(help="Independent judge: a checkpoint, or exact (bundled).")] = None,
@@ -43,7 +43,7 @@ def evaluate(
     from ig_plugins import InferenceGuard
     from ig_plugins.evaluation.evaluate import Plan
     from ig_plugins.evaluation.evaluate import evaluate as run
-    from ig_plugins.evaluation.verdicts import EXACT, Verdicts, numbers
+    from ig_plugins.evaluation.verdicts import EXACT, Verdicts, counts
 
     asked = read_prompts(prompts, model=model, column=column, limit=limit)
     training = read_training_prompts(train_prompts, model=model, column=column, own=prompts is None)
@@ -61,7 +61,7 @@ def evaluate(
         verdicts = Verdicts.load(chosen, limit=judge_limit, device=device) if chosen else None
     plan = Plan(
         methods=() if methods == "all" else tuple(name.strip() for name in methods.split(",")),
-        candidates=tuple(int(count) for count in numbers(candidates, "candidates")),
+        candidates=tuple(counts(candidates, "candidates")),
         seeds=tuple(range(seeds)),
         multiplier=multiplier,
         training_prompts=training,

@@ -14,6 +14,9 @@ def serve(
     cost_model: options.CostModel = None,
     reward_model: options.RewardModel = None,
     certificate: Annotated[str | None, typer.Option(help="Refuse to serve what it was not made for.")] = None,
+    outside_certificate: Annotated[
+        str, typer.Option(help="A request that the certificate does not speak of: refuse, or mark its answer.")
+    ] = "refuse",
     host: Annotated[str, typer.Option(help="Loopback unless you say otherwise.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
     timeout: Annotated[float | None, typer.Option(help="Seconds that one answer may take.")] = None,
@@ -31,7 +34,12 @@ def serve(
 
     with output.loading(model):
         guard = InferenceGuard.from_pretrained(
-            model, cost_model=cost_model, reward_model=reward_model, certificate=certificate, timeout=timeout
+            model,
+            cost_model=cost_model,
+            reward_model=reward_model,
+            certificate=certificate,
+            outside_certificate=outside_certificate,  # type: ignore[arg-type]  # checked there
+            timeout=timeout,
         )
     output.notes.print(f"serving {model} at http://{host}:{port}/v1/chat/completions", highlight=False)
     uvicorn.run(create_app(guard), host=host, port=port, log_level="warning")
