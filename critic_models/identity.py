@@ -31,6 +31,7 @@ LIBRARIES = frozenset(
 )  # fmt: skip
 LABELS = frozenset({"name", "name_or_path", "source"})  # attributes that only say what a thing is called
 UNKNOWN = "unknown"
+RESERVED = {UNKNOWN, "bytes", "class", "dict", "enum", "float", "method", "named", "object", "path", "set", "tensor"}
 
 
 class PerObject(Generic[T]):
@@ -109,7 +110,13 @@ def describe(thing: Any) -> Any:
     if type(thing) in (set, frozenset):
         return {"set": sorted((describe(each) for each in thing), key=_text)}
     if type(thing) in (dict, types.MappingProxyType):
-        return {key if type(key) is str else f"{type(key).__name__} {key!r}": describe(v) for key, v in thing.items()}
+        told = {k if type(k) is str else f"{type(k).__name__} {k!r}": describe(v) for k, v in thing.items()}
+        return {"dict": [[key, told[key]] for key in sorted(told)]} if RESERVED & told.keys() else told
+    from critic_models import weights  # it describes parts of what it describes
+
+    special = weights.describe(thing)
+    if special is not None:
+        return special
     return _library_thing(thing) if _is_library_thing(thing) else owned(thing)
 
 
@@ -186,13 +193,8 @@ def _is_library_thing(thing: Any) -> bool:
 
 def _library_thing(thing: Any) -> Any:
     """An object of a library: its class and its fields."""
-    from critic_models import weights
-
     if isinstance(thing, type | types.FunctionType | types.BuiltinFunctionType):
         return {"named": label(thing)}
-    special = weights.describe(thing)
-    if special is not None:
-        return special
     if hasattr(thing, "identity_parts"):
         return {"class": label(type(thing)), **{key: describe(each) for key, each in thing.identity_parts().items()}}
     if not hasattr(thing, "__dict__") and not dataclasses.is_dataclass(thing):

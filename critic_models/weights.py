@@ -54,16 +54,13 @@ def forget() -> None:
 
 def module(model: nn.Module) -> dict[str, Any]:
     """A model: its classes with their numbers, configuration, weights, and whatever was hooked into it."""
-    if not is_known(type(model)):
-        return owned(model)
     rows, patches = [], []
     for name, part in model.named_modules():
-        kind: Any = label(type(part)) if is_known(type(part)) else owned(part)
         attributes = dict(vars(part))
         plain = {key: value for key, value in attributes.items() if _is_setting(key) and _is_plain(value)}
-        rows.append([name, kind, describe_any(plain)])
+        rows.append([name, _kind(part), describe_any(plain)])
         patches += [[name, describe_any(each)] for each in _patches(part, attributes)]
-    found: dict[str, Any] = {"class": label(type(model)), "weights": weights(model), "layers": brief(rows)}
+    found: dict[str, Any] = {"class": _kind(model), "weights": weights(model), "layers": brief(rows)}
     found["dtype"] = sorted({str(weight.dtype).removeprefix("torch.") for weight in model.parameters()})
     if isinstance(getattr(model, "config", None), PreTrainedConfig):
         found["config"] = brief(config(model.config))
@@ -94,8 +91,6 @@ def config(config: PreTrainedConfig) -> Any:
 
 def tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """A tokenizer: vocabulary and how text is cut, special tokens, chat template, and its settings."""
-    if not is_known(type(tokenizer)):
-        return owned(tokenizer)
     settings = {
         key: value
         for key, value in vars(tokenizer).items()
@@ -105,7 +100,7 @@ def tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     }  # fmt: skip
     special = {key: describe_any(str(value)) for key, value in tokenizer.special_tokens_map.items()}
     found = {
-        "class": label(type(tokenizer)),
+        "class": _kind(tokenizer),
         "vocabulary": _vocabulary(tokenizer),
         "special_tokens": digest([special, sorted(tokenizer.all_special_ids)]),
         "chat_template": None if tokenizer.chat_template is None else digest(tokenizer.chat_template),
@@ -206,6 +201,10 @@ def _raw_description(thing: Any) -> Any:
     if isinstance(thing, tuple | list):
         return [_raw_description(each) for each in thing]
     return {"tensor": _hash([("", thing)], whole=True)} if isinstance(thing, Tensor) else describe_any(thing)
+
+
+def _kind(thing: Any) -> Any:
+    return label(type(thing)) if is_known(type(thing)) else owned(thing)
 
 
 def _is_setting(name: str) -> bool:
