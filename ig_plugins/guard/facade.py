@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 from ig_plugins.chat import EncodedPrompt, Message
 from ig_plugins.errors import GuardBlockedError, PromptError
 from ig_plugins.guard.identity import identity
-from ig_plugins.guard.options import Options, one_of
+from ig_plugins.guard.options import Options, configuration_errors, one_of
 from ig_plugins.guard.parts import Parts
 from ig_plugins.guard.promise import Outside, Promise
 from ig_plugins.guard.result import GuardResult
@@ -105,7 +105,9 @@ class InferenceGuard:
             dtype=dtype,
             load_options=dict(load_options or {}),
         )
-        guard = cls(parts, Options(search=search or preset_search).updated(**options))
+        with configuration_errors():
+            defaults = Options(search=search or preset_search)
+        guard = cls(parts, defaults.updated(**options))
         return guard if certificate is None else guard.with_certificate(certificate, outside=outside_certificate)
 
     @overload

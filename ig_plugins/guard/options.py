@@ -46,13 +46,11 @@ class Options(BaseModel):
     tool_choice: Any = "auto"
     logits_processors: tuple[Any, ...] = ()
 
-    @field_validator("search", "budgets")
+    @field_validator("search")
     @classmethod
-    def _checked_again(cls, value: Any) -> Any:
-        """Instances come as they are, and ``model_copy(update=...)`` checks no number."""
-        if isinstance(value, tuple):
-            return tuple(type(each).model_validate(each.model_dump()) for each in value)
-        return type(value).model_validate(value.model_dump())
+    def _checked_again(cls, search: SearchConfig) -> SearchConfig:
+        """Pydantic takes an instance as it is, and one made by ``model_copy(update=...)`` was never checked."""
+        return SearchConfig(**search.model_dump())
 
     def updated(self, **overrides: Any) -> Options:
         """These options with some of them changed; None leaves a setting as it is, except for seed and timeout.
@@ -109,7 +107,9 @@ def as_budgets(
             f"{len(given)} budget(s) for {len(defaults)} cost model(s); give one budget for each, in the same order"
         )
     return tuple(
-        each if isinstance(each, SafetyBudget) else SafetyBudget(**{**default.model_dump(), "limit": each})
+        SafetyBudget(
+            **(each.model_dump() if isinstance(each, SafetyBudget) else {**default.model_dump(), "limit": each})
+        )
         for each, default in zip(given, defaults, strict=True)
     )
 
