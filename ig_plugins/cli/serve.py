@@ -13,6 +13,9 @@ def serve(
     model: Annotated[str, typer.Option(help="A preset, a hub id or a local folder.")] = "tiny-beaver",
     cost_model: options.CostModel = None,
     reward_model: options.RewardModel = None,
+    budget: Annotated[float | None, typer.Option(help="The budget's limit; the preset's by default.")] = None,
+    candidates: Annotated[int | None, typer.Option(help="Lanes sampled per block.")] = None,
+    max_tokens: options.MaxTokens = None,
     certificate: Annotated[str | None, typer.Option(help="Refuse to serve what it was not made for.")] = None,
     outside_certificate: Annotated[
         str, typer.Option(help="A request that the certificate does not speak of: refuse, or mark its answer.")
@@ -37,6 +40,9 @@ def serve(
             model,
             cost_model=cost_model,
             reward_model=reward_model,
+            budget=budget,
+            candidates=candidates,
+            max_tokens=max_tokens,
             certificate=certificate,
             outside_certificate=outside_certificate,  # type: ignore[arg-type]  # checked there
             timeout=timeout,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from ig_plugins.chat import EncodedPrompt, Message
 from ig_plugins.errors import GuardBlockedError, PromptError
-from ig_plugins.guard.identity import identity
+from ig_plugins.guard.identity import PARTS, identity
 from ig_plugins.guard.options import Options, configuration_errors, one_of
 from ig_plugins.guard.parts import Parts
 from ig_plugins.guard.promise import Outside, Promise
@@ -186,14 +186,21 @@ class InferenceGuard:
         self._certified(options)
         return InferenceGuard(self.parts, options, promise=self.promise)
 
-    def with_certificate(self, path: str, *, outside: Outside = "refuse") -> InferenceGuard:
-        """This guard under a certificate, to which every call is held; see `from_pretrained`.
+    def with_certificate(self, path: str, *, outside: Outside = "refuse", settings: bool = True) -> InferenceGuard:
+        """This guard under a certificate, to which every call is held.
+
+        Args:
+            path: A ``certificate.json``.
+            outside: What becomes of calls with other settings; see `from_pretrained`.
+            settings: Whether this guard's own settings must be the certified ones; they need not with ``mark``, or
+                where every call brings its own. Its parts must be.
 
         Raises:
             MismatchError: It was made for another guard; the message names both sides.
         """
         one_of("outside", outside, Outside)
-        return InferenceGuard(self.parts, self.options, promise=Promise(self.check_certificate(path), outside))
+        certificate = self.check_certificate(path, settings=settings and outside == "refuse")
+        return InferenceGuard(self.parts, self.options, promise=Promise(certificate, outside))
 
     @property
     def tokenizer(self) -> Any:
@@ -240,8 +247,10 @@ class InferenceGuard:
         certificate = self.promise.certificate.identity_hash if self.promise else None
         return identity(self.parts, self.options, certificate=certificate)
 
-    def check_certificate(self, path: str) -> Certificate:
-        """Refuses a certificate that was made for other models or settings; all weights are read again.
+    def check_certificate(self, path: str, *, settings: bool = True) -> Certificate:
+        """Refuses a certificate that was made for other models or (unless told otherwise) settings.
+
+        All weights are read again.
 
         Raises:
             MismatchError: It was; the message names both sides.
@@ -249,7 +258,8 @@ class InferenceGuard:
         from ig_plugins.certificate import Certificate
 
         certificate = Certificate.load(path)
-        certificate.check(identity(self.parts, self.options, fresh=True))
+        mine = identity(self.parts, self.options, fresh=True)
+        certificate.check(mine if settings else {**certificate.identity, **{part: mine[part] for part in PARTS}})
         return certificate
 
     def _certified(self, options: Options) -> bool | None:

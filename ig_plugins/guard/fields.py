@@ -292,8 +292,11 @@ class GuardFields(BaseModel):
         self._handle = (state.get("__pydantic_private__") or {}).get("_handle") or GuardHandle()
 
     def load_guard(self) -> InferenceGuard:
-        """Loads the guard that the fields name."""
-        return InferenceGuard.from_pretrained(**self.named)
+        """Loads the guard that the fields name; the settings come with every call, and are held to the certificate then."""
+        named = self.named
+        path, outside = named.pop("certificate"), named.pop("outside_certificate")
+        guard = InferenceGuard.from_pretrained(**named)
+        return guard if path is None else guard.with_certificate(path, outside=outside, settings=False)
 
     def call_options(self, **kwargs: Any) -> dict[str, Any]:
         """The overrides of one guard call: the fields that are set, then the call's own arguments.

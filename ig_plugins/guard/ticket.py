@@ -91,7 +91,10 @@ class Ticket:
             self._deliver(outcome.error)
             return
         try:
-            result = self._result(outcome.row, outcome.answer).model_copy(update={"certified": self._certified})
+            result = self._result(outcome.row, outcome.answer)
+            # A text that a stream had begun to show before the refusal was never judged alone in a calibration.
+            certified = self._certified and not (result.blocked and self._sent)
+            result = result.model_copy(update={"certified": certified})
         except Exception as error:
             self._deliver(error)
             return

@@ -15,6 +15,7 @@ from ig_plugins.certificate.certificate import _fingerprint_1
 from ig_plugins.certificate.guarded import calibrate_guard
 from ig_plugins.errors import ConfigurationError, GuardBlockedError, MismatchError, OutsideCertificateError
 from ig_plugins.evaluation.verdicts import Verdicts
+from ig_plugins.guard.fields import GuardFields
 from ig_plugins.server import create_app
 from tests.kit.guards import MARKER, make_guard, versioned
 from tests.kit.tiny import SEARCH, save_tiny
@@ -287,3 +288,44 @@ def test_the_certificates_judge_is_told_by_what_it_is(certificate):
 
 def test_cached_answers_of_a_certified_guard_are_not_those_of_another(guard):
     assert guard.identity() != versioned(make_guard()).identity()
+
+
+def test_a_guard_whose_own_settings_differ_is_refused_or_answers_marked(certificate):
+    other = versioned(make_guard()).with_options(temperature=0.5)
+    with pytest.raises(MismatchError, match=r"search\.temperature"):
+        other.with_certificate(certificate)
+    marking = other.with_certificate(certificate, outside="mark")
+    assert marking.generate("Go.").certified is False
+    assert marking.generate("Go.", temperature=1.0).certified is True
+    stranger = versioned(make_guard(), version="2")
+    with pytest.raises(MismatchError, match=r"policy\.model\.version"):
+        stranger.with_certificate(certificate, outside="mark")  # other parts are refused in any case
+
+
+def test_fields_bring_the_certified_settings_with_every_call(folders, tmp_path):
+    """A certificate is rarely for a preset's own settings: calibration chooses the budget."""
+    guard = load(folders, budget=77.0)
+    path = certify(guard, tmp_path / "c.json")
+    settings = {("max_tokens" if name == "max_new_tokens" else name): value for name, value in SEARCH.items()}
+    fields = GuardFields(
+        model=folders["policy"], cost_model=folders["cost"], reward_model=folders["reward"], prompt_format="beaver",
+        device="cpu", certificate=path, budget=77.0, **settings,
+    )  # fmt: skip
+    assert fields.guard.generate("Go.", **fields.call_options()).certified is True
+    for changed in ({"budget": 78.0}, {"temperature": 0.5}, {"budget": None}):
+        other = fields.model_copy(update=changed)
+        with pytest.raises(OutsideCertificateError):
+            other.guard.generate("Go.", **other.call_options())
+    marking = fields.model_copy(update={"outside_certificate": "mark", "temperature": 0.5})
+    assert marking.guard.generate("Go.", **marking.call_options()).certified is False
+
+
+def test_a_stream_that_is_refused_after_it_has_shown_text_is_not_certified(tmp_path):
+    text = f"A fair and long enough start of it, and then {MARKER}"
+    guard = versioned(make_guard({text: 1.0}))
+    guard = guard.with_certificate(certify(guard, tmp_path / "c.json"))
+    *shown, last = guard.stream("Go.")
+    assert last.result.blocked
+    assert "".join(chunk.text for chunk in shown)
+    assert last.result.certified is False
+    assert guard.generate("Go.").certified is True
