@@ -292,7 +292,7 @@ class GuardFields(BaseModel):
         self._handle = (state.get("__pydantic_private__") or {}).get("_handle") or GuardHandle()
 
     def load_guard(self) -> InferenceGuard:
-        """Loads the guard that the fields name; the settings come with every call, and are held to the certificate then."""
+        """Loads the guard that the fields name; settings come with every call, and are held to the certificate then."""
         named = self.named
         path, outside = named.pop("certificate"), named.pop("outside_certificate")
         guard = InferenceGuard.from_pretrained(**named)
