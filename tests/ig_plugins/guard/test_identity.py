@@ -2,11 +2,15 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 from transformers import TemperatureLogitsWarper
 
+from critic_models.identity import digest
 from critic_models.judges import CallableJudge
 from critic_models.latent import CriticConfig, CriticCost, LatentCritic
 from ig_plugins import InferenceGuard, SafetyBudget, SearchConfig
@@ -188,3 +192,18 @@ def test_answers_leave_the_identity_as_it_is(guard):
     before = told(guard)
     guard.generate("a", max_tokens=6)
     assert told(guard) == before
+
+
+def test_another_process_finds_the_same_guard_to_be_the_same(tmp_path):
+    folders = save_tiny(tmp_path)
+    code = (
+        "import sys; from ig_plugins import InferenceGuard\n"
+        "from critic_models.identity import digest\n"
+        "guard = InferenceGuard.from_pretrained(sys.argv[1], cost_model=sys.argv[2], reward_model=sys.argv[3],\n"
+        "    prompt_format='beaver', device='cpu')\n"
+        "sys.stdout.write(digest(guard.identity()))"
+    )
+    arguments = [sys.executable, "-c", code, folders["policy"], folders["cost"], folders["reward"]]
+    environment = {**os.environ, "PYTHONHASHSEED": "12345"}
+    found = subprocess.run(arguments, capture_output=True, text=True, check=True, env=environment).stdout
+    assert found == digest(from_folders(folders).identity())
