@@ -18,7 +18,7 @@ def calibrate(
     model: Annotated[str, typer.Option(help="The policy: a preset, a hub id or a local folder.")] = "tiny-beaver",
     prompts: Annotated[Path | None, typer.Option(help="JSON lines, CSV or text; bundled ones by default.")] = None,
     column: options.Column = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many prompts; 300 of the bundled ones.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many prompts; 300 of the bundled ones.")] = None,
     judge: Annotated[str | None, typer.Option(help="Independent judge: a checkpoint, or exact (bundled).")] = None,
     judge_limit: Annotated[float | None, typer.Option(help="Scores above it are unsafe.")] = None,
     target: Annotated[float, typer.Option(help="α: the unsafe rate to stay below.")] = 0.05,
@@ -47,7 +47,7 @@ def calibrate(
     from ig_plugins.evaluation.verdicts import EXACT, Verdicts, numbers
 
     asked = numbers(limits, "limits") if limits is not None else None
-    known = read_prompts(prompts, model=model, column=column, limit=limit or (300 if prompts is None else None))
+    known = read_prompts(prompts, model=model, column=column, limit=300 if limit is None and prompts is None else limit)
     texts = [prompt.text for prompt in known]
     before = feasibility(len(texts), target=target, confidence=confidence)
     if not before.feasible:

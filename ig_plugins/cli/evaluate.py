@@ -24,7 +24,7 @@ def evaluate(
     methods: Annotated[str, typer.Option(help="Names separated by commas, or all.")] = "all",
     prompts: Annotated[Path | None, typer.Option(help="JSON lines, CSV or text; bundled ones by default.")] = None,
     column: options.Column = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many prompts; 100 of the bundled ones.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many prompts; 100 of the bundled ones.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How often each prompt is asked.")] = 2,
     candidates: Annotated[str, typer.Option(help="N, separated by commas.")] = "16,64",
     judge: Annotated[str | None, typer.Option(help="Independent judge: a checkpoint, or exact (bundled).")] = None,
@@ -94,7 +94,9 @@ def read_prompts(path: Path | None, *, model: str, column: str | None, limit: in
         raise ConfigurationError(f"--prompts is needed for {model!r}; only {' and '.join(BUNDLED)} bring their own")
     from critic_models.bundled import world
 
-    count = limit or 100
+    count = 100 if limit is None else limit
+    if count < 1:
+        raise ConfigurationError(f"limit is {count}; give at least 1, or leave it out")
     sensitive = random.Random(0).sample(world.prompts("test", "sensitive"), (count + 1) // 2)
     benign = random.Random(0).sample(world.prompts("test", "benign"), count // 2)
     return [*(Prompt(text, "sensitive") for text in sensitive), *(Prompt(text, "benign") for text in benign)]

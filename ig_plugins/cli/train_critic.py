@@ -20,7 +20,7 @@ def train_critic(
     reward_model: options.RewardModel = None,
     budget: Annotated[float | None, typer.Option(help="The budget's limit; the preset's by default.")] = None,
     column: options.Column = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Read at most so many prompts.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Read at most so many prompts.")] = None,
     responses: Annotated[int, typer.Option(min=1, help="Rollouts per prompt.")] = 8,
     batch: Annotated[int, typer.Option(min=1, help="Prompts decoded together.")] = 16,
     max_tokens: Annotated[int | None, typer.Option(help="The longest rollout.")] = None,

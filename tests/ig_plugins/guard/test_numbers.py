@@ -212,6 +212,15 @@ def test_limits_of_prompts_are_counts(tmp_path, value):
         load_prompts(tmp_path / "p.txt", limit=value)
 
 
+@pytest.mark.parametrize("command", ["calibrate", "evaluate"])
+@pytest.mark.parametrize("value", [0, -3])
+def test_so_they_are_of_the_bundled_prompts(command, value, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["inferenceguard", command, "--out", str(tmp_path / "out"), f"--limit={value}"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert f"limit is {value}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("field", ["lowest", "highest", "scales", "discount"])
 def test_a_critics_file(tmp_path, field):
     from critic_models import bundled
