@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +26,8 @@ PROBE = 16  # numbers of a tensor that are looked at to see whether a known hash
 PASSING = LABELS | {"max_seq_len_cached", "gradient_checkpointing", "loss_type", "kernel_config", "training"}
 ADAPTERS = ("_active_adapter", "_disable_adapters", "_merged")  # private, and yet they decide
 PATHS = frozenset({"_name_or_path", "transformers_version", "_attn_implementation", "_commit_hash"})
+COMPILED = (torch.jit.ScriptModule, torch.fx.GraphModule)  # a library's classes around anybody's code
+FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
 STATE = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 
 _weights: PerObject[tuple[str, str]] = PerObject()
@@ -58,6 +61,8 @@ def module(model: nn.Module) -> dict[str, Any]:
     for name, part in model.named_modules():
         attributes = dict(vars(part))
         plain = {key: value for key, value in attributes.items() if _is_setting(key) and _is_plain(value)}
+        held = {key for key, value in attributes.items() if isinstance(value, FUNCTIONS) and not _is_method(part, key)}
+        plain |= {key: label(attributes[key]) for key in held}
         rows.append([name, _kind(part), describe_any(plain)])
         patches += [[name, describe_any(each)] for each in _patches(part, attributes)]
     found: dict[str, Any] = {"class": _kind(model), "weights": weights(model), "layers": brief(rows)}
@@ -204,7 +209,8 @@ def _raw_description(thing: Any) -> Any:
 
 
 def _kind(thing: Any) -> Any:
-    return label(type(thing)) if is_known(type(thing)) else owned(thing)
+    known = is_known(type(thing)) and not isinstance(thing, COMPILED)
+    return label(type(thing)) if known else owned(thing)
 
 
 def _is_setting(name: str) -> bool:
@@ -222,7 +228,11 @@ def _is_plain(value: Any) -> bool:
 def _patches(part: nn.Module, attributes: dict[str, Any]) -> list[Any]:
     """What was hooked into a layer, or put in the place of its methods, by somebody else than a library."""
     hooks = [*part._forward_pre_hooks.values(), *part._forward_hooks.values()]
-    methods = [value for name, value in attributes.items() if callable(value) and _is_method(part, name)]
+    methods = [
+        value
+        for name, value in attributes.items()
+        if isinstance(value, (*FUNCTIONS, functools.partial)) or (callable(value) and _is_method(part, name))
+    ]
     return [each for each in [*hooks, *methods] if not _of_a_library(each)]
 
 

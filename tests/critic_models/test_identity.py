@@ -250,6 +250,35 @@ def test_whatever_changes_a_model_changes_what_it_is(change, fresh):
     assert is_known(model) == (change not in (adapter, hook, forward))
 
 
+def test_code_inside_a_librarys_class_is_not_known():
+    def traced(function):
+        return torch.jit.trace(function, torch.ones(2))
+
+    class Double(nn.Module):
+        def forward(self, x):
+            return x * 2
+
+    class Triple(nn.Module):
+        def forward(self, x):
+            return x * 3
+
+    pairs = [(traced(Double()), traced(Triple())), tuple(map(torch.fx.symbolic_trace, (Double(), Triple())))]
+    for one, other in pairs:
+        assert told(one) != told(other)
+        assert not is_known(one)
+
+
+def test_functions_that_a_layer_holds_are_part_of_it():
+    seen = set()
+    for function in (None, torch.relu, torch.sigmoid, lambda x: x, lambda x: 2 * x):
+        model = tiny_llama(byte_tokenizer())
+        if function is not None:
+            del model.model.layers[0].mlp.act_fn
+            model.model.layers[0].mlp.act_fn = function
+        seen.add(told(model))
+    assert len(seen) == 5
+
+
 def test_quantised_weights_are_other_weights():
     model = tiny_llama(byte_tokenizer())
     torch.backends.quantized.engine = "fbgemm" if "fbgemm" in torch.backends.quantized.supported_engines else "qnnpack"

@@ -16,6 +16,7 @@ from critic_models.latent import CriticConfig, CriticCost, LatentCritic
 from ig_plugins import InferenceGuard, SafetyBudget, SearchConfig
 from ig_plugins.chat import prompt_format
 from ig_plugins.engine import TreeModel
+from ig_plugins.engine.lean import LeanDecoder
 from ig_plugins.guard.identity import unknown
 from ig_plugins.guard.options import Options
 from ig_plugins.guard.parts import Parts
@@ -207,3 +208,12 @@ def test_another_process_finds_the_same_guard_to_be_the_same(tmp_path):
     environment = {**os.environ, "PYTHONHASHSEED": "12345"}
     found = subprocess.run(arguments, capture_output=True, text=True, check=True, env=environment).stdout
     assert found == digest(from_folders(folders).identity())
+
+
+def test_a_guard_is_the_same_while_it_answers(guard):
+    """The engine puts functions of its own in the place of the model's while it runs it."""
+    before, model = told(guard), guard.parts.policy.tree.body.model
+    lean = LeanDecoder.of(model.model)
+    with torch.inference_mode(), lean.in_use():
+        assert "forward" in vars(model.model)
+        assert told(guard) == before
