@@ -18,6 +18,7 @@ from ig_plugins.evaluation.verdicts import Verdicts
 from ig_plugins.guard.fields import GuardFields
 from ig_plugins.server import create_app
 from tests.kit.guards import MARKER, make_guard, versioned
+from tests.kit.observe import fan_out
 from tests.kit.tiny import SEARCH, save_tiny
 
 torch.set_num_threads(1)
@@ -329,3 +330,10 @@ def test_a_stream_that_is_refused_after_it_has_shown_text_is_not_certified(tmp_p
     assert "".join(chunk.text for chunk in shown)
     assert last.result.certified is False
     assert guard.generate("Go.").certified is True
+
+
+def test_concurrent_callers_of_a_certified_guard_are_all_answered(folders, tiny_certificate):
+    """The identity is read while other threads decode."""
+    guard = load(folders, certificate=tiny_certificate)
+    results = fan_out(lambda seed: guard.generate("Go.", seed=seed), list(range(24)), threads=8)
+    assert [result.certified for result in results] == [True] * 24
