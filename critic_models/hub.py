@@ -1,6 +1,5 @@
 """Where checkpoints come from: a local folder or a hub id, safetensors only, checked before anything is built."""
 
-import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -18,7 +17,6 @@ from critic_models.errors import ModelLoadError
 WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"]
 HARMLESS = re.compile(r"rotary_emb\.|\.attn\.(masked_)?bias$|position_ids$|^normalizer\.")  # nothing learned in them
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-SAMPLES, SAMPLE = 64, 65_536  # pieces of a file, and bytes of each, that a fingerprint reads
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 CONVERT = (
     "Pickles can run code when read, so they are refused. Convert the checkpoint to safetensors first: on the hub "
@@ -100,22 +98,6 @@ def safetensors_files(folder: Path) -> list[Path]:
                 f"{path} is truncated or corrupt ({error}). Download or save the checkpoint again"
             ) from error
     return files
-
-
-def fingerprint(folder: Path) -> str:
-    """A short hash of a checkpoint that tells it from others without reading gigabytes.
-
-    It covers configuration and tokenizer, and of every weight file the header, the size and samples from end to end.
-    """
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}".encode())
-        with path.open("rb") as file:
-            for at in range(0, size, max(size // SAMPLES, SAMPLE)):
-                file.seek(at)
-                digest.update(file.read(SAMPLE))
-    return digest.hexdigest()[:16]
 
 
 def read_tensors(folder: Path, *, prefix: str = "") -> dict[str, Tensor]:

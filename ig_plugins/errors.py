@@ -17,6 +17,7 @@ __all__ = [
     "JudgeError",
     "MismatchError",
     "ModelLoadError",
+    "OutsideCertificateError",
     "PromptError",
     "RequestCancelledError",
     "UnsupportedModelError",
@@ -25,6 +26,10 @@ __all__ = [
 
 class PromptError(InferenceGuardError, ValueError):
     """A prompt that cannot be answered: empty, longer than the model's context, an unknown role."""
+
+
+class OutsideCertificateError(ConfigurationError):
+    """A call with settings, or a guard with parts, that the guard's certificate does not speak of."""
 
 
 class DeadlineExceededError(InferenceGuardError, TimeoutError):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from critic_models.identity import describe
 from ig_plugins.certificate.calibrate import Calibration, Tally, calibrate
 from ig_plugins.evaluation.verdicts import Verdicts, draw_seed
 from ig_plugins.guard import GuardResult, InferenceGuard
@@ -31,7 +32,7 @@ def calibrate_guard(
         guard: Its models and all settings but the first cost model's limit.
         prompts: Drawn like those that the promise is for.
         verdicts: The independent judge.
-        limits: Budgets to test; they are put in order, strictest first.
+        limits: Budgets to test; they are put in order, strictest first. Finite, as everything is that is compared.
         target: α.
         confidence: 1 - δ.
         seed: Every prompt draws its own numbers from it.
@@ -64,6 +65,7 @@ def calibrate_guard(
         prompts=prompts,
         judge=verdicts.judge.name,
         judge_limit=verdicts.limit,
+        judge_identity=describe(verdicts.judge),
         target=target,
         confidence=confidence,
         seed=seed,

@@ -46,7 +46,8 @@ def calibrate(
     from ig_plugins.errors import ConfigurationError
     from ig_plugins.evaluation.verdicts import EXACT, Verdicts, numbers
 
-    known = read_prompts(prompts, model=model, column=column, limit=limit or (300 if prompts is None else None))
+    asked = numbers(limits, "limits") if limits is not None else None
+    known = read_prompts(prompts, model=model, column=column, limit=300 if limit is None and prompts is None else limit)
     texts = [prompt.text for prompt in known]
     before = feasibility(len(texts), target=target, confidence=confidence)
     if not before.feasible:
@@ -72,7 +73,7 @@ def calibrate(
             judged = fly(guard, some, verdicts, samples=guard.search.candidates, seed=seed)
         before = feasibility(len(texts), target=target, confidence=confidence, pilot=judged)
     output.notes.print(before.statement(), highlight=False)
-    tested = numbers(limits, "limits") if limits else _default_limits(guard.budget)
+    tested = asked or _default_limits(guard.budget)
     with output.progress_bar() as bar:
         task = bar.add_task("calibrating", total=len(texts) * len(tested))
         result = calibrate_guard(

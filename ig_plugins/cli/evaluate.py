@@ -43,7 +43,7 @@ def evaluate(
     from ig_plugins import InferenceGuard
     from ig_plugins.evaluation.evaluate import Plan
     from ig_plugins.evaluation.evaluate import evaluate as run
-    from ig_plugins.evaluation.verdicts import EXACT, Verdicts, numbers
+    from ig_plugins.evaluation.verdicts import EXACT, Verdicts, counts
 
     asked = read_prompts(prompts, model=model, column=column, limit=limit)
     training = read_training_prompts(train_prompts, model=model, column=column, own=prompts is None)
@@ -61,7 +61,7 @@ def evaluate(
         verdicts = Verdicts.load(chosen, limit=judge_limit, device=device) if chosen else None
     plan = Plan(
         methods=() if methods == "all" else tuple(name.strip() for name in methods.split(",")),
-        candidates=tuple(int(count) for count in numbers(candidates, "candidates")),
+        candidates=tuple(counts(candidates, "candidates")),
         seeds=tuple(range(seeds)),
         multiplier=multiplier,
         training_prompts=training,
@@ -94,7 +94,9 @@ def read_prompts(path: Path | None, *, model: str, column: str | None, limit: in
         raise ConfigurationError(f"--prompts is needed for {model!r}; only {' and '.join(BUNDLED)} bring their own")
     from critic_models.bundled import world
 
-    count = limit or 100
+    count = 100 if limit is None else limit
+    if count < 1:
+        raise ConfigurationError(f"limit is {count}; give at least 1, or leave it out")
     sensitive = random.Random(0).sample(world.prompts("test", "sensitive"), (count + 1) // 2)
     benign = random.Random(0).sample(world.prompts("test", "benign"), count // 2)
     return [*(Prompt(text, "sensitive") for text in sensitive), *(Prompt(text, "benign") for text in benign)]

@@ -13,7 +13,13 @@ def serve(
     model: Annotated[str, typer.Option(help="A preset, a hub id or a local folder.")] = "tiny-beaver",
     cost_model: options.CostModel = None,
     reward_model: options.RewardModel = None,
+    budget: Annotated[float | None, typer.Option(help="The budget's limit; the preset's by default.")] = None,
+    candidates: Annotated[int | None, typer.Option(help="Lanes sampled per block.")] = None,
+    max_tokens: options.MaxTokens = None,
     certificate: Annotated[str | None, typer.Option(help="Refuse to serve what it was not made for.")] = None,
+    outside_certificate: Annotated[
+        str, typer.Option(help="A request that the certificate does not speak of: refuse, or mark its answer.")
+    ] = "refuse",
     host: Annotated[str, typer.Option(help="Loopback unless you say otherwise.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
     timeout: Annotated[float | None, typer.Option(help="Seconds that one answer may take.")] = None,
@@ -31,7 +37,15 @@ def serve(
 
     with output.loading(model):
         guard = InferenceGuard.from_pretrained(
-            model, cost_model=cost_model, reward_model=reward_model, certificate=certificate, timeout=timeout
+            model,
+            cost_model=cost_model,
+            reward_model=reward_model,
+            budget=budget,
+            candidates=candidates,
+            max_tokens=max_tokens,
+            certificate=certificate,
+            outside_certificate=outside_certificate,  # type: ignore[arg-type]  # checked there
+            timeout=timeout,
         )
     output.notes.print(f"serving {model} at http://{host}:{port}/v1/chat/completions", highlight=False)
     uvicorn.run(create_app(guard), host=host, port=port, log_level="warning")

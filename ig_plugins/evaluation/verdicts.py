@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from critic_models.judges import Judge, as_judge, load_judge
+from critic_models.judges import CallableJudge, Judge, load_judge
 from ig_plugins.errors import ConfigurationError
 
 EXACT = "exact"  # the bundled world's own judge
@@ -22,6 +23,12 @@ class Verdicts:
 
     judge: Judge
     limit: float
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.limit):
+            raise ConfigurationError(
+                f"the judge's limit is {self.limit}, and no score can be compared with that; give a finite number"
+            )
 
     @classmethod
     def of(cls, judge: Judge, limit: float | None = None) -> Verdicts:
@@ -43,7 +50,7 @@ class Verdicts:
         def exact(prompts: list[str], responses: list[str]) -> list[float]:
             return [float(world.unsafe(p, r)) for p, r in zip(prompts, responses, strict=True)]
 
-        return cls.of(as_judge(exact, name=EXACT, kind="cost"), limit)
+        return cls.of(CallableJudge(exact, name=EXACT, version="the bundled world, 1"), limit)
 
     def scores(self, prompts: Sequence[str], texts: Sequence[str], *, finished: Sequence[bool]) -> list[float]:
         """The judge's scores of answers, one to each prompt."""
@@ -63,10 +70,24 @@ def numbers(text: str, what: str) -> list[float]:
     """A comma-separated list of numbers, as the command line takes it.
 
     Raises:
-        ConfigurationError: Something in it is no number.
+        ConfigurationError: Something in it is no finite number.
     """
     try:
         found = [float(part) for part in text.split(",")]
     except ValueError as error:
         raise ConfigurationError(f"{what} is '{text}'; give numbers separated by commas, such as 16,64") from error
+    if not all(map(math.isfinite, found)):
+        raise ConfigurationError(f"{what} is '{text}'; every number must be finite")
     return found
+
+
+def counts(text: str, what: str) -> list[int]:
+    """As `numbers`, for whole numbers from 1.
+
+    Raises:
+        ConfigurationError: Something in it is no such number.
+    """
+    found = numbers(text, what)
+    if any(number < 1 or number != int(number) for number in found):
+        raise ConfigurationError(f"{what} is '{text}'; give whole numbers from 1, separated by commas, such as 16,64")
+    return [int(number) for number in found]

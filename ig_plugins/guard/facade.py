@@ -6,17 +6,22 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from ig_plugins.chat import EncodedPrompt, Message, parse_reply, tool_region
 from ig_plugins.errors import GuardBlockedError, PromptError
-from ig_plugins.guard.options import Options
+from ig_plugins.guard.identity import PARTS, identity
+from ig_plugins.guard.options import Options, configuration_errors, one_of
 from ig_plugins.guard.parts import Parts
+from ig_plugins.guard.promise import Outside, Promise
 from ig_plugins.guard.result import GuardResult
 from ig_plugins.guard.ticket import GuardChunk, RequestHandle
 from ig_plugins.runtime import worker
 from ig_plugins.safety import SafetyBudget
 from ig_plugins.search import Request, SearchConfig
+
+if TYPE_CHECKING:
+    from ig_plugins.certificate import Certificate
 
 Prompt = str | Sequence[Message]
 
@@ -34,8 +39,8 @@ class InferenceGuard:
         False
     """
 
-    def __init__(self, parts: Parts, options: Options | None = None) -> None:
-        self.parts = parts
+    def __init__(self, parts: Parts, options: Options | None = None, *, promise: Promise | None = None) -> None:
+        self.parts, self.promise = parts, promise
         options = options or Options()
         self.options = options if options.budgets else options.model_copy(update={"budgets": parts.budgets})
 
@@ -55,6 +60,7 @@ class InferenceGuard:
         dtype: Any = None,
         load_options: Mapping[str, Any] | None = None,
         certificate: str | None = None,
+        outside_certificate: Outside = "refuse",
         **options: Any,
     ) -> InferenceGuard:
         """Loads a guard.
@@ -75,13 +81,16 @@ class InferenceGuard:
             dtype: Of the policy's weights.
             load_options: Passed on to transformers, such as ``device_map`` and ``quantization_config``.
             certificate: A ``certificate.json``; a guard that it was not made for is refused.
+            outside_certificate: What becomes of a call with other settings than the certified ones: ``refuse`` raises,
+                ``mark`` answers with ``certified=False`` in the result.
             **options: Any option of a call, as this guard's default.
 
         Raises:
             ModelLoadError: Something cannot be loaded; the message says what and what next.
-            MismatchError: Parts do not belong together.
+            MismatchError: Parts do not belong together, or the certificate is another guard's.
             ConfigurationError: A setting is not allowed.
         """
+        one_of("outside_certificate", outside_certificate, Outside)
         from ig_plugins.guard.load import load_components
 
         parts, preset_search = load_components(
@@ -96,10 +105,10 @@ class InferenceGuard:
             dtype=dtype,
             load_options=dict(load_options or {}),
         )
-        guard = cls(parts, Options(search=search or preset_search).updated(**options))
-        if certificate is not None:
-            guard.check_certificate(certificate)
-        return guard
+        with configuration_errors():
+            defaults = Options(search=search or preset_search)
+        guard = cls(parts, defaults.updated(**options))
+        return guard if certificate is None else guard.with_certificate(certificate, outside=outside_certificate)
 
     @overload
     def generate(self, prompt: Prompt, **overrides: Any) -> GuardResult: ...
@@ -118,6 +127,7 @@ class InferenceGuard:
             PromptError: A prompt that cannot be answered.
             GuardBlockedError: Blocked, with ``on_block="raise"``.
             JudgeError, DeadlineExceededError, RequestCancelledError: No verified answer; no text leaves.
+            OutsideCertificateError: The guard's certificate does not speak of such a call; see `from_pretrained`.
         """
         many = is_batch(prompt)
         tickets = self._handles(list(prompt) if many else [prompt], self.options.updated(**overrides))
@@ -167,8 +177,30 @@ class InferenceGuard:
             ticket.cancel()
 
     def with_options(self, **overrides: Any) -> InferenceGuard:
-        """A guard with other defaults and the same weights."""
-        return InferenceGuard(self.parts, self.options.updated(**overrides))
+        """A guard with other defaults, the same weights, and the same certificate.
+
+        Raises:
+            OutsideCertificateError: The certificate does not speak of such a guard; see `from_pretrained`.
+        """
+        options = self.options.updated(**overrides)
+        self._certified(options)
+        return InferenceGuard(self.parts, options, promise=self.promise)
+
+    def with_certificate(self, path: str, *, outside: Outside = "refuse", settings: bool = True) -> InferenceGuard:
+        """This guard under a certificate, to which every call is held.
+
+        Args:
+            path: A ``certificate.json``.
+            outside: What becomes of calls with other settings; see `from_pretrained`.
+            settings: Whether this guard's own settings must be the certified ones; they need not with ``mark``, or
+                where every call brings its own. Its parts must be.
+
+        Raises:
+            MismatchError: It was made for another guard; the message names both sides.
+        """
+        one_of("outside", outside, Outside)
+        certificate = self.check_certificate(path, settings=settings and outside == "refuse")
+        return InferenceGuard(self.parts, self.options, promise=Promise(certificate, outside))
 
     @property
     def tokenizer(self) -> Any:
@@ -207,37 +239,32 @@ class InferenceGuard:
             PromptError: The prompt cannot be answered.
         """
         options = self.options.updated(**overrides)
+        self._certified(options)
         return self._request(self._encode(prompt, options), options, stream=stream)
 
     def identity(self) -> dict[str, Any]:
-        """Everything that decides an answer, as plain JSON: the models and the settings."""
-        options = self.options
-        return {
-            "models": dict(self.parts.names),
-            "prompt_format": self.parts.prompt_format.name,
-            "budgets": {
-                name: budget.model_dump(mode="json")
-                for name, budget in zip(self.parts.costs, options.budgets, strict=True)
-            },
-            "search": options.search.model_dump(mode="json"),
-            "stop": list(options.stop),
-            "on_block": options.on_block,
-            "refusal": options.refusal,
-            "raw_prompt": options.raw_prompt,
-            "tools": [tool if isinstance(tool, dict) else repr(tool) for tool in options.tools],
-            "tool_choice": options.tool_choice,
-            "logits_processors": [type(each).__name__ for each in options.logits_processors],
-        }
+        """Everything that decides an answer, as plain JSON: what the models are, and the settings."""
+        certificate = self.promise.certificate.identity_hash if self.promise else None
+        return identity(self.parts, self.options, certificate=certificate)
 
-    def check_certificate(self, path: str) -> None:
-        """Refuses a certificate that was made for other models or settings.
+    def check_certificate(self, path: str, *, settings: bool = True) -> Certificate:
+        """Refuses a certificate that was made for other models or (unless told otherwise) settings.
+
+        All weights are read again.
 
         Raises:
             MismatchError: It was; the message names both sides.
         """
         from ig_plugins.certificate import Certificate
 
-        Certificate.load(path).check(self.identity())
+        certificate = Certificate.load(path)
+        mine = identity(self.parts, self.options, fresh=True)
+        certificate.check(mine if settings else {**certificate.identity, **{part: mine[part] for part in PARTS}})
+        return certificate
+
+    def _certified(self, options: Options) -> bool | None:
+        """Whether the certificate speaks of such a call; None without one. It may refuse."""
+        return None if self.promise is None else self.promise.covers(self.parts, options)
 
     def _relay(self, ticket: RequestHandle, overrides: Mapping[str, Any]) -> Generator[GuardChunk, None, None]:
         worker().submit([ticket])
@@ -258,11 +285,12 @@ class InferenceGuard:
         return tickets
 
     def _handles(self, prompts: Sequence[Prompt], options: Options, *, stream: bool = False) -> list[RequestHandle]:
-        tickets = []
+        tickets, certified = [], self._certified(options)
         for prompt in prompts:
             encoded = self._encode(prompt, options)
             request = self._request(encoded, options, stream=stream)
-            tickets.append(RequestHandle(self.parts.serving(request.budgets), encoded, request, options))
+            engine = self.parts.serving(request.budgets)
+            tickets.append(RequestHandle(engine, encoded, request, options, certified=certified))
         return tickets
 
     def _encode(self, prompt: Prompt, options: Options) -> EncodedPrompt:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from critic_models.hub import fingerprint, load_weights, local_folder, read_config
+from critic_models.hub import load_weights, local_folder, read_config
 from critic_models.judges import Judge, as_judge, load_judge
 from critic_models.latent import LatentCritic, tokenizer_hash
 from ig_plugins import presets
@@ -95,7 +94,6 @@ def _load_components(
         "cost_model": ", ".join(costs),
         "reward_model": reward.name if reward else None,
         "critic": _critic_name(chosen, critic) if latent else None,
-        **_files(chosen, source, cost_model, reward_model),
         "dtype": str(policy.tree.dtype).removeprefix("torch."),
     }
     parts = Parts(
@@ -204,24 +202,6 @@ def check_critic(
         readings=[budget.reading for budget in budgets],
         policy_revision=revision,
     )
-
-
-def _files(chosen: Preset | None, policy: Checkpoint, cost: Any, reward: Any) -> dict[str, str]:
-    """Fingerprints of the checkpoints that have files here, so that a certificate is bound to weights, not names."""
-    named = {
-        "policy": policy.source,
-        "cost": cost if cost is not None or chosen is None else chosen.cost.source,
-        "reward": reward if reward is not None or chosen is None else chosen.reward.source,
-    }
-    found = {}
-    for part, source in named.items():
-        if isinstance(source, str):
-            if presets.known(source):
-                source = getattr(presets.preset(source), part).source
-            folder = Path(presets.located(source))
-            if folder.is_dir():
-                found[f"{part}_files"] = fingerprint(folder)
-    return found
 
 
 def _source(chosen: Preset | None, part: str) -> Checkpoint | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ig_plugins.errors import ConfigurationError
 from ig_plugins.safety import SafetyBudget
@@ -45,6 +45,12 @@ class Options(BaseModel):
     tools: tuple[Any, ...] = ()
     tool_choice: Any = "auto"
     logits_processors: tuple[Any, ...] = ()
+
+    @field_validator("search")
+    @classmethod
+    def _checked_again(cls, search: SearchConfig) -> SearchConfig:
+        """Pydantic takes an instance as it is, and one made by ``model_copy(update=...)`` was never checked."""
+        return SearchConfig(**search.model_dump())
 
     def updated(self, **overrides: Any) -> Options:
         """These options with some of them changed; None leaves a setting as it is, except for seed and timeout.
@@ -101,9 +107,21 @@ def as_budgets(
             f"{len(given)} budget(s) for {len(defaults)} cost model(s); give one budget for each, in the same order"
         )
     return tuple(
-        each if isinstance(each, SafetyBudget) else SafetyBudget(**{**default.model_dump(), "limit": each})
+        SafetyBudget(
+            **(each.model_dump() if isinstance(each, SafetyBudget) else {**default.model_dump(), "limit": each})
+        )
         for each, default in zip(given, defaults, strict=True)
     )
+
+
+def one_of(name: str, value: object, allowed: Any) -> None:
+    """Refuses a word that is none of a ``Literal``'s.
+
+    Raises:
+        ConfigurationError: Names the value and what is allowed.
+    """
+    if value not in get_args(allowed):
+        raise ConfigurationError(f"{name} is {value!r}; give {' or '.join(map(repr, get_args(allowed)))}")
 
 
 class configuration_errors:  # noqa: N801  (a context manager reads as a verb)

@@ -46,10 +46,19 @@ class RequestHandle:
         encoded: The prompt.
         request: The search's view of it.
         options: The call's options.
+        certified: What the result says about the guard's certificate.
     """
 
-    def __init__(self, engine: Parts, encoded: EncodedPrompt, request: Request, options: Options) -> None:
-        self.engine, self.request = engine, request
+    def __init__(
+        self,
+        engine: Parts,
+        encoded: EncodedPrompt,
+        request: Request,
+        options: Options,
+        *,
+        certified: bool | None = None,
+    ) -> None:
+        self.engine, self.request, self._certified = engine, request, certified
         self._encoded, self._options = encoded, options
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._deliver: Callable[[Event], None] = self._events.put
@@ -80,6 +89,9 @@ class RequestHandle:
             return
         try:
             result = self._result(outcome.row, outcome.answer)
+            # A text that a stream had begun to show before the refusal was never judged alone in a calibration.
+            certified = self._certified and not (result.blocked and self._sent)
+            result = result.model_copy(update={"certified": certified})
         except Exception as error:
             self._deliver(error)
             return

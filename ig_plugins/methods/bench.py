@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from critic_models.errors import ConfigurationError
 from critic_models.latent import LatentCritic
 from ig_plugins.guard import InferenceGuard
 from ig_plugins.safety import SafetyBudget
@@ -54,6 +56,11 @@ class Bench:
     progress: Callable[[str, int, int], None] = lambda stage, done, of: None
     values: dict[str, ValueNet] = field(default_factory=dict, repr=False)
     sampled: list[Sampled] = field(default_factory=list, repr=False)
+
+    def __post_init__(self) -> None:
+        for name, value in (("multiplier", self.multiplier), ("penalty", self.penalty), ("weight", self.weight)):
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigurationError(f"{name} is {value}; give 0 or a positive, finite number")
 
     @property
     def policy(self) -> Policy:

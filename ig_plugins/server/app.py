@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from ig_plugins.errors import ConfigurationError, DeadlineExceededError, InferenceGuardError, PromptError
@@ -31,6 +32,12 @@ def create_app(guard: InferenceGuard) -> FastAPI:
     @app.exception_handler(InferenceGuardError)
     async def _explain(request: Request, error: InferenceGuardError) -> JSONResponse:
         return JSONResponse({"error": _error(error)}, status_code=_status(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def _explain_body(request: Request, error: RequestValidationError) -> JSONResponse:
+        # Without the values: FastAPI would fail to write a NaN back, and they may be texts of the conversation.
+        told = [{key: fault[key] for key in ("type", "loc", "msg")} for fault in error.errors()]
+        return JSONResponse({"detail": told}, status_code=422)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
