@@ -45,7 +45,7 @@ def search_tree(
     )
     prefill = time.process_time() - start
     forward, tree, judging = Stopwatch(), Stopwatch(), 0.0
-    with forward.on(model.body, "run"), tree.on(session, "branch", "extend", "propose", "accept", "select"):
+    with forward.on(model.body, "run"), tree.on(session, "fork", "extend", "draft", "verify_draft", "select"):
         for grown in range(0, case.new, case.block):
             before = clock()
             _block(session, case, min(case.block, case.new - grown), random)
