@@ -216,6 +216,7 @@ class BlockSearch:
             return [lanes.stays + beam for beam in range(len(row.beams))]
         accepted = judgement.calm if row.calm else judgement.safe
         safe = [lane for lane, ok in enumerate(accepted[index].tolist()) if ok]
+        row.tries_made += not safe
         if not safe and not row.last_try:
             row.fail(retry_penalty(lanes, index, self.policy.tree.vocab_size))
             return [lanes.stays + beam for beam in range(len(row.beams))]
@@ -267,7 +268,7 @@ class BlockSearch:
             if step is row.released or row.request.interruption():
                 continue
             if not passed:  # the critic was wrong about text that every beam shares
-                row.beams = []
+                row.beams, row.tries_made = [], row.tries_made + 1
                 continue
             row.released = step
             if row.request.stream:

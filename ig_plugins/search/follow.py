@@ -37,7 +37,23 @@ class LaneText:
 
 
 TextOf = Callable[[int, int], LaneText]
-Ask = Callable[[], list[float]]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a judge of texts is asked: texts, and for each of them the request that it belongs to."""
+
+    judge: Judge
+    requests: Sequence[Request]
+    prompts: Sequence[str]
+    responses: Sequence[str]
+    finished: Sequence[bool]
+
+    def __call__(self) -> list[float]:
+        """Asks."""
+        return self.judge.score(self.prompts, self.responses, finished=self.finished)
+
+
 Call = Callable[[Ask], list[float]]
 
 
@@ -180,7 +196,7 @@ class TextFollower:
         self.judge, self._cost = judge, cost
         self._increments: list[bool] = []
         self._call: Call = call or (lambda ask: ask())
-        self._prompts: list[str] = []
+        self._requests: list[Request] = []
         self._beams: list[list[float]] = []  # per row the score so far of every beam
         self._lanes: list[list[float]] = []
         self.calls: list[int] = []
@@ -189,7 +205,7 @@ class TextFollower:
     def admit(self, requests: Sequence[Request]) -> None:
         """See `Follower`."""
         for request in requests:
-            self._prompts.append(request.judge_prompt)
+            self._requests.append(request)
             self._beams.append([0.0])
             self._increments.append(self._cost is not None and request.budgets[self._cost].accounting == "cumulative")
             self.calls.append(0)
@@ -197,7 +213,7 @@ class TextFollower:
 
     def retain(self, rows: Sequence[int]) -> None:
         """See `Follower`."""
-        self._prompts = [self._prompts[row] for row in rows]
+        self._requests = [self._requests[row] for row in rows]
         self._beams = [self._beams[row] for row in rows]
         self._increments = [self._increments[row] for row in rows]
         self.calls = [self.calls[row] for row in rows]
@@ -207,7 +223,7 @@ class TextFollower:
         """See `Follower`."""
         asked = [(int(row), int(lane)) for row, lane in lengths.nonzero().tolist()]
         texts = [text_of(row, lane) for row, lane in asked]
-        scores = self._ask([self._prompts[row] for row, _ in asked], texts)
+        scores = self._ask([self._requests[row] for row, _ in asked], texts)
         before = [
             [beams[parent] if parent >= 0 else 0.0 for parent in mine]
             for beams, mine in zip(self._beams, parents.tolist(), strict=True)
@@ -238,10 +254,10 @@ class TextFollower:
         response = LaneText(request.prefill_text + text, finished=False)
         self.calls[row] += 1
         self.tokens[row] += len(response.text.split())
-        return torch.tensor(self._ask([request.judge_prompt], [response]))
+        return torch.tensor(self._ask([request], [response]))
 
-    def _ask(self, prompts: list[str], texts: list[LaneText]) -> list[float]:
-        if not prompts:
+    def _ask(self, requests: list[Request], texts: list[LaneText]) -> list[float]:
+        if not requests:
             return []
-        responses, finished = [t.text for t in texts], [t.finished for t in texts]
-        return self._call(lambda: self.judge.score(prompts, responses, finished=finished))
+        prompts, responses = [r.judge_prompt for r in requests], [t.text for t in texts]
+        return self._call(Ask(self.judge, requests, prompts, responses, [t.finished for t in texts]))

@@ -41,6 +41,7 @@ class Row:
         blocks: Blocks that are done.
         attempt: Tries of the open block that failed.
         restarts: How often the search began anew from the prompt.
+        tries_made: Tries of blocks without a safe candidate, those before a restart included.
         calm: The open block is tried with few lanes.
         retry_penalty: Shape (T, V), taken off the logits on the next try; None on the first.
         sampled: Lanes of the open block, all tries together.
@@ -58,6 +59,7 @@ class Row:
     blocks: int = 0
     attempt: int = 0
     restarts: int = 0
+    tries_made: int = 0
     calm: bool = False
     retry_penalty: Tensor | None = None
     sampled: int = 0
@@ -126,7 +128,7 @@ class Row:
 
     def inherit(self, old: Row) -> None:
         """Takes over the counts of the row that this one is the new beginning of."""
-        self.restarts = old.restarts + 1
+        self.restarts, self.tries_made = old.restarts + 1, old.tries_made
         self.candidate_tokens, self.lag = old.candidate_tokens, old.lag
         self.judge_calls, self.judge_tokens = old.judge_calls, old.judge_tokens
 
