@@ -10,7 +10,8 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from langchain_core.messages.tool import ToolCall
 
 from critic_models.judges import Judge
-from ig_plugins.errors import ConfigurationError, JudgeError
+from ig_plugins.errors import ConfigurationError
+from ig_plugins.runtime.judging import JUDGE_SECONDS, ask_judge
 
 Stage = Literal["input", "output", "tool_call", "tool_result"]
 
@@ -50,8 +51,10 @@ class Screen:
         limit: The highest score that passes; the judge's own default if None.
     """
 
-    def __init__(self, judge: Judge, limit: float | None) -> None:
-        self.judge = judge
+    def __init__(self, judge: Judge, limit: float | None, *, judge_timeout: float = JUDGE_SECONDS) -> None:
+        if not (isinstance(judge_timeout, int | float) and 0 < judge_timeout < math.inf):
+            raise ConfigurationError(f"judge_timeout is {judge_timeout!r}; give a number of seconds above 0")
+        self.judge, self.judge_timeout = judge, float(judge_timeout)
         self.limit = judge.default_limit if limit is None else float(limit)
         if not math.isfinite(self.limit):
             raise ConfigurationError(f"limit is {limit}; give a finite number, or None for {judge.default_limit}")
@@ -60,12 +63,11 @@ class Screen:
         """The verdict on a text.
 
         Raises:
-            JudgeError: The judge failed. The text has not been judged then, and must not pass.
+            JudgeError: The judge failed, took too long or asked itself. The text has not been judged then, and must not
+                pass.
         """
-        scores = self.judge.score([prompt], [text], finished=[True])
-        if len(scores) != 1 or not math.isfinite(scores[0]):
-            raise JudgeError(f"the judge {self.judge.name!r} gave {len(scores)} scores, or one that is not finite")
-        return Verdict(stage, self.judge.name, float(scores[0]), self.limit)
+        (score,) = ask_judge(self.judge, [prompt], [text], finished=[True], seconds=self.judge_timeout)
+        return Verdict(stage, self.judge.name, score, self.limit)
 
 
 def asked(messages: Sequence[BaseMessage]) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from critic_models.judges import Judge
 from ig_plugins.errors import ConfigurationError, GuardBlockedError
 from ig_plugins.guard.load import load_cost_model
+from ig_plugins.runtime.judging import JUDGE_SECONDS
 from langchain_inferenceguard._screen import (
     Screen,
     Verdict,
@@ -93,6 +94,7 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
             puts the violation message where the text was and goes on.
         violation_message: May use `{stage}`, `{judge}`, `{score}` and `{limit}`.
         hold_stream: Do not let other models stream; see above.
+        judge_timeout: Seconds that the judge may take over one text; then a `JudgeTimeoutError`, and no text passes.
 
     Raises:
         ConfigurationError: An `exit_behavior` or placeholder that does not exist, or a limit that is no number.
@@ -118,12 +120,13 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
         exit_behavior: ExitBehavior = "end",
         violation_message: str = VIOLATION_MESSAGE,
         hold_stream: bool = True,
+        judge_timeout: float = JUDGE_SECONDS,
     ) -> None:
         super().__init__()
         if exit_behavior not in ("end", "error", "replace"):
             raise ConfigurationError(f"exit_behavior is {exit_behavior!r}; choose 'end', 'error' or 'replace'")
         judge = load_cost_model(cost_model)
-        self.screen = Screen(judge, limit)
+        self.screen = Screen(judge, limit, judge_timeout=judge_timeout)
         self.check_input = check_input
         self.check_output = check_output
         self.check_tool_results = check_tool_results
