@@ -18,6 +18,7 @@ from ig_plugins.search.follow import Ask, Call
 
 MAX_ROWS = 32  # prompts searched in one batch; more wait until a row is free
 PATIENCE = 0.5  # seconds that a line waits for a batch whose judge thinks, before it goes on without it
+SUSPICION = 0.1  # the same for a batch of one that has held others up before
 
 
 class Engine(Protocol):
@@ -76,7 +77,7 @@ class Batch:
     ) -> None:
         self.engine, self.capacity = engine, capacity
         self.jobs: dict[Request, Job] = {}
-        self.patience = 0.0 if alone else PATIENCE
+        self.patience = min(PATIENCE, SUSPICION) if alone else PATIENCE
         self._alone, self._waiting = alone, waiting
         self._context = engine.context
         self._entering: list[Request] = []

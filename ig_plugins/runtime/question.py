@@ -63,7 +63,8 @@ class Question:
                 calls = [call.answer for call in (self._joint, *self._single.values()) if call is not None]
                 wait(calls, timeout=POLL, return_when=FIRST_COMPLETED)
                 self._look()
-                waiting(time.monotonic() - started)
+                if self._open:
+                    waiting(time.monotonic() - started)
         finally:
             for call in (self._joint, *self._single.values()):
                 if call is not None:
@@ -130,9 +131,9 @@ class Question:
 
     def _time_until_doubt(self, requests: Mapping[Request, object] | Sequence[Request]) -> float:
         """How long these can wait and still have half of their time."""
-        now = time.monotonic()
-        left = [(each.deadline - now) / 2 for each in requests if each.deadline is not None]
-        return max(HASTE, min([*left, *(each.judge_timeout / 2 for each in requests)]))
+        now, alive = time.monotonic(), [each for each in requests if not each.interruption()]
+        left = [(each.deadline - now) / 2 for each in alive if each.deadline is not None]
+        return max(HASTE, min([*left, *(each.judge_timeout / 2 for each in alive)], default=0.0))
 
     def _blame(self, error: BaseException) -> None:
         """The call about all of them failed: the only one is to blame, or else each is asked about."""

@@ -1,6 +1,7 @@
 """Judges that hang, fail, or wait for themselves: nothing leaves, and the others are answered in their time."""
 
 import asyncio
+import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +15,10 @@ from ig_plugins.errors import (
     JudgeTimeoutError,
     ReentrantJudgeError,
 )
+from ig_plugins.runtime import batch as batches
 from ig_plugins.runtime import judging, worker
 from tests.kit.guards import cost_of_marker, make_guard
-from tests.kit.observe import until
+from tests.kit.observe import fan_out, until
 
 SECONDS = 20  # far more than anything here takes, far less than for ever
 
@@ -183,6 +185,35 @@ def test_a_judge_of_ones_own_class_that_returns_nonsense_is_refused():
 
     with pytest.raises(JudgeError, match="'marker' returned 1 scores for 8 responses"):
         within(make_guard({"Hello there": 1.0}, cost=Mine()).generate, "one")
+
+
+@pytest.mark.parametrize("patience", [0.0, 0.01, 0.5])
+def test_lines_that_part_and_join_again_lose_nobody(patience, monkeypatch):
+    """Slow, failing and hanging calls in a random order, while requests come and go."""
+    monkeypatch.setattr(batches, "PATIENCE", patience)
+    dice, free = random.Random(7), threading.Event()
+
+    def moody(prompts, responses):
+        time.sleep(dice.random() * 0.04)
+        if any("poison" in prompt for prompt in prompts):
+            free.wait(60)
+        if any("bad" in prompt for prompt in prompts):
+            raise ValueError
+        return cost_of_marker(prompts, responses)
+
+    guard = make_guard(echo, cost=moody, judge_timeout=15.0)
+    words = [f"{'bad' if n % 7 == 3 else 'word'} {n}" for n in range(24)] + ["poison 1", "poison 2"]
+
+    def ask(word):
+        time.sleep(dice.random() * 0.2)
+        (found,) = guard.generate([word], timeout=2.0 if "poison" in word else 12.0, return_exceptions=True)
+        return getattr(found, "text", type(found))
+
+    found = fan_out(ask, words, threads=len(words))
+    expected = {"bad": JudgeError, "poison": DeadlineExceededError}
+    assert found == [expected.get(word.split()[0], f"You said {word}") for word in words]
+    free.set()
+    until(lambda: not worker()._lines)
 
 
 # ---- one that waits for itself ----
