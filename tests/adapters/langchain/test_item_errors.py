@@ -83,3 +83,13 @@ def test_a_deadline_is_one_prompts_error():
     found = InferenceGuardLLM.from_guard(guard).batch(["long", "short"], return_exceptions=True, timeout=1.0)
     assert isinstance(found[0], DeadlineExceededError)
     assert found[1] == "word word "
+
+
+async def test_without_on_block_raise_as_well():
+    model = InferenceGuardLLM.from_guard(make_guard({GOOD: 1.0}, cost=judge, chat=True))
+    for found in (
+        model.batch(["good", "poison", "good"], return_exceptions=True),
+        await model.abatch(["good", "poison", "good"], return_exceptions=True),
+    ):
+        assert found[0] == found[2] == GOOD
+        assert isinstance(found[1], JudgeError)
