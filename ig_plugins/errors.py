@@ -4,21 +4,28 @@ from critic_models.errors import (
     ConfigurationError,
     InferenceGuardError,
     JudgeError,
+    JudgeTimeoutError,
     MismatchError,
     ModelLoadError,
+    ReentrantJudgeError,
     UnsupportedModelError,
 )
 
 __all__ = [
     "ConfigurationError",
     "DeadlineExceededError",
+    "DecodingError",
     "GuardBlockedError",
     "InferenceGuardError",
     "JudgeError",
+    "JudgeTimeoutError",
+    "LogitsProcessorError",
     "MismatchError",
     "ModelLoadError",
+    "NotEnoughMemoryError",
     "OutsideCertificateError",
     "PromptError",
+    "ReentrantJudgeError",
     "RequestCancelledError",
     "UnsupportedModelError",
 ]
@@ -38,6 +45,18 @@ class DeadlineExceededError(InferenceGuardError, TimeoutError):
 
 class RequestCancelledError(InferenceGuardError):
     """The caller cancelled the request; decoding stopped at the next step."""
+
+
+class DecodingError(InferenceGuardError):
+    """Decoding failed with an error that this project does not know; it is attached as the cause. No text left."""
+
+
+class LogitsProcessorError(DecodingError):
+    """A logits processor of the caller raised, or returned no scores for the tokens; the message names its class."""
+
+
+class NotEnoughMemoryError(DecodingError, MemoryError):
+    """The host or the device ran out of memory while decoding; no text left."""
 
 
 class GuardBlockedError(InferenceGuardError, ValueError):

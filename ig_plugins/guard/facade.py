@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ig_plugins.chat import EncodedPrompt, Message, parse_reply, tool_region
 from ig_plugins.errors import GuardBlockedError, PromptError
@@ -111,29 +111,41 @@ class InferenceGuard:
         return guard if certificate is None else guard.with_certificate(certificate, outside=outside_certificate)
 
     @overload
-    def generate(self, prompt: Prompt, **overrides: Any) -> GuardResult: ...
+    def generate(self, prompt: Prompt, *, return_exceptions: bool = False, **overrides: Any) -> GuardResult: ...
 
     @overload
-    def generate(self, prompt: Sequence[Prompt], **overrides: Any) -> list[GuardResult]: ...
+    def generate(
+        self, prompt: Sequence[Prompt], *, return_exceptions: Literal[False] = False, **overrides: Any
+    ) -> list[GuardResult]: ...
 
-    def generate(self, prompt: Any, **overrides: Any) -> GuardResult | list[GuardResult]:
+    @overload
+    def generate(
+        self, prompt: Sequence[Prompt], *, return_exceptions: bool, **overrides: Any
+    ) -> list[GuardResult | Exception]: ...
+
+    def generate(self, prompt: Any, *, return_exceptions: bool = False, **overrides: Any) -> Any:
         """Answers one prompt, or several in one batch.
 
         Args:
             prompt: A text (one user turn), a conversation (a list of message dicts), or a list of either.
+            return_exceptions: Of a list, a prompt without an answer costs the others nothing: its exception stands in
+                its place. Without it the first prompt's that fails is raised, and the others are given up, as nobody
+                would see their answers. Faults of the call itself, such as an unknown option, are raised in any case.
             **overrides: Any option, for this call; see `Options` and `SearchConfig`.
 
         Raises:
-            PromptError: A prompt that cannot be answered.
+            PromptError: A prompt that cannot be answered. Nothing was decoded then.
             GuardBlockedError: Blocked, with ``on_block="raise"``.
-            JudgeError, DeadlineExceededError, RequestCancelledError: No verified answer; no text leaves.
+            JudgeError, DecodingError, DeadlineExceededError, RequestCancelledError: No verified answer; no text leaves.
             OutsideCertificateError: The guard's certificate does not speak of such a call; see `from_pretrained`.
         """
         many = is_batch(prompt)
-        tickets = self._handles(list(prompt) if many else [prompt], self.options.updated(**overrides))
-        worker().submit(tickets)
+        keep = return_exceptions and many
+        options = self.options.updated(**overrides)
+        asked = self._handles(list(prompt) if many else [prompt], options, keep=keep)
+        tickets = self._submit(asked)
         try:
-            results = [self._checked(ticket.result(), overrides) for ticket in tickets]
+            results = [self._result(each, overrides, keep=keep) for each in asked]
         finally:
             for ticket in tickets:
                 ticket.cancel()
@@ -143,20 +155,22 @@ class InferenceGuard:
         """Answers one prompt in chunks of verified text; the last one carries the result.
 
         The joined texts are the text of `generate` with the same seed. A chunk leaves when no later block can change
-        it: when all beams share it. Decoding starts with the first `next`; closing the iterator stops it.
+        it: when all beams share it. Decoding starts with the first `next`, and so does the time of ``timeout``; closing
+        the iterator stops it.
 
         Where every beam runs into a dead end, `generate` begins anew. A stream of which text has left cannot: it ends
         with the refusal.
         """
-        (ticket,) = self._handles([prompt], self.options.updated(**overrides), stream=True)
-        return self._relay(ticket, overrides)
+        asked = self._handles([prompt], self.options.updated(**overrides), stream=True)
+        return self._relay(asked, overrides)
 
-    async def agenerate(self, prompt: Any, **overrides: Any) -> Any:
+    async def agenerate(self, prompt: Any, *, return_exceptions: bool = False, **overrides: Any) -> Any:
         """As `generate`; the event loop goes on, and cancelling the task stops decoding."""
         many = is_batch(prompt)
-        tickets = await self._listening(list(prompt) if many else [prompt], overrides)
+        keep = return_exceptions and many
+        asked, tickets = await self._listening(list(prompt) if many else [prompt], overrides, keep=keep)
         try:
-            results = [self._checked(await ticket.aresult(), overrides) for ticket in tickets]
+            results = [await self._aresult(each, overrides, keep=keep) for each in asked]
         finally:
             for ticket in tickets:
                 ticket.cancel()
@@ -164,7 +178,7 @@ class InferenceGuard:
 
     async def astream(self, prompt: Prompt, **overrides: Any) -> AsyncGenerator[GuardChunk, None]:
         """As `stream`; the event loop goes on, and cancelling the task stops decoding."""
-        (ticket,) = await self._listening([prompt], overrides, stream=True)
+        _, (ticket,) = await self._listening([prompt], overrides, stream=True)
         try:
             while True:
                 chunk = await ticket.anext()
@@ -266,32 +280,80 @@ class InferenceGuard:
         """Whether the certificate speaks of such a call; None without one. It may refuse."""
         return None if self.promise is None else self.promise.covers(self.parts, options)
 
-    def _relay(self, ticket: RequestHandle, overrides: Mapping[str, Any]) -> Generator[GuardChunk, None, None]:
-        worker().submit([ticket])
+    def _relay(
+        self, asked: Sequence[RequestHandle | Exception], overrides: Mapping[str, Any]
+    ) -> Generator[GuardChunk, None, None]:
+        (ticket,) = self._submit(asked)
         for chunk in ticket.chunks():
             if chunk.result is not None:
                 self._checked(chunk.result, overrides)
             yield chunk
 
     async def _listening(
-        self, prompts: Sequence[Prompt], overrides: Mapping[str, Any], *, stream: bool = False
-    ) -> list[RequestHandle]:
-        """Tickets on their way, whose events come to the running loop."""
+        self, prompts: Sequence[Prompt], overrides: Mapping[str, Any], *, stream: bool = False, keep: bool = False
+    ) -> tuple[list[RequestHandle | Exception], list[RequestHandle]]:
+        """As `_handles` and `_submit`; events come to the running loop."""
         options = self.options.updated(**overrides)
-        tickets = await asyncio.to_thread(self._handles, prompts, options, stream=stream)
-        for ticket in tickets:
-            ticket.listen(asyncio.get_running_loop())
-        worker().submit(tickets)
-        return tickets
+        asked = await asyncio.to_thread(self._handles, prompts, options, stream=stream, keep=keep)
+        return asked, self._submit(asked, loop=asyncio.get_running_loop())
 
-    def _handles(self, prompts: Sequence[Prompt], options: Options, *, stream: bool = False) -> list[RequestHandle]:
-        tickets, certified = [], self._certified(options)
-        for prompt in prompts:
+    def _handles(
+        self, prompts: Sequence[Prompt], options: Options, *, stream: bool = False, keep: bool = False
+    ) -> list[RequestHandle | Exception]:
+        """A handle for each prompt; with ``keep`` the exception of a prompt that cannot be encoded."""
+        certified = self._certified(options)
+        return [self._handle(each, options, stream=stream, keep=keep, certified=certified) for each in prompts]
+
+    def _handle(
+        self, prompt: Prompt, options: Options, *, stream: bool, keep: bool, certified: bool | None
+    ) -> RequestHandle | Exception:
+        try:
             encoded = self._encode(prompt, options)
             request = self._request(encoded, options, stream=stream)
             engine = self.parts.serving(request.budgets)
-            tickets.append(RequestHandle(engine, encoded, request, options, certified=certified))
+            return RequestHandle(engine, encoded, request, options, certified=certified)
+        except Exception as error:
+            if keep:
+                return error
+            raise
+
+    def _submit(
+        self, asked: Sequence[RequestHandle | Exception], *, loop: asyncio.AbstractEventLoop | None = None
+    ) -> list[RequestHandle]:
+        """Hands the tickets among these over; their time begins."""
+        tickets = [each for each in asked if isinstance(each, RequestHandle)]
+        for ticket in tickets:
+            if loop is not None:
+                ticket.listen(loop)
+            ticket.begin()
+        worker().submit(tickets)
         return tickets
+
+    def _result(
+        self, asked: RequestHandle | Exception, overrides: Mapping[str, Any], *, keep: bool
+    ) -> GuardResult | Exception:
+        """Waits for a ticket's result; with ``keep`` its exception is one as well."""
+        if isinstance(asked, Exception):
+            return asked
+        try:
+            return self._checked(asked.result(), overrides)
+        except Exception as error:
+            if keep:
+                return error
+            raise
+
+    async def _aresult(
+        self, asked: RequestHandle | Exception, overrides: Mapping[str, Any], *, keep: bool
+    ) -> GuardResult | Exception:
+        """As `_result`, without blocking the loop."""
+        if isinstance(asked, Exception):
+            return asked
+        try:
+            return self._checked(await asked.aresult(), overrides)
+        except Exception as error:
+            if keep:
+                return error
+            raise
 
     def _encode(self, prompt: Prompt, options: Options) -> EncodedPrompt:
         if options.raw_prompt:
@@ -321,6 +383,7 @@ class InferenceGuard:
             **self._reading(encoded),
             stream=stream,
             deadline=None if options.timeout is None else time.monotonic() + options.timeout,
+            judge_timeout=options.judge_timeout,
             processors=options.logits_processors,
         )
 

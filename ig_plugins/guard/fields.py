@@ -46,6 +46,7 @@ SETTINGS = (
     "stop",
     "seed",
     "timeout",
+    "judge_timeout",
     "on_block",
     "refusal",
     "selection",
@@ -189,6 +190,9 @@ class GuardFields(BaseModel):
 
     timeout: float | None = None
     """Seconds that one answer may take."""
+
+    judge_timeout: float | None = None
+    """Seconds that one call of a judge of texts may take; 60 by default."""
 
     on_block: OnBlock | None = None
     """What a blocked request gives: ``refuse`` (default), ``raise`` or ``empty``."""

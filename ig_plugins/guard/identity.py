@@ -65,7 +65,7 @@ def parts_identity(parts: Parts) -> dict[str, Any]:
 
 
 def settings(options: Options) -> dict[str, Any]:
-    """What the options say; the timeout is left out, since it decides whether there is an answer, not which."""
+    """What the options say; timeouts are left out, since they decide whether there is an answer, not which."""
     return {
         "budgets": [budget.model_dump(mode="json") for budget in options.budgets],
         "search": options.search.model_dump(mode="json"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -41,8 +40,7 @@ class Parts:
     critic: LatentCritic | None = None
     names: Mapping[str, str | None] = field(default_factory=dict)
     judge_trees: dict[int, TreeModel | None] = field(default_factory=dict)
-    _plain: Parts | None = field(default=None, init=False, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _plain: dict[str, Parts] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for judge in self.judges:
@@ -89,10 +87,8 @@ class Parts:
         """
         if self.critic is None or serves(self.critic, budgets):
             return self
-        with self._lock:
-            if self._plain is None:
-                self._plain = replace(self, critic=None)
-            return self._plain
+        # One for all, and no lock, which a fork could leave locked.
+        return self._plain.get("plain") or self._plain.setdefault("plain", replace(self, critic=None))
 
     def judge_tree(self, judge: Judge) -> TreeModel | None:
         """The judge's model on token trees, attached once; None for judges that read text.

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
+from critic_models.judges import Judge
 from ig_plugins.chat import EncodedPrompt, ParsedReply
-from ig_plugins.errors import DeadlineExceededError, InferenceGuardError
+from ig_plugins.errors import DeadlineExceededError, InferenceGuardError, RequestCancelledError
 from ig_plugins.guard.options import Options
 from ig_plugins.guard.parts import Parts
 from ig_plugins.guard.result import BlockRecord, FinishReason, GuardResult, Usage
@@ -65,6 +67,14 @@ class RequestHandle:
         self._heard: asyncio.Queue[Event] = asyncio.Queue()
         self._sent = ""
         self._first_text: float | None = None
+        self.waiting: Sequence[Judge] = ()
+        self._process = os.getpid()
+
+    def begin(self) -> None:
+        """The request's time runs from now on."""
+        self.request.started = time.monotonic()
+        if self._options.timeout is not None:
+            self.request.deadline = self.request.started + self._options.timeout
 
     def listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """Events go to `anext` in this loop from now on."""
@@ -132,10 +142,11 @@ class RequestHandle:
 
     async def anext(self) -> GuardChunk:
         """The next chunk, without blocking the loop; errors as in `chunks`."""
+        self._refuse_other_process()
         try:
-            event = await asyncio.wait_for(self._heard.get(), timeout=self._seconds_left())
-        except (asyncio.TimeoutError, TimeoutError):
-            event = self._overdue()
+            event = self._heard.get_nowait()  # what is there is never too late, however slow the caller
+        except asyncio.QueueEmpty:
+            event = await self._hear()
         if isinstance(event, BaseException):
             raise event
         return event
@@ -146,8 +157,20 @@ class RequestHandle:
             pass
         return chunk.result
 
+    async def _hear(self) -> Event:
+        try:
+            return await asyncio.wait_for(self._heard.get(), timeout=self._seconds_left())
+        except (asyncio.TimeoutError, TimeoutError):
+            return self._overdue()
+
+    def _refuse_other_process(self) -> None:
+        """A forked child has a copy of the ticket, and nobody who works on it."""
+        if os.getpid() != self._process:
+            raise RequestCancelledError("this answer was begun before a fork, by the parent process; ask again here")
+
     def _next(self) -> Event:
         """The next event; a judge that hangs does not make the caller hang past the deadline."""
+        self._refuse_other_process()
         try:
             return self._events.get(timeout=self._seconds_left())
         except queue.Empty:
@@ -206,7 +229,7 @@ class RequestHandle:
         return GuardResult(
             text=self._options.refusal if self._options.on_block == "refuse" else "",
             blocked=True,
-            reason=f"no candidate of {search.candidates} passed the cost model in {search.tries} tries",
+            reason=f"no candidate of {search.candidates} passed the cost model in {row.tries_made} tries",
             finish_reason="content_filter",
             cost=None,
             reward=None,

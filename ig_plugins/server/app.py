@@ -16,7 +16,14 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from ig_plugins.errors import ConfigurationError, DeadlineExceededError, InferenceGuardError, PromptError
+from ig_plugins.errors import (
+    ConfigurationError,
+    DeadlineExceededError,
+    InferenceGuardError,
+    JudgeTimeoutError,
+    NotEnoughMemoryError,
+    PromptError,
+)
 from ig_plugins.guard import GuardResult, InferenceGuard
 from ig_plugins.server.schema import ChatRequest
 
@@ -121,7 +128,9 @@ def _usage(result: GuardResult) -> dict[str, int]:
 def _status(error: InferenceGuardError) -> int:
     if isinstance(error, PromptError | ConfigurationError):
         return 400
-    return 504 if isinstance(error, DeadlineExceededError) else 500
+    if isinstance(error, NotEnoughMemoryError):
+        return 503
+    return 504 if isinstance(error, DeadlineExceededError | JudgeTimeoutError) else 500
 
 
 def _error(error: InferenceGuardError) -> dict[str, str]:

@@ -39,7 +39,7 @@ OPTIONS = {
     "stop": ["x"], "on_block": "empty", "refusal": "No.", "raw_prompt": True, "tools": [TOOL], "tool_choice": "none",
     "logits_processors": [TemperatureLogitsWarper(0.5)],
 }  # fmt: skip
-NEUTRAL = {"timeout"}  # decides whether there is an answer, not which
+NEUTRAL = {"timeout", "judge_timeout"}  # decides whether there is an answer, not which
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ PARTS = {
     ],
 }
 # What says nothing: names; and budgets, which the options hold. The judges' trees say whether tokens or texts are read.
-OTHER_PARTS = {"names", "budgets", "judge_trees", "_plain", "_lock"}
+OTHER_PARTS = {"names", "budgets", "judge_trees", "_plain"}
 
 
 def test_every_part_changes_the_identity(guard):
