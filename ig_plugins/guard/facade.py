@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, overload
 
 from ig_plugins.chat import EncodedPrompt, Message
@@ -42,7 +43,7 @@ class InferenceGuard:
     @classmethod
     def from_pretrained(
         cls,
-        model: str | tuple[Any, Any],
+        model: str | Path | tuple[Any, Any],
         *,
         cost_model: Any = None,
         reward_model: Any = None,
@@ -60,8 +61,8 @@ class InferenceGuard:
         """Loads a guard.
 
         Args:
-            model: A preset (``inferenceguard presets`` lists them), a hub id, a local folder, or a loaded pair of
-                transformers model and tokenizer.
+            model: A preset (``inferenceguard presets`` lists them), a hub id, a local folder, a GGUF file (its path, a
+                folder with one, ``org/name:file.gguf``), or a loaded pair of transformers model and tokenizer.
             cost_model: A preset's name, a checkpoint, a judge, a plain callable
                 ``f(prompts, responses) -> scores``, or a list of these; by default the preset's.
             reward_model: Likewise, one of them.

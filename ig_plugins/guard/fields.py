@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 import uuid
+from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import Annotated, Any
 from weakref import WeakValueDictionary
 
-from pydantic import AliasChoices, BaseModel, Field, PrivateAttr
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, PrivateAttr
 from typing_extensions import Self
 
 from ig_plugins.errors import ModelLoadError
@@ -107,19 +108,24 @@ class GuardHandle:
         return "GuardHandle()"
 
 
+def path_as_name(value: Any) -> Any:
+    """A `Path` as the string that names the same place; anything else as it is."""
+    return str(value) if isinstance(value, Path) else value
+
+
 class GuardFields(BaseModel):
     """Mixin for framework classes: what they let users set, and how that becomes a guard's call."""
 
-    model: str = "tiny-beaver"
-    """A preset, a hub id or a local folder; ``inferenceguard presets`` lists the presets."""
+    model: Annotated[str, BeforeValidator(path_as_name)] = "tiny-beaver"
+    """A preset, a hub id, a local folder or a GGUF file; ``inferenceguard presets`` lists the presets."""
 
-    cost_model: Any = None
+    cost_model: Annotated[Any, BeforeValidator(path_as_name)] = None
     """Judges safety: a preset, a checkpoint, a judge, a callable ``f(prompts, responses)``, or a list of these."""
 
-    reward_model: Any = None
+    reward_model: Annotated[Any, BeforeValidator(path_as_name)] = None
     """Judges helpfulness; as ``cost_model``."""
 
-    critic: Any = None
+    critic: Annotated[Any, BeforeValidator(path_as_name)] = None
     """The policy's latent critic: a folder, a hub id or a loaded one; False for none."""
 
     prompt_format: str | None = None

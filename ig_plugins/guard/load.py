@@ -25,7 +25,7 @@ from ig_plugins.search import Policy, SearchConfig
 
 
 def load_parts(
-    model: str | tuple[Any, PreTrainedTokenizerBase],
+    model: str | Path | tuple[Any, PreTrainedTokenizerBase],
     *,
     cost_model: Any,
     reward_model: Any,
@@ -41,6 +41,10 @@ def load_parts(
 
     Guards whose parts all have names share them, and so are decoded in one batch.
     """
+    model = str(model) if isinstance(model, Path) else model
+    cost_model, reward_model, critic = (
+        str(x) if isinstance(x, Path) else x for x in (cost_model, reward_model, critic)
+    )
     wanted = (model, cost_model, reward_model, critic, prompt_format, revision)
     chosen = presets.preset(model) if isinstance(model, str) and presets.known(model) else None
 
