@@ -17,6 +17,8 @@ from critic_models.errors import ModelLoadError
 from critic_models.gguf import converted, find_gguf
 
 WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"]
+ADAPTER = "adapter_config.json"
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 HARMLESS = re.compile(r"rotary_emb\.|\.attn\.(masked_)?bias$|position_ids$|^normalizer\.")  # nothing learned in them
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 SAMPLES, SAMPLE = 64, 65_536  # pieces of a file, and bytes of each, that a fingerprint reads
@@ -57,6 +59,26 @@ def local_folder(path_or_id: str | Path, *, revision: str | None = None) -> Path
             f"{name!r} is neither a local folder nor a hub checkpoint that can be reached "
             f"({type(error).__name__}). Check the spelling, the network, and `hf auth login` for gated models"
         ) from error
+
+
+def find_checkpoint(path_or_id: str | Path, *, revision: str | None = None) -> None:
+    """Refuses a name that stands for no checkpoint; at most a config.json is downloaded, and no weights are read.
+
+    Raises:
+        ModelLoadError: As `local_folder` and `read_config`.
+    """
+    if find_gguf(path_or_id, revision=revision) is not None:
+        return
+    folder = Path(path_or_id).expanduser()
+    if folder.is_dir():
+        read_config(folder, ADAPTER if (folder / ADAPTER).is_file() else "config.json")
+    elif folder.exists() or not HUB_ID.fullmatch(str(path_or_id)):
+        local_folder(path_or_id, revision=revision)
+    else:
+        try:
+            huggingface_hub.hf_hub_download(str(path_or_id), "config.json", revision=revision)
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError):
+            local_folder(path_or_id, revision=revision)
 
 
 def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:

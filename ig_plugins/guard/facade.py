@@ -69,7 +69,8 @@ class InferenceGuard:
             critic: A folder or hub id of a `LatentCritic`, or one that is loaded; by default the preset's;
                 ``False`` for none.
             budget: A `SafetyBudget` or a bare limit, or a list with one for each cost model.
-            search: The search's settings; by default the preset's.
+            search: The search's settings; by default the preset's, or without one what the checkpoint's
+                ``generation_config.json`` says about temperature, top-k, top-p, min-p and repetition penalty.
             prompt_format: ``beaver``, ``chat_template``, ``plain`` or ``auto``.
             revision: Of the policy, on the hub.
             device: Where to run; by default CUDA, then MPS, then the CPU.
@@ -83,9 +84,19 @@ class InferenceGuard:
             MismatchError: Parts do not belong together.
             ConfigurationError: A setting is not allowed.
         """
+        from ig_plugins.guard.checks import check_options
         from ig_plugins.guard.load import load_parts
 
-        parts, preset_search = load_parts(
+        check_options(
+            model,
+            options,
+            search=search,
+            cost_model=cost_model,
+            budget=budget,
+            prompt_format=prompt_format,
+            dtype=dtype,
+        )
+        parts, defaults = load_parts(
             model,
             cost_model=cost_model,
             reward_model=reward_model,
@@ -97,7 +108,9 @@ class InferenceGuard:
             dtype=dtype,
             load_options=dict(load_options or {}),
         )
-        guard = cls(parts, Options(search=search or preset_search).updated(**options))
+        if search is not None:
+            defaults = defaults.model_copy(update={"search": search})
+        guard = cls(parts, defaults.updated(**options))
         if certificate is not None:
             guard.check_certificate(certificate)
         return guard

@@ -254,7 +254,19 @@ class GuardFields(BaseModel):
         self._handle = (state.get("__pydantic_private__") or {}).get("_handle") or GuardHandle()
 
     def load_guard(self) -> InferenceGuard:
-        """Loads the guard that the fields name."""
+        """Loads the guard that the fields name, once their settings have been seen to be allowed."""
+        from ig_plugins.guard.checks import check_options
+
+        settings = self.call_options()
+        budget = settings.pop("budget", None)
+        check_options(
+            self.model,
+            settings,
+            cost_model=self.cost_model,
+            budget=budget,
+            prompt_format=self.prompt_format,
+            dtype=self.dtype,
+        )
         return InferenceGuard.from_pretrained(**{name: getattr(self, name) for name in LOADING})
 
     def call_options(self, **kwargs: Any) -> dict[str, Any]:

@@ -16,12 +16,14 @@ from ig_plugins import presets
 from ig_plugins.chat import prompt_format as make_format
 from ig_plugins.engine import TreeModel
 from ig_plugins.errors import ConfigurationError, ModelLoadError
-from ig_plugins.guard.options import as_budgets, configuration_errors
+from ig_plugins.guard.checks import check_models, preset_of
+from ig_plugins.guard.generation import generation_defaults
+from ig_plugins.guard.options import Options, as_budgets, configuration_errors
 from ig_plugins.guard.parts import Parts, serves
 from ig_plugins.presets import Checkpoint, Preset
 from ig_plugins.runtime import dismiss_team, shared
 from ig_plugins.safety import SafetyBudget
-from ig_plugins.search import Policy, SearchConfig
+from ig_plugins.search import Policy
 
 
 def load_parts(
@@ -36,8 +38,8 @@ def load_parts(
     device: Any,
     dtype: Any,
     load_options: dict[str, Any],
-) -> tuple[Parts, SearchConfig]:
-    """Loads what `InferenceGuard.from_pretrained` was asked for; see there.
+) -> tuple[Parts, Options]:
+    """Loads what `InferenceGuard.from_pretrained` was asked for; see there; and the options of a call by default.
 
     Guards whose parts all have names share them, and so are decoded in one batch.
     """
@@ -46,9 +48,10 @@ def load_parts(
         str(x) if isinstance(x, Path) else x for x in (cost_model, reward_model, critic)
     )
     wanted = (model, cost_model, reward_model, critic, prompt_format, revision)
-    chosen = presets.preset(model) if isinstance(model, str) and presets.known(model) else None
+    chosen = preset_of(model)
 
     def load() -> Parts:
+        check_models(chosen, costs=cost_model, reward=reward_model, critic=critic)
         return _load_parts(
             chosen, model, cost_model, reward_model, critic, budget, prompt_format, revision,
             {"device": pick_device(device), "dtype": dtype}, load_options,
@@ -59,7 +62,7 @@ def load_parts(
     else:
         parts = shared(("parts", *wanted, *map(str, (device, dtype, budget, sorted(load_options.items())))), load)
     dismiss_team()  # answers may be asked for from other threads than this one
-    return parts, chosen.search if chosen else SearchConfig()
+    return parts, Options(search=chosen.search) if chosen else generation_defaults(parts.policy.tree.body.model)
 
 
 def _load_parts(
