@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from ig_plugins.presets import Checkpoint, Preset
 from ig_plugins.safety import SafetyBudget
 from ig_plugins.search import SearchConfig
 
-ANY_LIMIT = SafetyBudget(accounting="worst", limit=0.0)  # stands for a cost model that has not been read yet
+ANY_LIMIT = SafetyBudget(accounting="worst", limit=0.0)
 
 
 def preset_of(model: Any) -> Preset | None:
@@ -43,9 +43,9 @@ def check_options(
     chosen = preset_of(model)
     Options(search=search or (chosen.search if chosen else SearchConfig())).updated(**options)
     if budget is not None:
-        count = len(cost_model) if isinstance(cost_model, list | tuple) else 1
+        own = chosen.costs if chosen and cost_model is None else _each(cost_model)
         with configuration_errors():
-            as_budgets(budget, (chosen.cost.budget if chosen and cost_model is None else ANY_LIMIT,) * count)
+            as_budgets(budget, [_stated(each) for each in own])
     if prompt_format is not None and prompt_format not in FORMATS:
         raise ConfigurationError(f"prompt_format is {prompt_format!r}; allowed are {', '.join(FORMATS)}")
     if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
@@ -59,8 +59,9 @@ def check_models(chosen: Preset | None, *, costs: Any, reward: Any, critic: Any)
         ConfigurationError: A preset's variant that it does not have.
         ModelLoadError: No such folder, hub id or file.
     """
+    costs = chosen.costs if chosen and costs is None else costs
     for kind, thing in [*(("cost", cost) for cost in _each(costs)), ("reward", reward), ("critic", critic)]:
-        if thing is None and chosen:
+        if thing is None and chosen and kind != "cost":
             thing = getattr(chosen, kind)
         if isinstance(thing, str) and kind != "critic" and presets.known(thing):
             thing = getattr(presets.preset(thing), kind)
@@ -70,8 +71,14 @@ def check_models(chosen: Preset | None, *, costs: Any, reward: Any, critic: Any)
             find_checkpoint(presets.located(thing.source), revision=thing.revision)
 
 
-def _each(costs: Any) -> Iterable[Any]:
+def _each(costs: Any) -> Sequence[Any]:
     return costs if isinstance(costs, list | tuple) else [costs]
+
+
+def _stated(cost: Any) -> SafetyBudget:
+    """The budget that a preset states; for a cost model that has not been read yet, one that takes any limit."""
+    budget = getattr(cost, "budget", None)
+    return budget if isinstance(budget, SafetyBudget) else ANY_LIMIT
 
 
 def _is_code(source: str) -> bool:

