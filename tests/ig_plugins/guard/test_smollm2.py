@@ -1,12 +1,16 @@
 """The preset smollm2-135m: a real language model from an installed package or the hub, whichever is there."""
 
 import importlib.util
+import json
 import time
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
+from critic_models.hub import load_weights, local_folder
 from ig_plugins import InferenceGuard, presets
+from ig_plugins.cli import app
 from ig_plugins.errors import ModelLoadError
 from langchain_inferenceguard import ChatInferenceGuard
 from llama_index.llms.inferenceguard import InferenceGuardLLM
@@ -62,6 +66,19 @@ def test_the_adapters_share_it(guard):
     llm = InferenceGuardLLM(model=NAME, **JUDGES, **settings)
     assert "".join(chunk.delta for chunk in llm.stream_complete(ask)) == chain.invoke(ask).text
     assert chain.guard.parts.policy is llm.guard.parts.policy is guard.parts.policy
+
+
+@real
+def test_the_demo_shows_it_unguarded_and_guarded(guard, capsys):
+    judges = ["--cost-model=bundled:tiny-cost", "--reward-model=bundled:tiny-reward"]
+    app()(["demo", "--prompts=1", "--max-tokens=12", *judges, "--json"], standalone_mode=False)
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["model"] == NAME
+    (row,) = shown["rows"]
+    assert row["prompt"] == "What is the capital of France?"
+    assert row["unguarded"]["text"]
+    assert row["guarded"]["text"]
+    assert row["guarded"]["unsafe"] is False
 
 
 @real
