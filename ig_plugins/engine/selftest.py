@@ -20,7 +20,9 @@ class PathUnfitError(Exception):
 
 
 @torch.inference_mode()
-def prove(body: Body, path: type[Path], *, window: int | None, context: int | None) -> None:
+def prove(
+    body: Body, path: type[Path], *, window: int | None, context: int | None, allowed: float | None = None
+) -> None:
     """Walk a small tree and compare with the plain full forward.
 
     Args:
@@ -28,18 +30,20 @@ def prove(body: Body, path: type[Path], *, window: int | None, context: int | No
         path: How to follow the tree.
         window: The model's shortest attention window, if any.
         context: Positions that the model has, if limited.
+        allowed: The largest difference; by default what the dtype's rounding may do.
 
     Raises:
         PathUnfitError: The path's states differ.
         ModelLoadError: The plain full forward itself is not finite.
         Exception: Whatever the model raises on inputs that it cannot take.
     """
-    _walk(body, path, [5, 3])
+    allowed = tolerance(body.model.dtype) if allowed is None else allowed
+    _walk(body, path, [5, 3], allowed)
     if window is not None and (context is None or window + 8 <= context):
-        _walk(body, path, [window + 2])
+        _walk(body, path, [window + 2], allowed)
 
 
-def _walk(body: Body, path: type[Path], lengths: list[int]) -> None:
+def _walk(body: Body, path: type[Path], lengths: list[int], allowed: float) -> None:
     """Two blocks with a selection between them; every surviving text is compared at its end."""
     random = torch.Generator().manual_seed(0)
     vocabulary = body.model.get_input_embeddings().weight.shape[0]
@@ -51,7 +55,7 @@ def _walk(body: Body, path: type[Path], lengths: list[int]) -> None:
     texts = [[ids(length)] for length in lengths]
     tree, follower = TokenTree(lengths), path(body, Sizes(lanes=3, block=3, max_new=6))
     hidden, logits = follower.plant([row[0] for row in texts])
-    _compare(body, texts, [(hidden[b], _at(logits, b)) for b in range(B)])
+    _compare(body, texts, [(hidden[b], _at(logits, b)) for b in range(B)], allowed)
 
     for parents, steps, chosen in (
         ([0, 0, 0], ([1, 1, 1], [1, 0, 1]), [2, 1]),
@@ -76,15 +80,16 @@ def _walk(body: Body, path: type[Path], lengths: list[int]) -> None:
         follower.commit(tree, selection)
         tree.commit(selection)
         texts = [[row[lane] for lane in chosen] for row in texts]
-        _compare(body, texts, [states[row, lane] for row in range(B) for lane in chosen])
+        _compare(body, texts, [states[row, lane] for row in range(B) for lane in chosen], allowed)
 
 
 def _at(logits: Tensor | None, index: int) -> Tensor | None:
     return None if logits is None else logits[index]
 
 
-def _compare(body: Body, texts: list[list[list[int]]], states: list[tuple[Tensor, Tensor | None]]) -> None:
-    allowed = tolerance(body.model.dtype)
+def _compare(
+    body: Body, texts: list[list[list[int]]], states: list[tuple[Tensor, Tensor | None]], allowed: float
+) -> None:
     for text, found in zip([text for row in texts for text in row], states, strict=True):
         expected = body.reference(torch.tensor([text], device=body.device))
         for what, mine, plain in zip(("hidden states", "logits"), found, expected, strict=True):

@@ -75,7 +75,8 @@ class InferenceGuard:
             revision: Of the policy, on the hub.
             device: Where to run; by default CUDA, then MPS, then the CPU.
             dtype: Of the policy's weights.
-            load_options: Passed on to transformers, such as ``device_map`` and ``quantization_config``.
+            load_options: Passed on to transformers, such as ``device_map`` and ``quantization_config``; of a PEFT
+                adapter also ``merge_adapter``, by default True unless its base is quantised.
             certificate: A ``certificate.json``; a guard that it was not made for is refused.
             **options: Any option of a call, as this guard's default.
 

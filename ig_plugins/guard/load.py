@@ -16,6 +16,7 @@ from ig_plugins import presets
 from ig_plugins.chat import prompt_format as make_format
 from ig_plugins.engine import TreeModel
 from ig_plugins.errors import ConfigurationError, ModelLoadError
+from ig_plugins.guard.adapter import is_adapter, load_adapter
 from ig_plugins.guard.checks import check_models, preset_of
 from ig_plugins.guard.generation import generation_defaults
 from ig_plugins.guard.options import Options, as_budgets, configuration_errors
@@ -148,7 +149,7 @@ def load_policy(
     dtype: Any = None,
     load_options: Mapping[str, Any] | None = None,
 ) -> Policy:
-    """A policy by hub id, folder or ``bundled:NAME``; loaded once for all that name it.
+    """A policy by hub id, folder, GGUF file, PEFT adapter or ``bundled:NAME``; loaded once for all that name it.
 
     Raises:
         ModelLoadError: It cannot be loaded.
@@ -158,6 +159,9 @@ def load_policy(
 
     def load() -> Policy:
         folder = local_folder(presets.located(source), revision=revision)
+        if is_adapter(folder):
+            adapted, words = load_adapter(folder, source=source, device=device, dtype=dtype, **options)
+            return make_policy(adapted, load_tokenizer(words, source))
         read_config(folder)
         model = load_weights(
             AutoModelForCausalLM.from_pretrained, folder, source=source, device=device, dtype=dtype, **options
