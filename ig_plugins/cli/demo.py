@@ -62,7 +62,7 @@ def demo(
     judges: dict[str, Any] = {"cost_model": cost_model, "reward_model": reward_model}
     with output.loading(model):
         guard = InferenceGuard.from_pretrained(
-            model, **judges, seed=seed, max_tokens=max_tokens or (None if tiny else 64)
+            model, **judges, seed=seed, max_tokens=max_tokens or (None if tiny else 48)
         )
     asked = _pick(world, prompts or 12) if tiny else list(PROMPTS[: prompts or 6])
     rows = []

@@ -1,5 +1,7 @@
 """Weights as people have them, through every door."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -49,3 +51,11 @@ def test_the_command_line_takes_a_path(file, capsys):
     judges = ["--cost-model=tiny-beaver", "--reward-model=tiny-beaver"]
     app()(["generate", "hello", "--model", str(file), *judges, *options, "--json"], standalone_mode=False)
     assert '"token_ids"' in capsys.readouterr().out
+
+
+def test_the_example_runs(file, capsys):
+    code = (Path(__file__).parents[3] / "examples" / "local_weights.py").read_text()
+    names = {"__name__": "example"}
+    exec(compile(code, "local_weights.py", "exec"), names)
+    names["main"](file, "hello")
+    assert capsys.readouterr().out.startswith("1.0 chat_template")
