@@ -14,7 +14,7 @@ from statistics import mean
 from critic_models.bundled import world
 from ig_plugins import InferenceGuard
 from ig_plugins.rollouts import sample_rollouts
-from ig_plugins.search.verifier import Scored, Trail
+from ig_plugins.search import Trail
 
 
 def policy_samples(guard, prompts, count, batch=16):
@@ -23,9 +23,7 @@ def policy_samples(guard, prompts, count, batch=16):
     for start in range(0, len(prompts), batch):
         requests = [guard.request(prompt, seed=start + at) for at, prompt in enumerate(prompts[start : start + batch])]
         for request, rollouts in zip(requests, sample_rollouts(guard.parts, requests, responses=count), strict=True):
-            costs = [r.costs[:, 0].double() for r in rollouts]
-            scored = [Scored(each, tuple(range(1, len(each) + 1)), whole=False) for each in costs]
-            trails = [Trail.start(request.budgets).extended([each]) for each in scored]
+            trails = [Trail.of_costs(r.costs, request.budgets) for r in rollouts]
             texts = [guard.parts.policy.detokenizer.text(r.tokens.tolist()) for r in rollouts]
             found.append([(t.may_leave(), r.reward, text) for t, r, text in zip(trails, rollouts, texts, strict=True)])
     return found

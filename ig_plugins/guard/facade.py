@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ig_plugins.chat import EncodedPrompt, Message, parse_reply, tool_region
@@ -47,7 +48,7 @@ class InferenceGuard:
     @classmethod
     def from_pretrained(
         cls,
-        model: str | tuple[Any, Any],
+        model: str | Path | tuple[Any, Any],
         *,
         cost_model: Any = None,
         reward_model: Any = None,
@@ -66,20 +67,22 @@ class InferenceGuard:
         """Loads a guard.
 
         Args:
-            model: A preset (``inferenceguard presets`` lists them), a hub id, a local folder, or a loaded pair of
-                transformers model and tokenizer.
+            model: A preset (``inferenceguard presets`` lists them), a hub id, a local folder, a GGUF file (its path, a
+                folder with one, ``org/name:file.gguf``), or a loaded pair of transformers model and tokenizer.
             cost_model: A preset's name, a checkpoint, a judge, a plain callable
                 ``f(prompts, responses) -> scores``, or a list of these; by default the preset's.
             reward_model: Likewise, one of them.
             critic: A folder or hub id of a `LatentCritic`, or one that is loaded; by default the preset's;
                 ``False`` for none.
             budget: A `SafetyBudget` or a bare limit, or a list with one for each cost model.
-            search: The search's settings; by default the preset's.
+            search: The search's settings; by default the preset's, or without one what the checkpoint's
+                ``generation_config.json`` says about temperature, top-k, top-p, min-p and repetition penalty.
             prompt_format: ``beaver``, ``chat_template``, ``plain`` or ``auto``.
             revision: Of the policy, on the hub.
             device: Where to run; by default CUDA, then MPS, then the CPU.
             dtype: Of the policy's weights.
-            load_options: Passed on to transformers, such as ``device_map`` and ``quantization_config``.
+            load_options: Passed on to transformers, such as ``device_map`` and ``quantization_config``; of a PEFT
+                adapter also ``merge_adapter``, by default True unless its base is quantised.
             certificate: A ``certificate.json``; a guard that it was not made for is refused.
             outside_certificate: What becomes of a call with other settings than the certified ones: ``refuse`` raises,
                 ``mark`` answers with ``certified=False`` in the result.
@@ -91,9 +94,19 @@ class InferenceGuard:
             ConfigurationError: A setting is not allowed.
         """
         one_of("outside_certificate", outside_certificate, Outside)
+        from ig_plugins.guard.checks import check_options
         from ig_plugins.guard.load import load_components
 
-        parts, preset_search = load_components(
+        check_options(
+            model,
+            options,
+            search=search,
+            cost_model=cost_model,
+            budget=budget,
+            prompt_format=prompt_format,
+            dtype=dtype,
+        )
+        parts, defaults = load_components(
             model,
             cost_model=cost_model,
             reward_model=reward_model,
@@ -105,8 +118,9 @@ class InferenceGuard:
             dtype=dtype,
             load_options=dict(load_options or {}),
         )
-        with configuration_errors():
-            defaults = Options(search=search or preset_search)
+        if search is not None:
+            with configuration_errors():
+                defaults = Options.model_validate({**dict(defaults), "search": search})
         guard = cls(parts, defaults.updated(**options))
         return guard if certificate is None else guard.with_certificate(certificate, outside=outside_certificate)
 

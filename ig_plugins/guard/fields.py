@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import Annotated, Any
 from weakref import WeakValueDictionary
 
-from pydantic import AliasChoices, BaseModel, Field, PrivateAttr, model_validator
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, PrivateAttr, model_validator
 from typing_extensions import Self
 
 from critic_models import identity
@@ -110,19 +111,24 @@ def wrapped(token: str) -> InferenceGuard:
     return guard
 
 
+def path_as_name(value: Any) -> Any:
+    """A `Path` as the string that names the same place; anything else as it is."""
+    return str(value) if isinstance(value, Path) else value
+
+
 class GuardFields(BaseModel):
     """Mixin for framework classes: what they let users set, and how that becomes a guard's call."""
 
-    model: str = "tiny-beaver"
-    """A preset, a hub id or a local folder; ``inferenceguard presets`` lists the presets."""
+    model: Annotated[str, BeforeValidator(path_as_name)] = "tiny-beaver"
+    """A preset, a hub id, a local folder or a GGUF file; ``inferenceguard presets`` lists the presets."""
 
-    cost_model: Any = None
+    cost_model: Annotated[Any, BeforeValidator(path_as_name)] = None
     """Judges safety: a preset, a checkpoint, a judge, a callable ``f(prompts, responses)``, or a list of these."""
 
-    reward_model: Any = None
+    reward_model: Annotated[Any, BeforeValidator(path_as_name)] = None
     """Judges helpfulness; as ``cost_model``."""
 
-    critic: Any = None
+    critic: Annotated[Any, BeforeValidator(path_as_name)] = None
     """The policy's latent critic: a folder, a hub id or a loaded one; False for none."""
 
     prompt_format: str | None = None
@@ -296,9 +302,22 @@ class GuardFields(BaseModel):
         self._handle = (state.get("__pydantic_private__") or {}).get("_handle") or GuardHandle()
 
     def load_guard(self) -> InferenceGuard:
-        """Loads the guard that the fields name; settings come with every call, and are held to the certificate then."""
-        named = self.named
+        """Loads the guard that the fields name, once their settings have been seen to be allowed.
+
+        Settings come with every call, and are held to the certificate then.
+        """
+        from ig_plugins.guard.checks import check_options
+
+        named, settings = self.named, self.call_options()
         path, outside = named.pop("certificate"), named.pop("outside_certificate")
+        check_options(
+            self.model,
+            {name: value for name, value in settings.items() if name != "budget"},
+            cost_model=self.cost_model,
+            budget=settings.get("budget"),
+            prompt_format=self.prompt_format,
+            dtype=self.dtype,
+        )
         guard = InferenceGuard.from_pretrained(**named)
         return guard if path is None else guard.with_certificate(path, outside=outside, settings=False)
 

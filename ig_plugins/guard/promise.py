@@ -31,7 +31,7 @@ class Promise:
     def covers(self, parts: Parts, options: Options, *, fresh: bool = False) -> bool:
         """Whether the certificate speaks of an answer of these parts under these settings.
 
-        Seed, timeouts and ``on_block`` may be what they like. The parts are compared as they are now, so that an adapter
+        Seed, timeouts and ``on_block`` may be anything. The parts are compared as they are now, so that an adapter
         loaded, or a template changed, after the guard was made is seen too.
 
         Raises:

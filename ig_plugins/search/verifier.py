@@ -167,6 +167,12 @@ class Trail:
         """Before the first token: nothing was spent."""
         return cls(tuple(Track.start(budget) for budget in budgets), tuple(budgets))
 
+    @classmethod
+    def of_costs(cls, costs: Tensor, budgets: Sequence[SafetyBudget]) -> Trail:
+        """Of an answer whose costs are known, shape (T, C): one a token and cost model."""
+        ends = tuple(range(1, len(costs) + 1))
+        return cls.start(budgets).extended([Scored(mine.double(), ends, whole=False) for mine in costs.unbind(dim=1)])
+
     def extended(self, found: Sequence[Scored]) -> Trail:
         """With what the cost models said of the text behind the last point.
 

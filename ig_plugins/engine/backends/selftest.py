@@ -31,12 +31,13 @@ class BackendUnfitError(Exception):
 
 
 @torch.inference_mode()
-def prove(body: Body, backend: type[TreeBackend]) -> tuple[int, str] | None:
+def prove(body: Body, backend: type[TreeBackend], *, allowed: float | None = None) -> tuple[int, str] | None:
     """Walk small trees and compare with the plain full forward.
 
     Args:
         body: The model.
         backend: How to follow the tree.
+        allowed: The largest difference; by default what the dtype's rounding may do.
 
     Returns:
         The longest text that is followed exactly, and the name of this length in the configuration; None for all that
@@ -47,22 +48,23 @@ def prove(body: Body, backend: type[TreeBackend]) -> tuple[int, str] | None:
         ModelLoadError: The plain full forward itself is not finite.
         Exception: Whatever the model raises on inputs that it cannot take.
     """
-    _walk(body, backend, PROMPTS)
+    allowed = tolerance(body.model.dtype) if allowed is None else allowed
+    _walk(body, backend, PROMPTS, allowed)
     context = context_of(body.config)
     for window in windows_of(body.config):
         if context is None or window + LONGEST <= context:
-            _walk(body, backend, [window + 2, PROMPTS[1]])
-    limit = _limit(body, backend)
+            _walk(body, backend, [window + 2, PROMPTS[1]], allowed)
+    limit = _limit(body, backend, allowed)
     end = limit[0] if limit else context
     if end is not None and end > LONGEST and _takes_positions(body):
         try:
-            _walk(_Later(body, end - LONGEST), backend, PROMPTS)
+            _walk(_Later(body, end - LONGEST), backend, PROMPTS, allowed)
         except BackendUnfitError as error:
             raise BackendUnfitError(f"of a text of {end} tokens {error}") from error
     return limit
 
 
-def _limit(body: Body, backend: type[TreeBackend]) -> tuple[int, str] | None:
+def _limit(body: Body, backend: type[TreeBackend], allowed: float) -> tuple[int, str] | None:
     """The first declared length beyond which states are not those of the full forward any more, with its name."""
     context = context_of(body.config)
     for length, name in rope_thresholds(body.config):
@@ -71,7 +73,7 @@ def _limit(body: Body, backend: type[TreeBackend]) -> tuple[int, str] | None:
         if context is not None and length + LONGEST > context:
             continue
         try:  # the longer text crosses while the other one is still short
-            _walk(_Later(body, max(length - PROMPTS[0] - 1, 0)), backend, PROMPTS)
+            _walk(_Later(body, max(length - PROMPTS[0] - 1, 0)), backend, PROMPTS, allowed)
         except BackendUnfitError:
             return length, name
     return None
@@ -132,7 +134,7 @@ class _Later(Body):
         return super().reference(ids, positions + self._start)
 
 
-def _walk(body: Body, backend: type[TreeBackend], lengths: list[int]) -> None:
+def _walk(body: Body, backend: type[TreeBackend], lengths: list[int], allowed: float) -> None:
     """Two blocks with a selection between them; every surviving text is compared at its end."""
     random = torch.Generator().manual_seed(0)
     vocabulary = body.model.get_input_embeddings().weight.shape[0]
@@ -144,7 +146,7 @@ def _walk(body: Body, backend: type[TreeBackend], lengths: list[int]) -> None:
     texts = [[ids(length)] for length in lengths]
     tree, follower = TokenTree(lengths), backend(body, Sizes(lanes=3, block=3, max_new=6))
     hidden, logits = follower.prefill([row[0] for row in texts])
-    _compare(body, texts, [(hidden[b], _at(logits, b)) for b in range(B)])
+    _compare(body, texts, [(hidden[b], _at(logits, b)) for b in range(B)], allowed)
 
     for parents, steps, chosen in (
         ([0, 0, 0], ([1, 1, 1], [1, 0, 1]), [2, 1]),
@@ -169,15 +171,16 @@ def _walk(body: Body, backend: type[TreeBackend], lengths: list[int]) -> None:
         follower.select(tree, selection)
         tree.select(selection)
         texts = [[row[lane] for lane in chosen] for row in texts]
-        _compare(body, texts, [states[row, lane] for row in range(B) for lane in chosen])
+        _compare(body, texts, [states[row, lane] for row in range(B) for lane in chosen], allowed)
 
 
 def _at(logits: Tensor | None, index: int) -> Tensor | None:
     return None if logits is None else logits[index]
 
 
-def _compare(body: Body, texts: list[list[list[int]]], states: list[tuple[Tensor, Tensor | None]]) -> None:
-    allowed = tolerance(body.model.dtype)
+def _compare(
+    body: Body, texts: list[list[list[int]]], states: list[tuple[Tensor, Tensor | None]], allowed: float
+) -> None:
     for text, found in zip([text for row in texts for text in row], states, strict=True):
         expected = body.reference(torch.tensor([text], device=body.device))
         for what, mine, plain in zip(("hidden states", "logits"), found, expected, strict=True):

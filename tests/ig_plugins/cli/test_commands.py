@@ -55,14 +55,14 @@ def test_presets_are_shown_with_their_licences(run):
 
 
 def test_the_demo_compares_both_sides_and_sums_up(run):
-    code, out, _ = run("demo", "--prompts", 3, "--json")
+    code, out, _ = run("demo", "--model", "tiny-alpaca", "--prompts", 3, "--json")
     shown = json.loads(out)
     assert code == 0
     assert len(shown["rows"]) == 3
     for row in shown["rows"]:
         assert row["guarded"]["blocked"] or row["guarded"]["cost"] < 10
     assert shown["summary"]["guarded"]["answers"] == 3
-    assert "unsafe answers" in run("demo", "--prompts", 1)[1]
+    assert "unsafe answers" in run("demo", "--model", "tiny-alpaca", "--prompts", 1)[1]
 
 
 @pytest.mark.parametrize(
