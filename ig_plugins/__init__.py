@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from critic_models.safety.budget import SafetyBudget
     from ig_plugins.errors import (
         ConfigurationError,
         DeadlineExceededError,
@@ -26,9 +27,8 @@ if TYPE_CHECKING:
         UnsupportedModelError,
     )
     from ig_plugins.guard.facade import InferenceGuard
+    from ig_plugins.guard.request_handle import GuardChunk
     from ig_plugins.guard.result import BlockRecord, GuardResult, Usage
-    from ig_plugins.guard.ticket import GuardChunk
-    from ig_plugins.safety.budget import SafetyBudget
     from ig_plugins.search.config import SearchConfig
 
     __version__: str

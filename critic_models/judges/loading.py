@@ -21,7 +21,7 @@ from critic_models.judges.guard_llm import GuardJudge
 from critic_models.judges.protocol import Judge, Kind
 from critic_models.judges.score import ScoreJudge
 from critic_models.judges.templates import GuardTemplate
-from critic_models.scores import ScoreModel
+from critic_models.score_models import ScoreModel
 
 VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
 ALLOWED = (

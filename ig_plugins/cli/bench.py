@@ -32,7 +32,7 @@ def bench(
     """Compare the tree with generate() of one and of N: interleaved rounds, medians, one thread, random weights."""
     from dataclasses import replace
 
-    from ig_plugins.bench import Case, run, run_device
+    from ig_plugins.research.bench import Case, run, run_device
 
     base = Case(prompt=prompt, candidates=candidates, beams=max(1, candidates // 4), new=new, block=block)
     if device is not None:
@@ -52,7 +52,7 @@ def bench(
 
 def _full(base: Any, *, repeats: int, folder: Path) -> dict[str, dict[str, Any]]:
     """Measure what the folder lacks, and draw what it holds."""
-    from ig_plugins.bench import figures, points
+    from ig_plugins.research.bench import figures, points
 
     wanted = points.points(repeats=repeats, base=base)
     with output.progress_bar() as bar:

@@ -10,7 +10,7 @@ import typer
 from ig_plugins.cli import options, output
 
 if TYPE_CHECKING:
-    from ig_plugins.safety import SafetyBudget
+    from critic_models.safety import SafetyBudget
 
 
 def calibrate(
@@ -39,12 +39,12 @@ def calibrate(
     Exit code 1 means that nothing could be certified.
     """
     from ig_plugins import InferenceGuard
-    from ig_plugins.certificate import feasibility
-    from ig_plugins.certificate.guarded import calibrate_guard
-    from ig_plugins.certificate.guarded import pilot as fly
     from ig_plugins.cli.evaluate import read_prompts
     from ig_plugins.errors import ConfigurationError
-    from ig_plugins.evaluation.verdicts import EXACT, Verdicts, numbers
+    from ig_plugins.research.calibration import feasibility
+    from ig_plugins.research.calibration.guarded import calibrate_guard
+    from ig_plugins.research.calibration.guarded import pilot as fly
+    from ig_plugins.research.evaluation.verdicts import EXACT, Verdicts, numbers
 
     asked = numbers(limits, "limits") if limits is not None else None
     known = read_prompts(prompts, model=model, column=column, limit=300 if limit is None and prompts is None else limit)

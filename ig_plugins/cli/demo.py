@@ -117,13 +117,13 @@ def _row(guard: Any, prompt: str, unsafe: Unsafe) -> dict[str, Any]:
 
 def unguarded(guard: Any, prompt: str) -> dict[str, Any]:
     """One plain sample of the policy, and what the same judges say of it afterwards."""
-    from ig_plugins.rollouts import sample_rollouts
+    from ig_plugins.research.rollouts import sample_rollouts
     from ig_plugins.search import Trail
 
-    ((rollout,),) = sample_rollouts(guard.parts, [guard.request(prompt)], responses=1)
+    ((rollout,),) = sample_rollouts(guard.components, [guard.request(prompt)], responses=1)
     trail = Trail.of_costs(rollout.costs, guard.options.budgets)
     return {
-        "text": guard.parts.policy.detokenizer.text(rollout.tokens.tolist()).strip(),
+        "text": guard.components.policy.detokenizer.text(rollout.tokens.tolist()).strip(),
         "cost": trail.spent()[0],
         "over_budget": not trail.may_leave(),
         "reward": rollout.reward,

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 import typer
 from rich.table import Table
 
+from critic_models.safety import SafetyBudget
 from ig_plugins.cli import output
 from ig_plugins.presets import Preset
-from ig_plugins.safety import SafetyBudget
 
 
 def presets(

@@ -47,7 +47,7 @@ def llm(checkpoint):
 
 
 def storages(llm):
-    return {weight.data_ptr() for weight in llm.guard.parts.policy.tree.body.model.parameters()}
+    return {weight.data_ptr() for weight in llm.guard.components.policy.tree.body.model.parameters()}
 
 
 def test_loading_is_lazy_and_by_name(llm):

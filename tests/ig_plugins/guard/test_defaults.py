@@ -44,7 +44,7 @@ SAMPLED = {"temperature": 0.6, "top_k": 20, "top_p": 0.9, "min_p": 0.05, "repeti
 def test_a_checkpoint_is_sampled_as_its_generation_config_says(stated, folders):
     guard = InferenceGuard.from_pretrained(stated(do_sample=True, **SAMPLED), **PLACE)
     assert guard.search == SearchConfig(**SAMPLED)
-    sampler = guard.parts.policy.sampler(guard.request("Go."))
+    sampler = guard.components.policy.sampler(guard.request("Go."))
     assert {name: getattr(sampler, name) for name in SAMPLED} == SAMPLED
     assert InferenceGuard.from_pretrained(folders["policy"], **PLACE).search == SearchConfig()  # nothing stated
 
@@ -71,13 +71,13 @@ def test_suppressed_tokens_are_never_said_and_every_eos_token_ends(stated):
     common = stated()
     usual = InferenceGuard.from_pretrained(common, **PLACE, max_tokens=30, seed=1)
     said = {token for seed in range(3) for token in usual.generate("Go.", seed=seed).token_ids}
-    often, eos = sorted(said - usual.parts.policy.stop_ids)[:8], sorted(said)[-1]
+    often, eos = sorted(said - usual.components.policy.stop_ids)[:8], sorted(said)[-1]
     guard = InferenceGuard.from_pretrained(
         stated(suppress_tokens=often, eos_token_id=[2, eos]), **PLACE, max_tokens=30, seed=1
     )
     answers = [guard.generate("Go.", seed=seed).token_ids for seed in range(3)]
     assert not {token for answer in answers for token in answer} & set(often)
-    assert guard.parts.policy.stop_ids == {2, eos}
+    assert guard.components.policy.stop_ids == {2, eos}
 
 
 def test_a_generation_config_that_nobody_can_sample_with_is_named(stated):

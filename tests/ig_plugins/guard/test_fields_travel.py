@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from ig_plugins.errors import ModelLoadError
 from ig_plugins.guard import fields
-from ig_plugins.guard.fields import GuardFields
+from ig_plugins.guard.adapter_fields import GuardFields
 from tests.kit.guards import cost_of_marker, make_guard
 
 

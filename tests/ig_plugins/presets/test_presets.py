@@ -2,10 +2,10 @@
 
 import pytest
 
+from critic_models.safety import SafetyBudget
 from ig_plugins import presets
 from ig_plugins.errors import ConfigurationError
 from ig_plugins.presets import Checkpoint, Installed, find_installed, read
-from ig_plugins.safety import SafetyBudget
 
 GOOD = """
 name = "mine"
