@@ -37,11 +37,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CriticBinding": "latent",
+    "CriticBinding": "critic",
     "Judge": "judges",
-    "LatentCritic": "latent",
+    "LatentCritic": "critic",
     "ScoreJudge": "judges",
-    "ScoreModel": "scores",
+    "ScoreModel": "score_models",
     "TokenJudge": "judges",
     "as_judge": "judges",
     "load_judge": "judges",

@@ -79,7 +79,8 @@ def trained_value(bench: Context, target: str) -> ValueNet:
         if not bench.sampled:
             bench.sampled.extend(sample(bench, bench.training_prompts))
         bench.values[target] = fit(rollouts(bench, bench.sampled, target), seed=bench.seed)
-    return bench.values[target]
+    net: ValueNet = bench.values[target]
+    return net
 
 
 def rollouts(bench: Context, sampled: Sequence[Sampled], target: str) -> Rollouts:
