@@ -13,6 +13,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from critic_models.errors import ConfigurationError, MismatchError, ModelLoadError
 from critic_models.hub import load_weights, local_folder, read_config
+from critic_models.judges.batching import pad_right
 
 PACKAGE = "package:"  # starts sources that lie inside an installed package: package:NAME/folder
 KNOWN_TEXT = "The quick brown fox asks how to pick a lock."  # its vector tells an encoder from another
@@ -45,8 +46,8 @@ class Encoder:
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
-        special = tokenizer.num_special_tokens_to_add()
-        self._window = min(WINDOW, getattr(model.config, "max_position_embeddings", WINDOW)) - special
+        self._window = min(WINDOW, getattr(model.config, "max_position_embeddings", WINDOW))
+        self._pad = tokenizer.pad_token_id or 0
 
     @classmethod
     def load(cls, sources: Sequence[str], *, device: torch.device | str | None = None) -> "Encoder":
@@ -67,11 +68,14 @@ class Encoder:
 
     @torch.inference_mode()
     def vectors(self, texts: Sequence[str]) -> Tensor:
-        """Texts to float32 vectors (B, H) of length 1 on the CPU; a text without tokens is the zero vector."""
-        windows: list[tuple[int, list[int]]] = []
-        for row, text in enumerate(texts):
-            ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
-            windows += [(row, ids[at : at + self._window]) for at in range(0, len(ids), self._window)]
+        """Texts to float32 vectors (B, H) of length 1 on the CPU; long texts are read in windows, to their end."""
+        if not texts:
+            return torch.zeros(0, self.hidden_size)
+        encoded = self.tokenizer(
+            list(texts), truncation=True, max_length=self._window, return_overflowing_tokens=True,
+            split_special_tokens=True, return_attention_mask=False, return_token_type_ids=False,
+        )  # fmt: skip
+        windows = list(zip(encoded["overflow_to_sample_mapping"], encoded["input_ids"], strict=True))
         windows.sort(key=lambda window: len(window[1]))  # little padding
         sums = torch.zeros(len(texts), self.hidden_size)
         for at in range(0, len(windows), BATCH):
@@ -96,11 +100,9 @@ class Encoder:
 
     def _sum_of_states(self, rows: list[list[int]]) -> Tensor:
         """The sum of each window's states, (B, H): windows of a text add up to the sum over the text."""
-        encoded = self.tokenizer.pad(
-            {"input_ids": [self.tokenizer.build_inputs_with_special_tokens(ids) for ids in rows]}, return_tensors="pt"
-        ).to(self.model.device)
-        hidden = self.model(**encoded).last_hidden_state.float()
-        return (hidden * encoded["attention_mask"].unsqueeze(-1)).sum(dim=1).cpu()
+        batch = pad_right([{"input_ids": ids} for ids in rows], pad=self._pad, device=self.model.device)
+        hidden = self.model(input_ids=batch["input_ids"], attention_mask=batch["mask"]).last_hidden_state.float()
+        return (hidden * batch["mask"].unsqueeze(-1)).sum(dim=1).cpu()
 
 
 def pair_features(prompts: Tensor, responses: Tensor) -> Tensor:
@@ -115,7 +117,7 @@ def _found(sources: Sequence[str]) -> Path:
     for source in sources:
         try:
             return _package_folder(source) if source.startswith(PACKAGE) else local_folder(source)
-        except ModelLoadError as error:
+        except ModelLoadError as error:  # noqa: PERF203
             failures.append(str(error))
     raise ModelLoadError("the head's encoder is not here: " + "; or ".join(failures))
 

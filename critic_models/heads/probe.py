@@ -1,4 +1,10 @@
-"""A probe: a linear head on the policy's own hidden states after its first layers, a score for every token."""
+"""A probe: a linear head on the policy's own hidden states after its first layers, a score for every token.
+
+What tells an unsafe answer is the mean of its tokens' scores, not any single one: the last state of an answer knows the
+next token and forgets what was said (measured on SmolLM2, layer 16, prompts never seen: AUC 0.79 for the mean, 0.65 for
+the last). A mean above a threshold θ is a sum of (score - θ) above 0, so a cost probe is a cost model with the paper's
+cumulative accounting: a token costs its score less θ, and the budget is what an answer may exceed it by.
+"""
 
 import copy
 import json
@@ -17,11 +23,12 @@ from critic_models.errors import ConfigurationError, MismatchError
 from critic_models.heads.text import check_kind, checked, read_head
 from critic_models.hub import local_folder, read_tensors
 from critic_models.judges.batching import ModelJudge, Row, plain_ids
-from critic_models.judges.protocol import Kind
+from critic_models.judges.protocol import Accounting, Kind
 from critic_models.latent import tokenizer_hash
 
 ARCHITECTURE = "InferenceGuardProbe"
 CHAT = "chat"
+NORMS = ("norm", "ln_f", "final_layernorm", "final_layer_norm")  # what transformers calls the final one
 ALIKE = 0.95  # least cosine of the two states; a policy in 8 or 4 bit is the same policy
 CHECKED = 16  # tokens that are read to tell a policy from another
 
@@ -32,14 +39,15 @@ class ProbeConfig(BaseModel):
     Attributes:
         architectures: Tells the folder from other judges' folders.
         version: Of the format; a change that old readers would misread raises it.
-        kind: A cost probe scores the probability of unsafe, a reward probe a number without a scale.
+        kind: A cost. On the tree a reward is the last token's score, and the last state is not what tells.
         policy_id: The policy that it reads, as the user named it.
         tokenizer_hash: Of that policy's tokenizer.
         hidden_size: H.
         layer: It reads the states after so many layers, through the policy's final norm.
         template: How prompt and response become the policy's text: ``chat`` for the tokenizer's template, or a text
             with ``{prompt}`` and ``{response}``.
-        threshold: A cost above it is unsafe.
+        threshold: θ of a cost; the mean of an answer's raw scores should not be above it.
+        limit: Of the cumulative budget.
         rule: How the threshold was set.
     """
 
@@ -47,13 +55,14 @@ class ProbeConfig(BaseModel):
 
     architectures: tuple[Literal["InferenceGuardProbe"]] = (ARCHITECTURE,)
     version: Literal[1] = 1
-    kind: Kind
+    kind: Literal["cost"] = "cost"
     policy_id: str
     tokenizer_hash: str
     hidden_size: int = Field(gt=0)
     layer: int = Field(gt=0)
     template: str = CHAT
-    threshold: float = 0.5
+    threshold: float = 0.0
+    limit: float = Field(default=0.0, ge=0.0)
     rule: str = "probability one half"
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -64,8 +73,8 @@ class ProbeConfig(BaseModel):
 class Probe(ModelJudge):
     """A token judge whose body is the policy's own first layers, the same tensors and no copy of them.
 
-    It follows the policy's tokens on a tree, so that a block costs ``layer`` of the policy's layers. Read by text, the
-    score is that of the last token.
+    It follows the policy's tokens on a tree, so that a block costs ``layer`` of the policy's layers. Read by text, it
+    costs the sum over the response so far, as the tree's accounting has it.
 
     Args:
         config: What it reads.
@@ -77,6 +86,8 @@ class Probe(ModelJudge):
         MismatchError: Another policy than its own.
         ModelLoadError: Tensors that do not fit the config, or are not finite.
     """
+
+    default_accounting: Accounting = "cumulative"
 
     def __init__(
         self,
@@ -91,9 +102,12 @@ class Probe(ModelJudge):
         check_policy(config, model, tokenizer, source=name)
         super().__init__(first_layers(model, config.layer), tokenizer, **{**options, "name": name})
         self.config = config
-        self.tensors = {key: t.to(self.model.device) for key, t in checked(tensors, config.shapes(), source=name).items()}
+        self.tensors = {
+            key: t.to(self.model.device) for key, t in checked(tensors, config.shapes(), source=name).items()
+        }
         self._check_states(name)
-        self.default_limit = config.threshold if config.kind == "cost" else 0.0
+        self.policy = model
+        self.default_limit = config.limit
 
     @property
     def body(self) -> PreTrainedModel:
@@ -102,11 +116,10 @@ class Probe(ModelJudge):
 
     def score_hidden(self, hidden: Tensor) -> Tensor:
         """(..., H) states to (...) float32 scores; not checked for NaN."""
-        raw = self.raw_hidden(hidden)
-        return raw.sigmoid() if self.config.kind == "cost" else raw
+        return self.raw_hidden(hidden) - self.config.threshold
 
     def raw_hidden(self, hidden: Tensor) -> Tensor:
-        """The linear score before any sigmoid, (...)."""
+        """The linear scores (...); their mean over an answer is the log-odds of unsafe."""
         return hidden.float() @ self.tensors["weight"].to(hidden.device) + self.tensors["bias"].to(hidden.device)
 
     def score_tokens(self, ids: Tensor, mask: Tensor) -> Tensor:
@@ -115,15 +128,19 @@ class Probe(ModelJudge):
         return self.score_hidden(hidden)
 
     def encode(self, prompt: str, response: str, *, finished: bool) -> Row:
-        """The conversation as the policy writes it, its end token included where the answer is complete."""
-        ids = [*prompt_ids(self.tokenizer, self.config.template, prompt), *plain_ids(self.tokenizer, response)]
+        """The conversation as the policy writes it, its end token included where the answer is complete.
+
+        The response's tokens are marked by the type 1.
+        """
+        head = prompt_ids(self.tokenizer, self.config.template, prompt)
+        tail = plain_ids(self.tokenizer, response)
         if finished and self.tokenizer.eos_token_id is not None:
-            ids.append(self.tokenizer.eos_token_id)
-        return {"input_ids": ids}
+            tail.append(self.tokenizer.eos_token_id)
+        return {"input_ids": [*head, *tail], "token_type_ids": [0] * len(head) + [1] * len(tail)}
 
     def read(self, ids: Tensor, mask: Tensor, **extra: Tensor) -> Tensor:
-        """The score at each row's last token, (B,)."""
-        return self.score_tokens(ids, mask).gather(1, mask.sum(dim=1, keepdim=True).long() - 1).squeeze(1)
+        """The sum of the scores of each row's response, (B,)."""
+        return (self.score_tokens(ids, mask) * extra["token_type_ids"]).sum(dim=1)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes config.json and head.safetensors; the policy is not part of it."""
@@ -192,8 +209,9 @@ def check_policy(config: ProbeConfig, model: Any, tokenizer: PreTrainedTokenizer
     ]
     if differ:
         raise MismatchError(
-            f"{source} is a probe on {config.policy_id!r}, not on this policy (probe's and policy's {'; '.join(differ)}). "
-            "Use its own policy, or train one for this: inferenceguard train-judge --kind probe --model ..."
+            f"{source} is a probe on {config.policy_id!r}, not on this policy (the probe's and the policy's "
+            f"{'; '.join(differ)}). Use its own policy, or train one for this: "
+            "inferenceguard train-judge --kind probe --model ..."
         )
 
 
@@ -228,6 +246,20 @@ def first_layers(model: Any, layers: int) -> PreTrainedModel:
     return cut.eval()
 
 
+def normed_states(body: Any, ids: Tensor, mask: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
+    """The states (B, T, H) that ``first_layers`` would give, for several of the body's layers in one forward.
+
+    Raises:
+        ConfigurationError: An intermediate layer of a body whose final norm goes by no known name.
+    """
+    norm = next((getattr(body, name) for name in NORMS if hasattr(body, name)), None)
+    last = body.config.num_hidden_layers
+    if norm is None and set(layers) != {last}:
+        raise ConfigurationError(f"{type(body).__name__} has no final norm under {', '.join(NORMS)}; use layer {last}")
+    states = body(input_ids=ids, attention_mask=mask, use_cache=False, output_hidden_states=True).hidden_states
+    return {layer: states[layer] if layer == last or norm is None else norm(states[layer]) for layer in layers}
+
+
 @torch.inference_mode()
 def known_state(body: Any) -> Tensor:
     """The last state (H,) of a fixed row of ids, by which a policy is told from another one of its shape."""
@@ -253,5 +285,3 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, template: str, prompt: str) -
     if not found or after or before.count("{prompt}") != 1:
         raise ConfigurationError(f"template is {template!r}; it must hold {{prompt}} once and end with {{response}}")
     return plain_ids(tokenizer, before.replace("{prompt}", prompt), special=True)
-
-

@@ -142,7 +142,9 @@ def _label(where: str, column: str, value: Any) -> int:
 def _pair(where: str, row: dict[str, Any]) -> Pair:
     pair = Pair(_text(where, row, "prompt"), *(_text(where, row, name, may_be_empty=True) for name in PAIR[1:]))
     if pair.chosen.strip() == pair.rejected.strip():
-        raise ConfigurationError(f"{where}: chosen and rejected are the same text; there is nothing to prefer, remove it")
+        raise ConfigurationError(
+            f"{where}: chosen and rejected are the same text; there is nothing to prefer, remove it"
+        )
     return pair
 
 

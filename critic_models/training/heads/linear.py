@@ -125,7 +125,9 @@ def cross_fitted(texts: Texts, features: Any, folds: Sequence[Sequence[str]], *,
     for index in range(len(folds)):
         kept = np.flatnonzero(of_row != index)
         if len(set(targets[kept])) < 2:
-            raise ConfigurationError("too few prompts: without one fifth of them only one class is left; give more rows")
+            raise ConfigurationError(
+                "too few prompts: without one fifth of them only one class is left; give more rows"
+            )
         model = fit((rows[kept], targets[kept], weights[kept]), strength=strength)
         scores[part == index] = model(features[part == index])
     return scores

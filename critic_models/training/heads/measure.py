@@ -35,7 +35,7 @@ def measure(score: Score, examples: Examples, *, kind: Kind, probability: bool =
         score: The judge before any sigmoid.
         examples: Held-out ones.
         kind: Whether a higher score means unsafe (cost) or better (reward).
-        probability: Whether the sigmoid of the score claims to be a probability, so that its calibration means something.
+        probability: Whether the sigmoid of the score claims to be a probability.
     """
     texts = Texts(examples, kind)
     scores = score(texts.prompts, texts.responses)

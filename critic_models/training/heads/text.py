@@ -1,4 +1,4 @@
-"""Training of a text head: each part of what it reads is fitted on its own, then the parts are weighed against each other."""
+"""Training of a text head: each part of what it reads is fitted alone, then the parts are weighed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
