@@ -102,7 +102,8 @@ class Encoder:
         """The sum of each window's states, (B, H): windows of a text add up to the sum over the text."""
         batch = pad_right([{"input_ids": ids} for ids in rows], pad=self._pad, device=self.model.device)
         hidden = self.model(input_ids=batch["input_ids"], attention_mask=batch["mask"]).last_hidden_state.float()
-        return (hidden * batch["mask"].unsqueeze(-1)).sum(dim=1).cpu()
+        total: Tensor = (hidden * batch["mask"].unsqueeze(-1)).sum(dim=1)
+        return total.cpu()
 
 
 def pair_features(prompts: Tensor, responses: Tensor) -> Tensor:

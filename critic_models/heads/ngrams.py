@@ -49,13 +49,13 @@ class Bags(NamedTuple):
         rows: int64, shape (n,): the text that each entry belongs to.
         buckets: int64, shape (n,).
         values: float32, shape (n,): 1 + log of the count.
-        count: How many rows there are, empty ones included.
+        size: How many rows there are, empty ones included.
     """
 
     rows: Tensor
     buckets: Tensor
     values: Tensor
-    count: int
+    size: int
 
 
 def bags(prompts: Sequence[str], responses: Sequence[str], config: NgramConfig) -> Bags:
@@ -71,26 +71,25 @@ def bags(prompts: Sequence[str], responses: Sequence[str], config: NgramConfig) 
         buckets += counts.keys()
         values += counts.values()
     weights = 1 + torch.tensor(values, dtype=torch.float32).log()
-    as_ids = (torch.tensor(ids, dtype=torch.long) for ids in (rows, buckets))
-    return Bags(*as_ids, weights, len(responses))
+    return Bags(torch.tensor(rows, dtype=torch.long), torch.tensor(buckets, dtype=torch.long), weights, len(responses))
 
 
 def weighted(found: Bags, idf: Tensor) -> Bags:
     """Values times the inverse document frequencies (buckets,), every row scaled to length 1."""
     values = found.values * idf[found.buckets]
-    squares = torch.zeros(found.count).index_add_(0, found.rows, values.square())
+    squares = torch.zeros(found.size).index_add_(0, found.rows, values.square())
     return found._replace(values=values / squares.sqrt().clamp_min(1e-12)[found.rows])
 
 
 def inverse_frequencies(found: Bags, buckets: int) -> Tensor:
     """log((1 + rows) / (1 + rows with the bucket)) + 1, shape (buckets,); entries of a row are distinct buckets."""
     seen = torch.bincount(found.buckets, minlength=buckets).float()
-    return ((1 + found.count) / (1 + seen)).log() + 1
+    return ((1 + found.size) / (1 + seen)).log() + 1
 
 
 def product(found: Bags, weight: Tensor) -> Tensor:
     """Each row's values times the weights (buckets,), shape (B,)."""
-    return torch.zeros(found.count).index_add_(0, found.rows, found.values * weight[found.buckets])
+    return torch.zeros(found.size).index_add_(0, found.rows, found.values * weight[found.buckets])
 
 
 def _grams(text: str, config: NgramConfig, field: str) -> Iterator[bytes]:

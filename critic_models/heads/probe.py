@@ -26,7 +26,6 @@ from critic_models.judges.batching import ModelJudge, Row, plain_ids
 from critic_models.judges.protocol import Accounting, Kind
 from critic_models.latent import tokenizer_hash
 
-ARCHITECTURE = "InferenceGuardProbe"
 CHAT = "chat"
 NORMS = ("norm", "ln_f", "final_layernorm", "final_layer_norm")  # what transformers calls the final one
 ALIKE = 0.95  # least cosine of the two states; a policy in 8 or 4 bit is the same policy
@@ -53,7 +52,7 @@ class ProbeConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    architectures: tuple[Literal["InferenceGuardProbe"]] = (ARCHITECTURE,)
+    architectures: tuple[Literal["InferenceGuardProbe"]] = ("InferenceGuardProbe",)
     version: Literal[1] = 1
     kind: Literal["cost"] = "cost"
     policy_id: str

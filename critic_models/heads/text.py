@@ -16,8 +16,6 @@ from critic_models.heads.ngrams import NgramConfig, bags, product, weighted
 from critic_models.hub import local_folder, read_config, read_tensors
 from critic_models.judges.protocol import Accounting, Kind, check_pairs, check_scores
 
-ARCHITECTURE = "InferenceGuardTextHead"
-
 
 class TextHeadConfig(BaseModel):
     """What config.json of a text head says.
@@ -35,7 +33,7 @@ class TextHeadConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    architectures: tuple[Literal["InferenceGuardTextHead"]] = (ARCHITECTURE,)
+    architectures: tuple[Literal["InferenceGuardTextHead"]] = ("InferenceGuardTextHead",)
     version: Literal[1] = 1
     kind: Kind
     ngrams: NgramConfig | None = None

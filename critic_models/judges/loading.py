@@ -121,6 +121,18 @@ def load_judge(
     return judge_of(model, tokenizer, kind=kind, **options)
 
 
+def is_probe(path_or_id: str | Path, *, revision: str | None = None) -> bool:
+    """Whether a name leads to a probe, which is loaded onto a policy; nothing is loaded here.
+
+    Raises:
+        ModelLoadError: It leads nowhere.
+    """
+    if isinstance(path_or_id, str) and is_function_name(path_or_id):
+        return False
+    raw = read_config(local_folder(path_or_id, revision=revision))
+    return PROBE in (raw.get("architectures") or [])
+
+
 def _head(architecture: str, folder: Path, *, policy: Any, device: Any, **options: Any) -> Judge:
     """A text head or a probe."""
     from critic_models.heads import Probe, TextHead  # they are judges themselves, so they import this package

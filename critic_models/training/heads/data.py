@@ -50,7 +50,7 @@ class Examples:
     @property
     def prompts(self) -> list[str]:
         """Every prompt once, in order."""
-        return list(dict.fromkeys([row.prompt for row in [*self.answers, *self.pairs]]))
+        return list(dict.fromkeys([*(row.prompt for row in self.answers), *(row.prompt for row in self.pairs)]))
 
     def __add__(self, other: "Examples") -> "Examples":
         return Examples(self.answers + other.answers, self.pairs + other.pairs)

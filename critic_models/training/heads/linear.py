@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from critic_models.errors import ConfigurationError
-from critic_models.training.heads.data import Examples, Kind
+from critic_models.judges.protocol import Kind
+from critic_models.training.heads.data import Examples
 
 Floats = NDArray[np.float64]
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # C, the inverse of the regularisation
@@ -46,7 +47,7 @@ class Texts:
 
     def __post_init__(self) -> None:
         answers, pairs = self.examples.answers, self.examples.pairs
-        self.prompts = [row.prompt for row in [*answers, *pairs, *pairs]]
+        self.prompts = [*(a.prompt for a in answers), *(p.prompt for p in [*pairs, *pairs])]
         self.responses = [*(a.response for a in answers), *(p.chosen for p in pairs), *(p.rejected for p in pairs)]
         self.answers, self.pairs = len(answers), len(pairs)
 

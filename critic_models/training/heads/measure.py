@@ -21,11 +21,11 @@ class Ranked(NamedTuple):
 
     Attributes:
         right: Share of right orders, ties half; None without such pairs.
-        count: How many pairs.
+        pairs: How many pairs there were.
     """
 
     right: float | None
-    count: int
+    pairs: int
 
 
 def measure(score: Score, examples: Examples, *, kind: Kind, probability: bool = True) -> dict[str, Any]:
@@ -51,9 +51,9 @@ def measure(score: Score, examples: Examples, *, kind: Kind, probability: bool =
         "unsafe_share": float(labels.mean()) if A else None,
         "auc": auc(torch.from_numpy(scores[:A]), torch.from_numpy(labels)) if A else None,
         "same_prompt_accuracy": ranked.right,
-        "same_prompt_pairs": ranked.count,
+        "same_prompt_pairs": ranked.pairs,
         "pair_accuracy": own.right,
-        "pairs": own.count,
+        "pairs": own.pairs,
     }
     if A and probability:
         chances = torch.from_numpy(scores[:A]).sigmoid()

@@ -107,7 +107,7 @@ def _ngrams(texts: Texts, config: NgramConfig) -> tuple[Any, Tensor]:
     idf = inverse_frequencies(found, config.buckets).half().float()
     found = weighted(found, idf)
     places = (found.rows.numpy(), found.buckets.numpy())
-    return csr_matrix((found.values.double().numpy(), places), shape=(found.count, config.buckets)), idf
+    return csr_matrix((found.values.double().numpy(), places), shape=(found.size, config.buckets)), idf
 
 
 def _as_saved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
