@@ -73,7 +73,7 @@ SETS = {
     "safe_rlhf": ("safe_rlhf_mini.jsonl.gz", jailbreakbench),
     "pku_pairs": ("pku_pairs.jsonl.gz", pku_pairs),
 }
-SMALLER = {"safe_rlhf": 4, "pku_pairs": 12}  # a quarter of the prompts, a twelfth: for judges that take longer
+SMALLER = {"safe_rlhf": 4, "pku_pairs": 12, "autoj": 5}  # one prompt in so many, for judges that take longer
 
 
 def main(data: Path, out: Path) -> None:
