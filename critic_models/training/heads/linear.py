@@ -134,19 +134,30 @@ def cross_fitted(texts: Texts, features: Any, folds: Sequence[Sequence[str]], *,
     return scores
 
 
-def loss(texts: Texts, scores: Floats) -> float:
-    """Mean logistic loss of scores (A + 2 P,), by the examples' weights."""
-    _, targets, weights = texts.design(np.zeros((len(scores), 1)))
+def losses(texts: Texts, scores: Floats) -> Floats:
+    """Logistic loss (A + P,) of scores (A + 2 P,), by the examples' weights, of mean weight 1."""
     rows = texts.design(scores[:, None])[0][:, 0]
-    signs = np.where(targets == 1, 1.0, -1.0)
-    return float((np.logaddexp(0, -signs * rows) * weights).sum() / weights.sum())
+    _, targets, weights = texts.design(np.zeros((len(scores), 1)))
+    found: Floats = np.logaddexp(0, -np.where(targets == 1, 1.0, -1.0) * rows) * weights / weights.mean()
+    return found
 
 
 def best_strength(texts: Texts, features: Any, folds: Sequence[Sequence[str]]) -> tuple[float, Floats]:
-    """The C whose cross-fitted scores, calibrated, have the least loss; and these scores."""
-    tried = {c: cross_fitted(texts, features, folds, strength=c) for c in STRENGTHS}
-    best = min(tried, key=lambda c: loss(texts, calibration(texts, tried[c][:, None])(tried[c][:, None])))
-    return best, tried[best]
+    """The most regularised C that is as good as the best within its standard error, and its cross-fitted scores.
+
+    The one-standard-error rule of Breiman et al. (1984): a head is asked about other answers than it learnt from, and
+    what is gained within the noise of one's own data is lost there.
+    """
+    part = texts.parts(folds)[: texts.answers + texts.pairs]
+    tried: dict[float, tuple[float, float, Floats]] = {}
+    for strength in STRENGTHS:
+        crossed = cross_fitted(texts, features, folds, strength=strength)
+        lost = losses(texts, calibration(texts, crossed[:, None])(crossed[:, None]))
+        means = np.array([lost[part == index].mean() for index in range(len(folds))])
+        tried[strength] = (float(lost.mean()), float(means.std(ddof=1) / len(means) ** 0.5), crossed)
+    least, error, _ = min(tried.values(), key=lambda each: each[0])
+    chosen = min(strength for strength, (value, _, _) in tried.items() if value <= least + error)
+    return chosen, tried[chosen][2]
 
 
 def calibration(texts: Texts, scores: Floats) -> Linear:

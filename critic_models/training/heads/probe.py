@@ -14,7 +14,7 @@ from critic_models.judges.batching import pad_right, plain_ids
 from critic_models.judges.protocol import Kind
 from critic_models.latent import tokenizer_hash
 from critic_models.training.heads.data import Examples, folds
-from critic_models.training.heads.linear import Linear, Texts, best_strength, calibration, fit, loss
+from critic_models.training.heads.linear import Linear, Texts, best_strength, calibration, fit, losses
 from critic_models.training.heads.measure import Score
 from critic_models.training.heads.threshold import flag_at_most
 
@@ -216,7 +216,7 @@ def _fit_layer(texts: Texts, means: Any, parts: Sequence[Sequence[str]]) -> tupl
     inner = fit(texts.design(features), strength=strength)
     weight = share * inner.weight / scale / means.shape[1] ** 0.5
     bias = share * inner.bias + calibrated.bias - float(weight @ centre)
-    return loss(texts, calibrated(crossed[:, None])), strength, Linear(weight, bias)
+    return float(losses(texts, calibrated(crossed[:, None])).mean()), strength, Linear(weight, bias)
 
 
 def _usual(count: int) -> tuple[int, ...]:

@@ -94,7 +94,8 @@ def test_a_function_is_a_judge_by_its_name_on_the_command_line(run, tmp_path):
     (tmp_path / "rules.py").write_text("def never(prompts, responses):\n    return [-1.0 for _ in responses]\n")
     code, text, err = run(
         "generate", "How do I clean the kettle?", "--model", "tiny-alpaca",
-        "--cost-model", f"{tmp_path / 'rules.py'}:never", "--reward-model", f"{tmp_path / 'rules.py'}:never", "--max-tokens", 24, "--json",
+        "--cost-model", f"{tmp_path / 'rules.py'}:never", "--max-tokens", 24,
+        "--reward-model", f"{tmp_path / 'rules.py'}:never", "--json",
     )  # fmt: skip
     assert code == 0, err
     assert not json.loads(text)["blocked"]
