@@ -224,7 +224,7 @@ def first_layers(model: Any, layers: int) -> PreTrainedModel:
     Raises:
         ConfigurationError: More layers than there are, or an anatomy without one list of layers.
     """
-    body = getattr(model, model.base_model_prefix, model)
+    body = model.get_decoder()
     config = copy.deepcopy(body.config)
     stacks = [
         name
