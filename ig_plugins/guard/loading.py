@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from critic_models.critic import LatentCritic, tokenizer_hash
 from critic_models.hub import load_weights, local_folder, read_config
 from critic_models.judges import Judge, as_judge, load_judge
+from critic_models.judges.loading import is_probe
 from critic_models.safety import SafetyBudget
 from ig_plugins import presets
 from ig_plugins.chat import prompt_format as make_format
@@ -89,8 +90,8 @@ def _load_components(
         policy = _policy(source, revision, load_options, place)
     else:
         policy = shared(("policy", id(model[0]), id(model[1])), lambda: make_policy(*model))
-    costs = _costs(chosen, cost_model, place)
-    reward = _judge(reward_model if reward_model is not None else _source(chosen, "reward"), "reward", place)
+    costs = _costs(chosen, cost_model, place, policy)
+    reward = _judge(reward_model if reward_model is not None else _source(chosen, "reward"), "reward", place, policy)
     budgets = _budgets(chosen if cost_model is None else None, list(costs.values()), budget)
     replaced = cost_model is not None or reward_model is not None
     latent = _critic(chosen, critic, replaced=replaced, device=place["device"])
@@ -241,9 +242,9 @@ def _source(chosen: Preset | None, part: str) -> Checkpoint | None:
     return getattr(chosen, part) if chosen else None
 
 
-def _costs(chosen: Preset | None, cost_model: Any, place: Mapping[str, Any]) -> dict[str, Judge]:
+def _costs(chosen: Preset | None, cost_model: Any, place: Mapping[str, Any], policy: Policy) -> dict[str, Judge]:
     given = cost_model if cost_model is not None else list(chosen.costs) if chosen else None
-    judges = [_judge(each, "cost", place) for each in (given if isinstance(given, list | tuple) else [given])]
+    judges = [_judge(each, "cost", place, policy) for each in (given if isinstance(given, list | tuple) else [given])]
     costs: dict[str, Judge] = {}
     for judge in judges:
         if judge is None:
@@ -273,8 +274,8 @@ def load_cost_model(cost_model: Any, *, device: Any = None, dtype: Any = None) -
     return judge
 
 
-def _judge(thing: Any, kind: Any, place: Mapping[str, Any]) -> Judge | None:
-    """A judge from a preset's checkpoint, a name, or an object."""
+def _judge(thing: Any, kind: Any, place: Mapping[str, Any], policy: Policy | None = None) -> Judge | None:
+    """A judge from a preset's checkpoint, a name, or an object; a probe reads the policy's own states."""
     if thing is None or thing is False:
         return None
     if isinstance(thing, str) and presets.known(thing):
@@ -286,7 +287,11 @@ def _judge(thing: Any, kind: Any, place: Mapping[str, Any]) -> Judge | None:
     source, revision = thing.source, thing.revision
     at, name = presets.located(source), source.removeprefix(presets.BUNDLED)
     key = ("judge", kind, source, revision, str(place["device"]), str(place["dtype"]))
-    return shared(key, lambda: load_judge(at, kind=kind, revision=revision, name=name, **place))
+    options: dict[str, Any] = {"kind": kind, "revision": revision, "name": name, **place}
+    if policy is not None and is_probe(at, revision=revision):
+        own = (policy.tree.body.model, policy.tokenizer)
+        return shared((*key, id(own[0])), lambda: load_judge(at, policy=own, **options))
+    return shared(key, lambda: load_judge(at, **options))
 
 
 def _budgets(chosen: Preset | None, judges: Sequence[Judge], budget: Any) -> tuple[SafetyBudget, ...]:

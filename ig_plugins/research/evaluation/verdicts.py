@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from critic_models.judges import CallableJudge, Judge, load_judge
+from ig_plugins import presets
 from ig_plugins.errors import ConfigurationError
 
 EXACT = "exact"  # the bundled world's own judge
@@ -44,7 +45,7 @@ class Verdicts:
             ModelLoadError: It cannot be loaded.
         """
         if name != EXACT:
-            return cls.of(load_judge(name, kind="cost", device=device), limit)
+            return cls.of(load_judge(presets.located(name), kind="cost", name=name, device=device), limit)
         from critic_models.bundled import world
 
         def exact(prompts: list[str], responses: list[str]) -> list[float]:
