@@ -1,4 +1,4 @@
-"""Whose turn it is to use torch."""
+"""The lock on torch, granted in the order of asking."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from ig_plugins.runtime.openmp import release_openmp_threads
 
 
-class Turn:
+class FairLock:
     """A lock that is granted in the order of asking, so that searches take turns, block by block.
 
-    Whoever gives it to another sends its helper threads home, which would slow the other down.
+    Whoever passes it on ends its own idle OpenMP threads first, which would slow the other down.
     """
 
     def __init__(self) -> None:
@@ -64,4 +64,4 @@ class Turn:
             self._changed.notify_all()
 
 
-torch_lock = Turn()
+torch_lock = FairLock()

@@ -8,7 +8,7 @@ import weakref
 import pytest
 
 from ig_plugins.runtime import shared
-from ig_plugins.runtime.fair_lock import Turn
+from ig_plugins.runtime.fair_lock import FairLock
 from tests.kit.observe import fan_out
 
 
@@ -17,7 +17,7 @@ class Thing:
 
 
 def test_turns_are_granted_in_the_order_of_asking():
-    turn, order, threads = Turn(), [], []
+    turn, order, threads = FairLock(), [], []
 
     def ask(name):
         with turn:
@@ -35,7 +35,7 @@ def test_turns_are_granted_in_the_order_of_asking():
 
 
 def test_a_turn_can_be_lent_and_comes_back():
-    turn, seen = Turn(), []
+    turn, seen = FairLock(), []
 
     def other():
         with turn:

@@ -6,12 +6,12 @@ import threading
 
 import pytest
 
-from ig_plugins.runtime import release_openmp_threads, team
-from ig_plugins.runtime.fair_lock import Turn
+from ig_plugins.runtime import openmp, release_openmp_threads
+from ig_plugins.runtime.fair_lock import FairLock
 from tests.kit.guards import make_guard
 from tests.kit.observe import until
 
-pytestmark = pytest.mark.skipif(not team._runtimes(), reason="torch does not run on GNU's OpenMP here")
+pytestmark = pytest.mark.skipif(not openmp._runtimes(), reason="torch does not run on GNU's OpenMP here")
 
 COUNTS = """
 import os, threading
@@ -48,7 +48,7 @@ def dismissed(monkeypatch):
         seen.append(threading.current_thread())
         release_openmp_threads()
 
-    for place in ("worker", "turn"):
+    for place in ("worker", "fair_lock"):
         monkeypatch.setattr(sys.modules[f"ig_plugins.runtime.{place}"], "release_openmp_threads", watched)
     return seen
 
@@ -59,7 +59,7 @@ def test_a_caller_sends_its_team_home_before_it_waits(dismissed):
 
 
 def test_a_thread_that_gives_its_turn_to_another_sends_its_team_home(dismissed):
-    turn = Turn()
+    turn = FairLock()
     with turn:
         pass
     assert dismissed == []  # nobody waited
@@ -72,8 +72,8 @@ def test_a_thread_that_gives_its_turn_to_another_sends_its_team_home(dismissed):
 
 
 def test_without_gnu_nothing_is_done(monkeypatch, tmp_path):
-    monkeypatch.setattr(team, "MAPS", tmp_path / "none")
-    assert team._runtimes.__wrapped__() == []
+    monkeypatch.setattr(openmp, "MAPS", tmp_path / "none")
+    assert openmp._runtimes.__wrapped__() == []
     (tmp_path / "maps").write_text("7f-80 r-xp 0 00:00 1    /gone/libgomp.so.1 (deleted)\n81-82 r-xp 0 00:00 0\n")
-    monkeypatch.setattr(team, "MAPS", tmp_path / "maps")
-    assert team._runtimes.__wrapped__() == []
+    monkeypatch.setattr(openmp, "MAPS", tmp_path / "maps")
+    assert openmp._runtimes.__wrapped__() == []
