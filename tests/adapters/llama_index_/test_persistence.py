@@ -86,6 +86,7 @@ def test_dict_round_trip(llm):
 
 
 def test_wrapped_guard_travels_within_the_process_only(monkeypatch):
+    from ig_plugins.guard import adapter_fields
 
     llm = InferenceGuardLLM.from_guard(scripted_guard({"fine": 1.0}), temperature=0.5)
     data = pickle.dumps(llm)
