@@ -135,7 +135,7 @@ def is_probe(path_or_id: str | Path, *, revision: str | None = None) -> bool:
 
 def _head(architecture: str, folder: Path, *, policy: Any, device: Any, **options: Any) -> Judge:
     """A text head or a probe."""
-    from critic_models.heads import Probe, TextHead  # they are judges themselves, so they import this package
+    from critic_models.judges.heads import Probe, TextHead  # they are judges themselves, so they import this package
 
     if architecture == TEXT_HEAD:
         return TextHead.from_pretrained(folder, device=device, **options)

@@ -44,7 +44,7 @@ def train_judge(
     json: Annotated[bool, typer.Option("--json", help="The card's facts as JSON on standard output.")] = False,
 ) -> None:
     """Train a judge from labelled answers (cost) or preference pairs (reward), measured on prompts it never saw."""
-    from critic_models.heads import NgramConfig
+    from critic_models.judges.heads import NgramConfig
     from critic_models.training.heads.card import write_card
     from critic_models.training.heads.text import TextTraining
     from critic_models.training.heads.train import JudgeTraining
@@ -140,7 +140,7 @@ def _layers(given: str | None) -> tuple[int, ...]:
 
 
 def _template(tokenizer: Any, prompt_format: str) -> str:
-    from critic_models.heads.probe import CHAT
+    from critic_models.judges.heads.probe import CHAT
     from critic_models.judges.score import TEXT
     from ig_plugins.errors import ConfigurationError
 

@@ -10,8 +10,16 @@ from torch import Tensor
 
 from critic_models.critic import tokenizer_hash
 from critic_models.errors import ConfigurationError
-from critic_models.heads.probe import CHAT, Probe, ProbeConfig, first_layers, known_state, normed_states, prompt_ids
 from critic_models.judges.batching import pad_right, plain_ids
+from critic_models.judges.heads.probe import (
+    CHAT,
+    Probe,
+    ProbeConfig,
+    first_layers,
+    known_state,
+    normed_states,
+    prompt_ids,
+)
 from critic_models.judges.protocol import Kind
 from critic_models.training.heads.data import Examples, folds
 from critic_models.training.heads.linear import Linear, Texts, best_strength, calibration, fit, losses

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from critic_models.heads.encoder import KNOWN_TEXT, Encoder, EncoderConfig
-from critic_models.heads.ngrams import NgramConfig, bags, inverse_frequencies, weighted
-from critic_models.heads.text import TextHead, TextHeadConfig, embedded, lengths
+from critic_models.judges.heads.encoder import KNOWN_TEXT, Encoder, EncoderConfig
+from critic_models.judges.heads.ngrams import NgramConfig, bags, inverse_frequencies, weighted
+from critic_models.judges.heads.text import TextHead, TextHeadConfig, embedded, lengths
 from critic_models.judges.protocol import Kind
 from critic_models.training.heads.data import Examples, folds
 from critic_models.training.heads.linear import Texts, best_strength, calibration, fit

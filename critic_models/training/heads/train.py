@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from critic_models.errors import ConfigurationError
-from critic_models.heads import Probe, TextHead
+from critic_models.judges.heads import Probe, TextHead
 from critic_models.judges.protocol import Kind
 from critic_models.training.heads.data import Examples, folds, read_examples, read_texts
 from critic_models.training.heads.measure import Score, compare

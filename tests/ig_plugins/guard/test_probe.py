@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from critic_models.critic import tokenizer_hash
-from critic_models.heads import Probe, ProbeConfig
-from critic_models.heads.probe import first_layers, known_state
+from critic_models.judges.heads import Probe, ProbeConfig
+from critic_models.judges.heads.probe import first_layers, known_state
 from ig_plugins import InferenceGuard
 from ig_plugins.engine import TreeModel
 from ig_plugins.errors import MismatchError

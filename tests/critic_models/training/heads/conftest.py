@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from tests.critic_models.heads.conftest import encoder_folder  # noqa: F401  (a fixture)
+from tests.critic_models.judges.heads.conftest import encoder_folder  # noqa: F401  (a fixture)
 
 
 def write(path, rows):

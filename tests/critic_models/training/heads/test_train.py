@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from critic_models.errors import ConfigurationError
-from critic_models.heads import NgramConfig, TextHead
 from critic_models.judges import load_judge
+from critic_models.judges.heads import NgramConfig, TextHead
 from critic_models.training.heads.card import write_card
 from critic_models.training.heads.data import Examples, Pair
 from critic_models.training.heads.linear import Texts, cross_fitted, fit

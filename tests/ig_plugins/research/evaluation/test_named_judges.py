@@ -2,7 +2,7 @@
 
 import pytest
 
-from critic_models.heads import TextHead
+from critic_models.judges.heads import TextHead
 from ig_plugins.errors import ModelLoadError
 from ig_plugins.research.evaluation.verdicts import Verdicts
 

@@ -21,9 +21,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from critic_models.critic import tokenizer_hash
 from critic_models.errors import ConfigurationError, MismatchError
-from critic_models.heads.text import check_kind, checked, read_head
 from critic_models.hub import local_folder, read_tensors
 from critic_models.judges.batching import ModelJudge, Row, plain_ids
+from critic_models.judges.heads.text import check_kind, checked, read_head
 from critic_models.judges.protocol import Accounting, Kind
 
 CHAT = "chat"

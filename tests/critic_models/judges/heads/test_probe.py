@@ -4,9 +4,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from critic_models.critic import tokenizer_hash
 from critic_models.errors import ConfigurationError, MismatchError, ModelLoadError
-from critic_models.heads import Probe, ProbeConfig
-from critic_models.heads.probe import first_layers, known_state, normed_states, prompt_ids
 from critic_models.judges import TokenJudge, load_judge
+from critic_models.judges.heads import Probe, ProbeConfig
+from critic_models.judges.heads.probe import first_layers, known_state, normed_states, prompt_ids
 from tests.kit.tiny import tiny_config, tiny_llama
 from tests.kit.tokenizer import byte_tokenizer
 

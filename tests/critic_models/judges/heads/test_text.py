@@ -9,9 +9,9 @@ from safetensors.torch import load_file, save_file
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from critic_models.errors import JudgeError, MismatchError, ModelLoadError
-from critic_models.heads import Encoder, EncoderConfig, NgramConfig, TextHead, TextHeadConfig
-from critic_models.heads.ngrams import bags, inverse_frequencies, product, weighted
 from critic_models.judges import Judge, load_judge
+from critic_models.judges.heads import Encoder, EncoderConfig, NgramConfig, TextHead, TextHeadConfig
+from critic_models.judges.heads.ngrams import bags, inverse_frequencies, product, weighted
 
 GRAMS = NgramConfig(buckets=512, chars=(3, 4))
 
