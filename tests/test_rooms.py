@@ -13,7 +13,6 @@ ROOMS = (
     ("critic_models.safety", "critic_models.identity", "critic_models.gguf"),
     ("critic_models.hub",),
     ("critic_models.score_models", "critic_models.critic"),
-    ("critic_models.judges.heads",),
     ("critic_models.judges",),
     ("critic_models.training",),
     ("critic_models.bundled",),
