@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from critic_models.errors import ConfigurationError
+
 MODELS = ("tiny-alpaca", "tiny-beaver", "tiny-reward", "tiny-cost")
 CRITICS = ("tiny-alpaca-critic", "tiny-beaver-critic")
 
@@ -10,8 +12,8 @@ def path(name: str) -> Path:
     """The folder of a bundled model.
 
     Raises:
-        ValueError: There is no bundled model of that name.
+        ConfigurationError: There is no bundled model of that name.
     """
     if name not in MODELS + CRITICS:
-        raise ValueError(f"no bundled model {name!r}; there are {', '.join(MODELS + CRITICS)}")
+        raise ConfigurationError(f"no bundled model {name!r}; there are {', '.join(MODELS + CRITICS)}")
     return Path(__file__).parent / "models" / name

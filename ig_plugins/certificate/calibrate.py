@@ -44,6 +44,11 @@ class Calibration:
         )
 
 
+def digest(prompts: Sequence[str]) -> str:
+    """SHA-256 over prompts, in order."""
+    return hashlib.sha256("\x00".join(prompts).encode()).hexdigest()
+
+
 def in_sequence(
     settings: Iterable[Mapping[str, Any]],
     measure: Callable[[Mapping[str, Any]], Tally],
@@ -118,7 +123,7 @@ def calibrate(
         confidence=confidence,
         judge=judge,
         judge_limit=judge_limit,
-        prompts_fingerprint=hashlib.sha256("\x00".join(prompts).encode()).hexdigest(),
+        prompts_fingerprint=digest(prompts),
         seed=seed,
         tested=tested,
         identity=certain,

@@ -33,9 +33,21 @@ def bench(
     from dataclasses import replace
 
     from ig_plugins.bench import Case, run, run_device
+    from ig_plugins.engine.model import PATHS
+    from ig_plugins.errors import ConfigurationError, did_you_mean
 
     base = Case(prompt=prompt, candidates=candidates, beams=max(1, candidates // 4), new=new, block=block)
+    if path not in ("auto", *PATHS):
+        raise ConfigurationError(
+            f"--path is {path!r}; choose from auto, {', '.join(PATHS)}.{did_you_mean(path, ['auto', *PATHS])}"
+        )
+    if full:
+        output.check_extra("evaluation", "matplotlib")
+        output.check_folder(out)
     if device is not None:
+        from ig_plugins.guard.load import pick_device
+
+        pick_device(device)
         found: Any = run_device(replace(base, candidates=4 * candidates, beams=candidates), device=device)
         return output.write_json(found) if json else _show_device(found)
     if full:

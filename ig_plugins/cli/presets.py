@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from ig_plugins.cli import output
-from ig_plugins.presets import Preset
+
+if TYPE_CHECKING:
+    from ig_plugins.presets import Preset
 
 
 def presets(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,8 @@ class Verdicts:
     @classmethod
     def of(cls, judge: Judge, limit: float | None = None) -> Verdicts:
         """A judge with its own limit unless one is given; 0 for models whose default budget accumulates."""
+        if limit is not None and math.isnan(limit):
+            raise ConfigurationError("the judge's limit is NaN, above which no score is; give a number")
         own = 0.0 if judge.default_accounting == "cumulative" else judge.default_limit
         return cls(judge, own if limit is None else limit)
 
@@ -63,10 +66,22 @@ def numbers(text: str, what: str) -> list[float]:
     """A comma-separated list of numbers, as the command line takes it.
 
     Raises:
-        ConfigurationError: Something in it is no number.
+        ConfigurationError: Something in it is no number, or NaN or infinite.
     """
     try:
         found = [float(part) for part in text.split(",")]
     except ValueError as error:
         raise ConfigurationError(f"{what} is '{text}'; give numbers separated by commas, such as 16,64") from error
+    if not all(map(math.isfinite, found)):
+        raise ConfigurationError(f"{what} is '{text}'; every number must be finite")
     return found
+
+
+def counts(text: str, what: str, *, most: int) -> list[int]:
+    """As `numbers`, of whole numbers from 1 to ``most``."""
+    found = numbers(text, what)
+    if not all(number.is_integer() and 1 <= number <= most for number in found):
+        raise ConfigurationError(
+            f"{what} is '{text}'; give whole numbers from 1 to {most}, separated by commas, such as 16,64"
+        )
+    return [int(number) for number in found]

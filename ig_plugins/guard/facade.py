@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from typing import Any, overload
 
 from ig_plugins.chat import EncodedPrompt, Message
+from ig_plugins.chat.messages import check_unicode
 from ig_plugins.errors import GuardBlockedError, PromptError
 from ig_plugins.guard.options import Options
 from ig_plugins.guard.parts import Parts
@@ -269,6 +270,7 @@ class InferenceGuard:
         if options.raw_prompt:
             if not isinstance(prompt, str) or not prompt:
                 raise PromptError("raw_prompt=True needs a non-empty text; leave it out for a list of messages")
+            check_unicode(prompt, "the prompt")
             begun = bool(self.tokenizer.bos_token) and prompt.startswith(self.tokenizer.bos_token)
             ids = self.tokenizer.encode(prompt, add_special_tokens=not begun)
             return EncodedPrompt(prompt_ids=list(ids), prefill_ids=[], judge_prompt=prompt)
