@@ -167,6 +167,29 @@ class InferenceGuard:
         finally:
             ticket.cancel()
 
+    def prepare(self, prompt: Prompt, *, stream: bool = False, **overrides: Any) -> Ticket:
+        """A request that is encoded and checked and not under way yet; `follow` answers it.
+
+        For services, which look at what a request may take before they let it in. Its time runs from now on.
+        """
+        (ticket,) = self._tickets([prompt], self.options.updated(**overrides), stream=stream)
+        return ticket
+
+    async def follow(self, ticket: Ticket) -> AsyncGenerator[GuardChunk, None]:
+        """Answers a prepared request, as `astream`; the last chunk alone counts where it does not stream."""
+        ticket.listen(asyncio.get_running_loop())
+        worker().submit([ticket])
+        try:
+            while True:
+                chunk = await ticket.anext()
+                if chunk.result is not None:
+                    self._checked(chunk.result, {})
+                yield chunk
+                if chunk.result is not None:
+                    return
+        finally:
+            ticket.cancel()
+
     def with_options(self, **overrides: Any) -> InferenceGuard:
         """A guard with other defaults and the same weights."""
         return InferenceGuard(self.parts, self.options.updated(**overrides))

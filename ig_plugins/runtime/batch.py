@@ -15,6 +15,7 @@ from ig_plugins.search import BlockSearch, Capacity, Outcome, Request, Row, Step
 from ig_plugins.search.follow import Ask, Call
 
 MAX_ROWS = 32  # prompts searched in one batch; more wait until a row is free
+ALIKE = 4  # times the work of another's block that a request waits for at most by being decoded together with it
 POLL = 0.02  # seconds between two looks at whether anybody still waits for a judge
 
 
@@ -60,6 +61,7 @@ class Batch:
     def __init__(self, engine: Engine, capacity: Capacity, *, alone: bool = False) -> None:
         self.jobs: dict[Request, Job] = {}
         self.capacity, self._context, self._alone = capacity, engine.context, alone
+        self.seconds = 0.0  # of torch that it has had, less what others had when it came
         me = weakref.proxy(self)  # no cycle: a search's keys and values go as soon as its batch is done
         self.search = engine.start_search(
             capacity, on_release=lambda row, step: me._release(row, step), call=lambda ask: me._ask(ask)
@@ -67,7 +69,13 @@ class Batch:
 
     def takes(self, request: Request) -> bool:
         """Whether a request may join, now or when a row is free."""
-        return not self._alone and self.capacity.holds(request, context=self._context)
+        fits = not self._alone and self.capacity.holds(request, context=self._context)
+        return fits and self.work <= ALIKE * work_of(Capacity.of([request]))
+
+    @property
+    def work(self) -> int:
+        """Lanes times tokens of its largest block."""
+        return work_of(self.capacity)
 
     @property
     def free(self) -> int:
@@ -129,6 +137,17 @@ class Batch:
                 if all(interruptions) and interruptions[0]:
                     raise interruptions[0]
         return answer.result()
+
+
+def work_of(capacity: Capacity) -> int:
+    """Lanes times tokens of a block."""
+    return capacity.lanes * capacity.block
+
+
+def alike(first: Request, other: Request) -> bool:
+    """Whether two requests may share a batch: all wait for the largest block of it."""
+    mine, theirs = work_of(Capacity.of([first])), work_of(Capacity.of([other]))
+    return mine <= ALIKE * theirs and theirs <= ALIKE * mine
 
 
 def _answer(ask: Ask, answer: Future[list[float]]) -> None:

@@ -1,7 +1,8 @@
 """Who decodes: one thread for each guard with work to do, one of them at a time in torch.
 
 Requests of the same guard join the search that is under way, between two blocks; none waits for another to end, and
-none changes another's answer. Guards take turns, block by block. Callers, threads or event loops alike, only ever wait
+none changes another's answer. Requests of very different size are decoded apart and take turns (see `shares`), as
+guards do, block by block. Callers, threads or event loops alike, only ever wait
 for events.
 """
 
@@ -12,7 +13,8 @@ import threading
 from collections.abc import Sequence
 
 from ig_plugins.errors import RequestCancelledError
-from ig_plugins.runtime.batch import MAX_ROWS, Batch, Engine, Job
+from ig_plugins.runtime.batch import MAX_ROWS, Batch, Engine, Job, alike
+from ig_plugins.runtime.shares import Shares
 from ig_plugins.runtime.team import dismiss_team
 from ig_plugins.runtime.turn import torch_turn
 from ig_plugins.search import Capacity
@@ -80,6 +82,7 @@ class _Line:
         self.waiting: list[Job] = []
         self._again: list[Job] = []  # their batch failed; each is tried by itself
         self._batches: list[Batch] = []
+        self._shares = Shares()
 
     @property
     def busy(self) -> bool:
@@ -87,12 +90,12 @@ class _Line:
         return bool(self.waiting or self._again or self._batches)
 
     def round(self) -> None:
-        """Places whoever waits, then decodes one block of every batch."""
+        """Places whoever waits, then decodes one block of the batch whose turn it is."""
         try:
             with torch_turn:
                 self._place()
-            for batch in self._batches:
-                with torch_turn:
+            if self._batches:
+                with torch_turn, self._shares.turn(self._batches) as batch:
                     self._again += batch.step()
             self._batches = [batch for batch in self._batches if batch.jobs]
         except BaseException as error:  # a fault of ours; callers must hear of it rather than wait for ever
@@ -123,12 +126,14 @@ class _Line:
         """A new batch around the first of these jobs, with room for those of the others that go with it."""
         first = jobs[0]
         try:
-            capacity = Capacity.around([job.request for job in jobs], context=self.engine.context)
+            together = [job.request for job in jobs if alike(first.request, job.request)]
+            capacity = Capacity.around(together, context=self.engine.context)
             batch = Batch(self.engine, capacity, alone=alone)
         except BaseException as error:  # no search can be started: fail closed
             self.waiting = [job for job in self.waiting if job is not first]
             first.failed(error)
             return
+        self._shares.join(batch, self._batches)
         self._batches.append(batch)
         if alone:
             self._again += batch.admit(jobs)

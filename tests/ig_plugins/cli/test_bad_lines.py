@@ -145,7 +145,8 @@ def lines():
         ("calibrate", "--critic", "PLACE/folder", "--target", "0.5", "--out", "PLACE/out.json"),
         ("train-critic", "PLACE/good.txt", "--out", "PLACE/out", "--model", "PLACE/folder"),
         ("serve", "--certificate", "/nowhere"), ("serve", "--certificate", "PLACE/file"),
-        ("serve", "--host", "nowhere.invalid"), ("serve", "--host", "256.1.1.1"), ("serve", "--certificate", "PLACE/folder"), ("-x",), ("--modle",), ("",),
+        ("serve", "--host", "nowhere.invalid"), ("serve", "--host", "256.1.1.1"),
+        ("serve", "--certificate", "PLACE/folder"), ("-x",), ("--modle",), ("",),
         ("evaluate", "--train-prompts", "PLACE/missing.txt", "--out", "PLACE/out"),
         ("evaluate", "--prompts", "PLACE/good.txt", "--train-prompts", "PLACE/good.txt", "--out", "PLACE/out"),
     )  # fmt: skip
