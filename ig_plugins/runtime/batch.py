@@ -15,6 +15,7 @@ from ig_plugins.search import BlockSearch, Capacity, Outcome, Request, Row, Step
 from ig_plugins.search.follow import Ask, Call
 
 MAX_ROWS = 32  # prompts searched in one batch; more wait until a row is free
+LARGE = 2048  # lanes times tokens of a block from which on a row is decoded by itself: others wait for its block
 ALIKE = 4  # times the work of another's block that a request waits for at most by being decoded together with it
 POLL = 0.02  # seconds between two looks at whether anybody still waits for a judge
 
@@ -80,7 +81,7 @@ class Batch:
     @property
     def free(self) -> int:
         """Rows that are not taken."""
-        return MAX_ROWS - len(self.jobs)
+        return (1 if self.work > LARGE else MAX_ROWS) - len(self.jobs)
 
     def admit(self, jobs: Sequence[Job]) -> list[Job]:
         """Adds jobs; returns as `step` does."""

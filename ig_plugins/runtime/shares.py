@@ -6,18 +6,20 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from ig_plugins.runtime.batch import Batch
+from ig_plugins.runtime.batch import ALIKE, Batch
+
+GRACE = 1.0  # seconds that small requests may be ahead, so that a short one is not interrupted
 
 
 class Shares:
-    """Fair shares of time: the batch of the lightest blocks gets half, the others share the rest evenly.
+    """Fair shares of time: batches of light blocks get half of it, those of heavy blocks the other half.
 
-    So a small request takes about twice its time beside any number of large ones, and one block of theirs to begin
-    with; and no stream of small requests starves a large one.
+    So a small request takes at most about twice its time beside any number of large ones, after one block of theirs to
+    begin with; and no stream of small requests starves a large one. Within a half, whoever has had least is next.
     """
 
     def __init__(self) -> None:
-        self._ahead = 0.0  # seconds that the lightest batch has had more than the others together
+        self._ahead = 0.0  # seconds that light batches have had more than heavy ones
 
     def join(self, batch: Batch, others: Sequence[Batch]) -> None:
         """A new batch starts even with those that are there: it has no claim on time when it was not."""
@@ -25,17 +27,19 @@ class Shares:
 
     @contextmanager
     def turn(self, batches: Sequence[Batch]) -> Iterator[Batch]:
-        """The batch whose turn it is; how long the block takes counts against it."""
-        lightest = min(batches, key=lambda each: each.work)
-        others = [each for each in batches if each is not lightest]
-        if not others:
+        """The batch whose turn it is; how long its block takes counts against it."""
+        least = min(each.work for each in batches)
+        light = [each for each in batches if each.work <= ALIKE * least]
+        heavy = [each for each in batches if each.work > ALIKE * least]
+        if not heavy:
             self._ahead = 0.0
-        chosen = lightest if self._ahead <= 0 or not others else min(others, key=lambda each: each.seconds)
+        lightly = not heavy or self._ahead < GRACE
+        chosen = min(light if lightly else heavy, key=lambda each: each.seconds)
         started = time.monotonic()
         try:
             yield chosen
         finally:
             spent = time.monotonic() - started
             chosen.seconds += spent
-            if others:
-                self._ahead += spent if chosen is lightest else -spent
+            if heavy:
+                self._ahead = max(-GRACE, self._ahead + (spent if lightly else -spent))

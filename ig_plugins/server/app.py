@@ -133,8 +133,8 @@ class Desk:
         """On a reader's thread: everything that takes the longer the longer the prompt is."""
         body = ChatRequest.model_validate_json(raw)
         options = body.options()
-        options["timeout"] = self.limits.seconds(options.get("timeout"), self._guard.options.timeout)
         wanted = self._guard.options.updated(**options)
+        options["timeout"] = self.limits.seconds(wanted.timeout)
         self.limits.check(wanted, self._guard.options)
         ticket = self._guard.prepare(body.conversation(), stream=body.stream, **options)
         self.limits.check_prompt(len(ticket.request.prompt_ids))

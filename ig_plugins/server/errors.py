@@ -7,7 +7,13 @@ from typing import Any
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
-from ig_plugins.errors import ConfigurationError, DeadlineExceededError, InferenceGuardError, PromptError
+from ig_plugins.errors import (
+    ConfigurationError,
+    DeadlineExceededError,
+    InferenceGuardError,
+    PromptError,
+    RequestCancelledError,
+)
 from ig_plugins.server.gate import BusyError, ClosingError
 
 
@@ -42,6 +48,6 @@ def _status(error: BaseException) -> int:
         return 422
     if isinstance(error, PromptError | ConfigurationError):
         return 400
-    if isinstance(error, ClosingError):
+    if isinstance(error, ClosingError | RequestCancelledError):  # nobody but a server that ends cancels an answer
         return 503
     return 504 if isinstance(error, DeadlineExceededError) else 500

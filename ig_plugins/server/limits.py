@@ -59,9 +59,9 @@ class Limits(BaseModel):
     send_seconds: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     drain_seconds: float = Field(default=30.0, ge=0, allow_inf_nan=False)
 
-    def seconds(self, *wanted: float | None) -> float:
-        """How long an answer may take: the least of what the client, the guard and the operator say."""
-        return min([self.timeout, *(each for each in wanted if each is not None and each > 0)])
+    def seconds(self, wanted: float | None) -> float:
+        """How long an answer may take: what the client or the guard says, and the operator's time at most."""
+        return self.timeout if wanted is None else min(self.timeout, wanted)
 
     def check(self, options: Options, defaults: Options) -> None:
         """Refuses settings that pass a ceiling.
