@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +20,8 @@ def serve(
     host: Annotated[str, typer.Option(help="Loopback unless you say otherwise.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
     timeout: Annotated[float, typer.Option(help="Seconds that an answer may take; clients may ask for less.")] = 120.0,
+    api_keys: Annotated[Path | None, typer.Option(help="A file with one key a line; clients need one of them.")] = None,
+    access_log: Annotated[bool, typer.Option("--access-log", help="A JSON line a request on standard error.")] = False,
     max_body_bytes: Annotated[int, typer.Option(min=1, help="Of a request's body.")] = MIB,
     max_prompt_tokens: Annotated[int | None, typer.Option(min=1, help="By default the model's context.")] = None,
     max_candidates: Annotated[int, typer.Option(min=1, help="That a request may ask for.")] = 128,
@@ -66,13 +69,42 @@ def serve(
         )
     if certificate is not None:
         Certificate.load(certificate)
+    keys = _keys(api_keys)
     bound = listen(host, port)
     with bound:
         with output.loading(model):
             guard = InferenceGuard.from_pretrained(
                 model, cost_model=cost_model, reward_model=reward_model, certificate=certificate
             )
-        app = create_app(guard, limits=limits)
+        app = create_app(guard, limits=limits, keys=keys)
+        if access_log:
+            _log_access()
         at = bound.getsockname()[1]
         output.notes.print(f"serving {model} at http://{host}:{at}/v1/chat/completions", highlight=False, markup=False)
         run(app, limits=limits, bound=bound, say=lambda text: output.notes.print(text, highlight=False, markup=False))
+
+
+def _keys(path: Path | None) -> list[str]:
+    """The keys of a file; they are not an option, because other users of a machine can read those."""
+    from ig_plugins.errors import ConfigurationError
+
+    if path is None:
+        return []
+    try:
+        keys = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"--api-keys '{path}' cannot be read as text; give a file with one key a line"
+        ) from error
+    if not keys:
+        raise ConfigurationError(f"--api-keys '{path}' holds no key; write one a line, or leave the option out")
+    return keys
+
+
+def _log_access() -> None:
+    import logging
+
+    logger = logging.getLogger("inferenceguard.access")
+    logger.addHandler(logging.StreamHandler())
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

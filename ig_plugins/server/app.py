@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from ig_plugins.errors import InferenceGuardError
 from ig_plugins.guard import GuardResult, InferenceGuard
 from ig_plugins.guard.ticket import Ticket
 from ig_plugins.server.bodies import BodyLimit
+from ig_plugins.server.entry import Entry
 from ig_plugins.server.errors import described, problem, refusal, response
 from ig_plugins.server.gate import Gate, Visit
 from ig_plugins.server.limits import Limits, lane_tokens
@@ -37,17 +38,19 @@ HEAVY = 4  # times the lane tokens of a usual answer from which on a request cou
 T = TypeVar("T")
 
 
-def create_app(guard: InferenceGuard, *, limits: Limits | None = None) -> FastAPI:
+def create_app(guard: InferenceGuard, *, limits: Limits | None = None, keys: Sequence[str] = ()) -> FastAPI:
     """The service around one guard.
 
     Args:
         guard: Answers all requests; concurrent ones are decoded in one batch.
         limits: What a request may ask for and what the service takes at once.
+        keys: API keys, of which a client needs one; none are needed where there are none.
     """
     app = FastAPI(title="InferenceGuard", description=__doc__)
     desk = Desk(guard, limits or Limits())
     app.state.gate = desk.gate
     app.add_middleware(BodyLimit, most=desk.limits.body_bytes, seconds=desk.limits.body_seconds)
+    app.add_middleware(Entry, keys=keys)  # added last, so that it is passed first
 
     @app.exception_handler(InferenceGuardError)
     async def _explain(request: Request, error: InferenceGuardError) -> JSONResponse:

@@ -1,6 +1,7 @@
 """Command lines that cannot be meant: exit code 2, nothing on standard output, one clear line on standard error."""
 
 import json
+import os
 
 import pytest
 
@@ -26,7 +27,8 @@ WHOLE = {  # options that take a whole number, and such that are out of range
         "--epochs": ("0",),
     },
     "bench": {"--prompt": ("0",), "--candidates": ("0",), "--new": ("0", "-1"), "--block": ("0",), "--repeats": ("0",)},
-    "serve": {"--port": ("-1", "65536")},
+    "serve": {"--port": ("-1", "65536"), "--max-candidates": ("0",), "--max-memory": ("0", "-1"),
+              "--max-queued": ("-1",), "--max-running": ("0",)},
 }  # fmt: skip
 REAL = {  # options that take a number, and such that mean nothing
     "generate": {"--budget": ("0", "-1", "nan", "inf"), "--temperature": ("-1", "nan", "inf"),
@@ -36,7 +38,7 @@ REAL = {  # options that take a number, and such that mean nothing
     "calibrate": {"--target": ("0", "1", "-1", "nan", "0.0001"), "--confidence": ("0", "1", "nan", "inf"),
                   "--judge-limit": ("nan", "-inf")},
     "train-critic": {"--budget": ("0", "nan", "-inf")},
-    "serve": {"--timeout": ("0", "-1", "nan")},
+    "serve": {"--timeout": ("0", "-1", "nan", "inf"), "--drain-seconds": ("-1", "nan"), "--head-seconds": ("0", "nan")},
 }  # fmt: skip
 LISTS = {
     "evaluate": {"--candidates": ("", "many", "16,", "0", "-1", "16.5", "nan", "inf", "1e99", "16;64"),
@@ -73,6 +75,7 @@ def place(tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder.txt").mkdir()
+    os.mkfifo(tmp_path / "pipe")  # neither a file nor a folder, as a device is
     for name, content in PROMPT_FILES.items():
         (tmp_path / name).write_bytes(content)
     return tmp_path
@@ -122,8 +125,7 @@ def lines():
     for out in (
         "PLACE/file/x",
         "PLACE/file/x/y",
-        "/dev/full",
-        "/dev/null",
+        "/dev/null/x",
         "/proc/x/y",
         "/sys/x",
         "PLACE/" + "x" * 300,
@@ -133,6 +135,7 @@ def lines():
         yield ("train-critic", "PLACE/good.txt", "--out", out)
         yield ("bench", "--full", "--out", out)
     yield from (
+        ("calibrate", "--target", "0.5", "--out", "PLACE/pipe"), ("evaluate", "--out", "/dev/full"),
         ("calibrate", "--target", "0.5", "--out", "PLACE/folder"), ("evaluate", "--out", "PLACE/file"),
         ("train-critic", "PLACE/good.txt", "--out", "PLACE/file"), ("bench", "--full", "--out", "PLACE/file"),
         ("calibrate", "--judge", "/nowhere", "--target", "0.5"), ("calibrate", "--judge", "PLACE/folder"),
@@ -146,7 +149,9 @@ def lines():
         ("train-critic", "PLACE/good.txt", "--out", "PLACE/out", "--model", "PLACE/folder"),
         ("serve", "--certificate", "/nowhere"), ("serve", "--certificate", "PLACE/file"),
         ("serve", "--host", "nowhere.invalid"), ("serve", "--host", "256.1.1.1"),
-        ("serve", "--certificate", "PLACE/folder"), ("-x",), ("--modle",), ("",),
+        ("serve", "--certificate", "PLACE/folder"), ("serve", "--api-keys", "/nowhere"),
+        ("serve", "--api-keys", "PLACE/blank.txt"), ("serve", "--api-keys", "PLACE/latin.txt"),
+        ("serve", "--api-keys", "PLACE/folder"), ("-x",), ("--modle",), ("",),
         ("evaluate", "--train-prompts", "PLACE/missing.txt", "--out", "PLACE/out"),
         ("evaluate", "--prompts", "PLACE/good.txt", "--train-prompts", "PLACE/good.txt", "--out", "PLACE/out"),
     )  # fmt: skip
