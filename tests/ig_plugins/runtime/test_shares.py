@@ -1,0 +1,75 @@
+"""Small requests do not wait for large ones to end, and are not decoded in step with them."""
+
+import threading
+from types import SimpleNamespace
+
+from ig_plugins.runtime import shares as module
+from ig_plugins.runtime.shares import Shares
+from ig_plugins.search import BlockSearch
+from tests.kit.guards import make_guard
+from tests.kit.observe import until
+
+
+def run(clock, shares, batches, rounds, cost):
+    """Which batch decodes in so many turns, where a block of each takes so many seconds."""
+    order = []
+    for _ in range(rounds):
+        with shares.turn(batches) as batch:
+            clock[0] += cost[batch.work]
+        order.append(batch.work)
+    return order
+
+
+def some(*works):
+    return [SimpleNamespace(work=work, seconds=0.0) for work in works]
+
+
+def test_light_batches_get_half_of_the_time_beside_any_number_of_heavy_ones(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    cost = {10: 0.01, 1000: 1.0}
+    batches = some(10, *[1000] * 5)
+    order = run(clock, Shares(), batches, 2000, cost)
+    light, heavy = (order.count(work) * cost[work] for work in (10, 1000))
+    assert abs(light - heavy) <= module.GRACE + 1.0
+    assert order[:50] == [10] * 50  # a short answer is not interrupted
+    waits = "".join("l" if work == 10 else "H" for work in order).split("l")
+    assert max(map(len, waits)) <= 2  # never behind more than two heavy blocks
+    spent = [each.seconds for each in batches[1:]]
+    assert max(spent) - min(spent) <= 1.0  # the heavy ones share evenly
+
+
+def test_batches_alike_take_turns_and_a_new_one_has_no_claim_on_the_past(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    shares, batches = Shares(), some(10, 11, 12)
+    order = run(clock, shares, batches, 30, {10: 1.0, 11: 1.0, 12: 1.0})
+    assert [order.count(work) for work in (10, 11, 12)] == [10, 10, 10]
+    late = SimpleNamespace(work=13, seconds=0.0)
+    shares.join(late, batches)
+    order = run(clock, shares, [*batches, late], 40, {10: 1.0, 11: 1.0, 12: 1.0, 13: 1.0})
+    assert order.count(13) == 10
+
+
+def test_a_small_request_is_not_decoded_in_step_with_a_large_one(monkeypatch):
+    """The large one has 64 blocks to go when the small one comes, of 64 times its work; the small one ends first."""
+    guard = make_guard({"word " * 100: 1.0})
+    sizes = []
+    real = BlockSearch.step
+    monkeypatch.setattr(BlockSearch, "step", lambda self: (sizes.append(len(self.rows)), real(self))[1])
+    ended = []
+
+    def ask(name, **options):
+        guard.generate("How?", **options)
+        ended.append(name)
+
+    large = {"candidates": 64, "beams": 8, "block_tokens": 32, "max_tokens": 500}
+    threads = [threading.Thread(target=ask, args=("large",), kwargs=large)]
+    threads[0].start()
+    until(lambda: sizes)
+    threads.append(threading.Thread(target=ask, args=("small",), kwargs={"block_tokens": 4, "max_tokens": 16}))
+    threads[1].start()
+    for thread in threads:
+        thread.join()
+    assert ended == ["small", "large"]
+    assert set(sizes) == {1}
