@@ -32,7 +32,7 @@ from ig_plugins.server.limits import Limits, lane_tokens
 from ig_plugins.server.memory import budget, estimate
 from ig_plugins.server.schema import ChatRequest
 
-READERS = 2  # threads that parse, render templates and tokenise
+LONG = 65_536  # bytes of a body from which on it is read on another thread, so that short ones need not wait for it
 HEAVY = 4  # times the lane tokens of a usual answer from which on a request counts as heavy
 
 T = TypeVar("T")
@@ -115,7 +115,7 @@ class Desk:
         self._guard, self.limits = guard, limits
         memory = limits.memory_bytes or budget(_device(guard))
         self.gate = Gate(running=limits.running, queued=limits.queued, memory=memory)
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="server-reader")
+        self._short, self._long = (ThreadPoolExecutor(1, thread_name_prefix="server-reader") for _ in range(2))
         search = guard.search
         self._usual = lane_tokens(guard.options) * search.max_new_tokens / search.block_tokens
 
@@ -126,8 +126,9 @@ class Desk:
             ValidationError: The body is no chat request.
             InferenceGuardError: Something in it is not allowed, or it could not be admitted.
         """
-        loop = asyncio.get_running_loop()
-        body, ticket, takes, heavy = await loop.run_in_executor(self._readers, self._read, raw)
+        reader = self._long if len(raw) >= LONG else self._short
+        read = asyncio.get_running_loop().run_in_executor(reader, self._read, raw)
+        body, ticket, takes, heavy = await read
         visit.abandon = ticket.cancel
         await self.gate.admit(visit, takes=takes, heavy=heavy, deadline=ticket.request.deadline)
         return body, ticket

@@ -208,6 +208,29 @@ def test_more_requests_than_the_queue_holds_are_told_when_to_come_back(server):
     assert server.ask().status_code == 200
 
 
+def test_a_short_prompt_is_not_read_behind_long_ones():
+    server = Server()
+    try:
+        ended = []
+        long = json.dumps({"messages": [{"role": "user", "content": "word " * 180_000}]})
+
+        def send(number):
+            httpx.post(f"{server.http.base_url}/v1/chat/completions", content=long, timeout=60)
+            ended.append(number)
+
+        threads = [threading.Thread(target=send, args=(number,)) for number in range(12)]
+        for thread in threads:
+            thread.start()
+        while server.http.get("/ready").json()["queued"] < 6 and not ended:
+            time.sleep(0.01)
+        assert server.ask().status_code == 200
+        assert len(ended) < 12
+        for thread in threads:
+            thread.join()
+    finally:
+        server.stop()
+
+
 def test_a_client_that_goes_away_frees_its_place(server):
     for stream in (False, True):
         for _ in range(6):
