@@ -145,10 +145,15 @@ def work_of(capacity: Capacity) -> int:
     return capacity.lanes * capacity.block
 
 
-def alike(first: Request, other: Request) -> bool:
-    """Whether two requests may share a batch: all wait for the largest block of it."""
-    mine, theirs = work_of(Capacity.of([first])), work_of(Capacity.of([other]))
-    return mine <= ALIKE * theirs and theirs <= ALIKE * mine
+def alike(requests: Sequence[Request]) -> list[Request]:
+    """The first request, and those of the others that may share a batch with it: all wait for its largest block."""
+    chosen, least = [requests[0]], work_of(Capacity.of(requests[:1]))
+    for request in requests[1:]:
+        smaller = min(least, work_of(Capacity.of([request])))
+        if work_of(Capacity.of([*chosen, request])) <= ALIKE * smaller:
+            chosen.append(request)
+            least = smaller
+    return chosen
 
 
 def _answer(ask: Ask, answer: Future[list[float]]) -> None:

@@ -126,8 +126,7 @@ class _Line:
         """A new batch around the first of these jobs, with room for those of the others that go with it."""
         first = jobs[0]
         try:
-            together = [job.request for job in jobs if alike(first.request, job.request)]
-            capacity = Capacity.around(together, context=self.engine.context)
+            capacity = Capacity.around(alike([job.request for job in jobs]), context=self.engine.context)
             batch = Batch(self.engine, capacity, alone=alone)
         except BaseException as error:  # no search can be started: fail closed
             self.waiting = [job for job in self.waiting if job is not first]

@@ -4,8 +4,9 @@ import threading
 from types import SimpleNamespace
 
 from ig_plugins.runtime import shares as module
+from ig_plugins.runtime.batch import ALIKE, alike, work_of
 from ig_plugins.runtime.shares import Shares
-from ig_plugins.search import BlockSearch
+from ig_plugins.search import BlockSearch, Capacity
 from tests.kit.guards import make_guard
 from tests.kit.observe import until
 
@@ -73,3 +74,25 @@ def test_a_small_request_is_not_decoded_in_step_with_a_large_one(monkeypatch):
         thread.join()
     assert ended == ["small", "large"]
     assert set(sizes) == {1}
+
+
+def test_requests_that_are_each_like_the_first_need_not_be_like_one_another():
+    """One has many lanes, one has long blocks; a batch around all three would be too large for the first."""
+    guard = make_guard({"word " * 10: 1.0})
+    sizes = [{"candidates": 4, "block_tokens": 4}, {"candidates": 16, "block_tokens": 4}, {"block_tokens": 14}]
+    requests = [guard.request("How?", **{"candidates": 4, "beams": 2, **size}) for size in sizes]
+    found = alike(requests)
+    capacity = Capacity.of(found)
+    assert found == [requests[0], requests[1]]
+    assert all(work_of(capacity) <= ALIKE * work_of(Capacity.of([each])) for each in found)
+    threads = [
+        threading.Thread(
+            target=guard.generate, args=("How?",), kwargs={"beams": 2, "candidates": 4, **size}, daemon=True
+        )
+        for size in sizes * 4
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
