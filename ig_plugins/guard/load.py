@@ -176,8 +176,8 @@ def pick_device(device: Any) -> torch.device:
             torch.empty(0, device=place)
         except (RuntimeError, AssertionError, ImportError) as error:
             raise ConfigurationError(
-                f"device is {device!r}, which this machine or this build of torch does not have; "
-                "give one such as 'cuda', 'cuda:0', 'mps' or 'cpu'"
+                f"device is {device!r}; give one such as 'cuda', 'cuda:0', 'mps' or 'cpu' that this machine and this "
+                "build of torch have"
             ) from error
         if place.type == "meta":
             raise ConfigurationError("device is 'meta', which holds no numbers; give one such as 'cuda' or 'cpu'")
