@@ -1,6 +1,5 @@
 """Where checkpoints come from: a local folder or a hub id, safetensors only, checked before anything is built."""
 
-import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -14,11 +13,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from critic_models.errors import ModelLoadError
+from critic_models.gguf import converted, find_gguf
 
 WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"]
+ADAPTER = "adapter_config.json"
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 HARMLESS = re.compile(r"rotary_emb\.|\.attn\.(masked_)?bias$|position_ids$|^normalizer\.")  # nothing learned in them
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-SAMPLES, SAMPLE = 64, 65_536  # pieces of a file, and bytes of each, that a fingerprint reads
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 CONVERT = (
     "Pickles can run code when read, so they are refused. Convert the checkpoint to safetensors first: on the hub "
@@ -31,18 +32,24 @@ def local_folder(path_or_id: str | Path, *, revision: str | None = None) -> Path
     """The folder with the checkpoint's files, downloaded once through huggingface_hub if it is a hub id.
 
     Args:
-        path_or_id: A folder on disk, or a hub id such as ``PKU-Alignment/beaver-7b-unified-cost``.
+        path_or_id: A folder on disk, a hub id such as ``PKU-Alignment/beaver-7b-unified-cost``, or a GGUF file: its
+            path, a folder with one, or ``org/name:file.gguf``.
         revision: Branch, tag or commit on the hub.
 
     Raises:
-        ModelLoadError: Neither a folder nor a repository that can be reached.
+        ModelLoadError: Neither a folder nor a repository that can be reached, or a GGUF file that cannot be read.
     """
+    gguf = find_gguf(path_or_id, revision=revision)
+    if gguf is not None:
+        return converted(gguf)
     folder = Path(path_or_id).expanduser()
     if folder.is_dir():
         return folder
     name = str(path_or_id)
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ModelLoadError(f"{name} is not a folder. Give the folder that holds config.json, or a hub id")
+        raise ModelLoadError(
+            f"{name} is not a folder. Give the folder that holds config.json, a GGUF file, or a hub id"
+        )
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=WANTED))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
@@ -50,6 +57,26 @@ def local_folder(path_or_id: str | Path, *, revision: str | None = None) -> Path
             f"{name!r} is neither a local folder nor a hub checkpoint that can be reached "
             f"({type(error).__name__}). Check the spelling, the network, and `hf auth login` for gated models"
         ) from error
+
+
+def find_checkpoint(path_or_id: str | Path, *, revision: str | None = None) -> None:
+    """Refuses a name that stands for no checkpoint; at most a config.json is downloaded, and no weights are read.
+
+    Raises:
+        ModelLoadError: As `local_folder` and `read_config`.
+    """
+    if find_gguf(path_or_id, revision=revision) is not None:
+        return
+    folder = Path(path_or_id).expanduser()
+    if folder.is_dir():
+        read_config(folder, ADAPTER if (folder / ADAPTER).is_file() else "config.json")
+    elif folder.exists() or not HUB_ID.fullmatch(str(path_or_id)):
+        local_folder(path_or_id, revision=revision)
+    else:
+        try:
+            huggingface_hub.hf_hub_download(str(path_or_id), "config.json", revision=revision)
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError):
+            local_folder(path_or_id, revision=revision)
 
 
 def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
@@ -100,22 +127,6 @@ def safetensors_files(folder: Path) -> list[Path]:
                 f"{path} is truncated or corrupt ({error}). Download or save the checkpoint again"
             ) from error
     return files
-
-
-def fingerprint(folder: Path) -> str:
-    """A short hash of a checkpoint that tells it from others without reading gigabytes.
-
-    It covers configuration and tokenizer, and of every weight file the header, the size and samples from end to end.
-    """
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}".encode())
-        with path.open("rb") as file:
-            for at in range(0, size, max(size // SAMPLES, SAMPLE)):
-                file.seek(at)
-                digest.update(file.read(SAMPLE))
-    return digest.hexdigest()[:16]
 
 
 def read_tensors(folder: Path, *, prefix: str = "") -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from statistics import mean
 from critic_models.bundled import world
 from ig_plugins import InferenceGuard
 from ig_plugins.rollouts import sample_rollouts
-from ig_plugins.search.scoring import Trail, starting_measure
+from ig_plugins.search import Trail
 
 
 def policy_samples(guard, prompts, count, batch=16):
@@ -23,10 +23,9 @@ def policy_samples(guard, prompts, count, batch=16):
     for start in range(0, len(prompts), batch):
         requests = [guard.request(prompt, seed=start + at) for at, prompt in enumerate(prompts[start : start + batch])]
         for request, rollouts in zip(requests, sample_rollouts(guard.parts, requests, responses=count), strict=True):
-            begun = starting_measure(request)
-            trails = [Trail.follow([r.costs[:, 0]], begun, request.budgets) for r in rollouts]
+            trails = [Trail.of_costs(r.costs, request.budgets) for r in rollouts]
             texts = [guard.parts.policy.detokenizer.text(r.tokens.tolist()) for r in rollouts]
-            found.append([(t.safe(), r.reward, text) for t, r, text in zip(trails, rollouts, texts, strict=True)])
+            found.append([(t.may_leave(), r.reward, text) for t, r, text in zip(trails, rollouts, texts, strict=True)])
     return found
 
 

@@ -7,20 +7,28 @@ from critic_models.errors import (
     ConfigurationError,
     InferenceGuardError,
     JudgeError,
+    JudgeTimeoutError,
     MismatchError,
     ModelLoadError,
+    ReentrantJudgeError,
     UnsupportedModelError,
 )
 
 __all__ = [
     "ConfigurationError",
     "DeadlineExceededError",
+    "DecodingError",
     "GuardBlockedError",
     "InferenceGuardError",
     "JudgeError",
+    "JudgeTimeoutError",
+    "LogitsProcessorError",
     "MismatchError",
     "ModelLoadError",
+    "NotEnoughMemoryError",
+    "OutsideCertificateError",
     "PromptError",
+    "ReentrantJudgeError",
     "RequestCancelledError",
     "UnsupportedModelError",
     "did_you_mean",
@@ -37,12 +45,28 @@ class PromptError(InferenceGuardError, ValueError):
     """A prompt that cannot be answered: empty, longer than the model's context, an unknown role."""
 
 
+class OutsideCertificateError(ConfigurationError):
+    """A call with settings, or a guard with parts, that the guard's certificate does not speak of."""
+
+
 class DeadlineExceededError(InferenceGuardError, TimeoutError):
     """The request's time ran out before a verified answer existed. No text was released after that."""
 
 
 class RequestCancelledError(InferenceGuardError):
     """The caller cancelled the request; decoding stopped at the next step."""
+
+
+class DecodingError(InferenceGuardError):
+    """Decoding failed with an error that this project does not know; it is attached as the cause. No text left."""
+
+
+class LogitsProcessorError(DecodingError):
+    """A logits processor of the caller raised, or returned no scores for the tokens; the message names its class."""
+
+
+class NotEnoughMemoryError(DecodingError, MemoryError):
+    """The host or the device ran out of memory while decoding; no text left."""
 
 
 class GuardBlockedError(InferenceGuardError, ValueError):

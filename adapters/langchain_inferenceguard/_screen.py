@@ -1,7 +1,9 @@
 """What the middleware stands on: one judge with its limit, and the messages of an agent seen as texts to judge."""
 
-import json
+import hashlib
+import hmac
 import math
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,7 +12,14 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from langchain_core.messages.tool import ToolCall
 
 from critic_models.judges import Judge
-from ig_plugins.errors import ConfigurationError, JudgeError
+from ig_plugins.errors import ConfigurationError
+from ig_plugins.runtime.judging import JUDGE_SECONDS, ask_judge
+
+# In the arguments of a call that was stopped, instead of them. Who forges it stops their own call.
+STOPPED = "stopped_by_inference_guard"
+REMEMBERED = 1 << 16
+# What a message that stands in for a flagged one keeps of its metadata; token probabilities, say, spell the answer.
+_KEPT = ("model_name", "model_provider", "id")
 
 Stage = Literal["input", "output", "tool_call", "tool_result"]
 
@@ -23,49 +32,83 @@ class Verdict:
     judge: str
     score: float
     limit: float
+    unread: str | None = None  # a kind of block that the judge cannot read
 
     @property
     def blocked(self) -> bool:
-        """Above the limit; a score equal to it is still safe."""
-        return self.score > self.limit
+        """Above the limit, or not to be read; a score equal to the limit is still safe."""
+        return self.unread is not None or self.score > self.limit
 
     def report(self) -> dict[str, Any]:
         """As `inference_guard` in a message's metadata."""
         reason = f"{self.stage}: {self.judge} scored {self.score:.4g}, the limit is {self.limit:.4g}"
+        if self.unread is not None:
+            reason = f"{self.stage}: holds a block of type {self.unread!r}, which {self.judge} cannot read"
         return {
             "blocked": self.blocked,
             "reason": reason if self.blocked else None,
             "stage": self.stage,
             "judge": self.judge,
-            "cost": self.score,
+            "cost": None if self.unread is not None else self.score,
             "limit": self.limit,
         }
 
 
 class Screen:
-    """Asks a judge whether a text may pass.
+    """Asks a judge whether texts may pass, and remembers what did.
+
+    The memory is this object's: a keyed digest of stage, prompt and text. So nothing that a client or an older process
+    puts into a message or a checkpoint makes a text count as passed; what is not remembered is judged.
 
     Args:
         judge: Scores a text as a response to a prompt; higher is worse.
         limit: The highest score that passes; the judge's own default if None.
     """
 
-    def __init__(self, judge: Judge, limit: float | None) -> None:
-        self.judge = judge
+    def __init__(self, judge: Judge, limit: float | None, *, judge_timeout: float = JUDGE_SECONDS) -> None:
+        if not (isinstance(judge_timeout, int | float) and 0 < judge_timeout < math.inf):
+            raise ConfigurationError(f"judge_timeout is {judge_timeout!r}; give a number of seconds above 0")
+        self.judge, self.judge_timeout = judge, float(judge_timeout)
         self.limit = judge.default_limit if limit is None else float(limit)
         if not math.isfinite(self.limit):
             raise ConfigurationError(f"limit is {limit}; give a finite number, or None for {judge.default_limit}")
+        self._key = secrets.token_bytes(32)
+        self._passed: dict[bytes, float] = {}
 
-    def look(self, stage: Stage, text: str, *, prompt: str = "") -> Verdict:
-        """The verdict on a text.
+    def look(self, stage: Stage, *texts: str, prompt: str = "") -> Verdict:
+        """The verdict on texts that belong together: that on the worst of them, or on all as one.
 
         Raises:
-            JudgeError: The judge failed. The text has not been judged then, and must not pass.
+            JudgeError: The judge failed, took too long or asked itself. The texts have not been judged then, and must
+                not pass.
         """
-        scores = self.judge.score([prompt], [text], finished=[True])
-        if len(scores) != 1 or not math.isfinite(scores[0]):
-            raise JudgeError(f"the judge {self.judge.name!r} gave {len(scores)} scores, or one that is not finite")
-        return Verdict(stage, self.judge.name, float(scores[0]), self.limit)
+        asked = [text for text in dict.fromkeys(texts) if self._digest("own", "", text) not in self._passed]
+        if len(asked) > 1:
+            asked.append("\n".join(asked))
+        known = {text: self._passed.get(self._digest(stage, prompt, text)) for text in asked}
+        fresh = [text for text, score in known.items() if score is None]
+        ended = [True] * len(fresh)
+        prompts = [prompt] * len(fresh)
+        scores = ask_judge(self.judge, prompts, fresh, finished=ended, seconds=self.judge_timeout) if fresh else []
+        for text, score in zip(fresh, scores, strict=True):
+            known[text] = float(score)
+            if score <= self.limit:
+                self._remember(self._digest(stage, prompt, text), float(score))
+        worst = max((score for score in known.values() if score is not None), default=-math.inf)
+        return Verdict(stage, self.judge.name, worst, self.limit)
+
+    def vouch(self, text: str) -> None:
+        """The text is the middleware's own, and is not judged."""
+        self._remember(self._digest("own", "", text), -math.inf)
+
+    def _remember(self, digest: bytes, score: float) -> None:
+        if len(self._passed) >= REMEMBERED:
+            self._passed.clear()  # judged anew when seen again
+        self._passed[digest] = score
+
+    def _digest(self, *parts: str) -> bytes:
+        data = b"".join(len(part).to_bytes(8, "big") + part.encode("utf-8", "surrogatepass") for part in parts)
+        return hmac.digest(self._key, data, hashlib.sha256)
 
 
 def asked(messages: Sequence[BaseMessage]) -> str:
@@ -77,11 +120,6 @@ def unanswered(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
     """The messages since the last answer of the model."""
     last = max((i for i, m in enumerate(messages) if isinstance(m, AIMessage)), default=-1)
     return list(messages[last + 1 :])
-
-
-def call_text(call: ToolCall) -> str:
-    """A tool call as the judge reads it."""
-    return json.dumps({"name": call["name"], "arguments": call["args"]}, ensure_ascii=False)
 
 
 def messages_of(state: Any) -> list[BaseMessage]:
@@ -98,21 +136,40 @@ def refusal(words: str, report: dict[str, Any]) -> AIMessage:
 
 
 def reworded(message: BaseMessage, words: str, verdict: Verdict) -> BaseMessage:
-    """The model's message with other words; its tool calls stay, for they are judged on their own."""
-    if not isinstance(message, AIMessage):
-        return message
-    update = {
+    """The message with other words in its place and nothing else of it but its calls, which are judged on their own."""
+    kept = {key: value for key, value in message.response_metadata.items() if key in _KEPT}
+    update: dict[str, Any] = {
         "content": words,
-        "additional_kwargs": {"refusal": words},
-        "response_metadata": {**message.response_metadata, **_metadata(verdict.report())},
+        "additional_kwargs": {"refusal": words} if isinstance(message, AIMessage) else {},
+        "response_metadata": {**kept, **_metadata(verdict.report())},
+    }
+    if isinstance(message, AIMessage):
+        update["invalid_tool_calls"] = []
+    if isinstance(message, HumanMessage):
+        update["name"] = None
+    return message.model_copy(update=update)
+
+
+def without_calls(message: AIMessage, stopped: Sequence[ToolCall], words: str, verdict: Verdict) -> AIMessage:
+    """The model's message with what it says, and words instead of some calls' arguments, wherever they stood."""
+    kept = {key: value for key, value in message.response_metadata.items() if key in _KEPT}
+    calls = [{**call, "args": {STOPPED: words}} if call in stopped else call for call in message.tool_calls]
+    update = {
+        "content": str(message.text),
+        "tool_calls": calls,
+        "invalid_tool_calls": [],
+        "additional_kwargs": {key: v for key, v in message.additional_kwargs.items() if key == "refusal"},
+        "response_metadata": {**kept, **_metadata(verdict.report())},
     }
     return message.model_copy(update=update)
 
 
-def stopped_tool(words: str, verdict: Verdict, *, call_id: str, name: str | None) -> ToolMessage:
+def stopped_tool(
+    words: str, report: dict[str, Any], *, call_id: str, name: str | None, id: str | None = None
+) -> ToolMessage:
     """The result that stands in for a call that was not made, or for a result that is not passed on."""
     return ToolMessage(
-        words, tool_call_id=call_id, name=name, status="error", response_metadata=_metadata(verdict.report())
+        words, tool_call_id=call_id, name=name, id=id, status="error", response_metadata=_metadata(report)
     )
 
 

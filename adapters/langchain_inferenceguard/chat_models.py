@@ -1,5 +1,6 @@
 """`ChatInferenceGuard`: guarded chat as a LangChain `BaseChatModel`."""
 
+import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from typing import Any, Literal
@@ -18,9 +19,10 @@ from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from typing_extensions import Self
 
+from critic_models.identity import describe
 from ig_plugins.chat.tools import choose
 from ig_plugins.guard import GuardResult, InferenceGuard
-from ig_plugins.guard.peek import peek_context, peek_max_tokens
+from ig_plugins.guard.peek import model_context, preset_max_tokens
 from langchain_inferenceguard._base import STRICT, GuardedModel
 from langchain_inferenceguard._convert import to_chat_chunk, to_chat_generation, to_messages, token_usage
 from langchain_inferenceguard._structured import structured, with_instruction
@@ -173,6 +175,20 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         """Everything that decides the answer; the call's own keywords join it in LangChain's cache key."""
         return self.guard.with_options(**self.call_options()).identity()
 
+    def _get_llm_string(self, stop: list[str] | None = None, **kwargs: Any) -> str:
+        """The key of LangChain's cache: what the guard is under this call's settings.
+
+        LangChain would write the call's keywords down as Python prints them, which says of two logits processors only
+        where in memory they are.
+        """
+        settings = dict(kwargs)
+        chat = self._named(settings.pop("model", None))
+        wishes = {key: describe(settings.pop(key)) for key in ("stream", "response_format") if key in settings}
+        if stop is not None:
+            settings["stop"] = stop
+        guard = chat.guard.with_options(**chat.call_options(**settings))
+        return json.dumps({"guard": guard.identity(), "call": wishes, "_type": self._llm_type}, sort_keys=True)
+
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         return self._trace_params("chat", stop, kwargs)
 
@@ -196,8 +212,8 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
             tool_choice=True,
             structured_output=False,  # no constrained decoding: agents shall force a tool call instead
         )
-        context = self.guard.context if self.is_loaded else peek_context(self.model, self.revision)
-        longest = self.guard.search.max_new_tokens if self.is_loaded else peek_max_tokens(self.model)
+        context = self.guard.context if self.is_loaded else model_context(self.model, self.revision)
+        longest = self.guard.search.max_new_tokens if self.is_loaded else preset_max_tokens(self.model)
         if context:
             profile["max_input_tokens"] = context
         if answer := self.max_tokens or longest:
@@ -296,7 +312,7 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         **kwargs: Any,
     ) -> LLMResult:
         """As in `BaseChatModel`; weights load without holding up the event loop."""
-        await self._loaded()
+        await self._named(kwargs.get("model"))._loaded()
         return await super().agenerate(messages, stop, callbacks, **kwargs)
 
     async def astream(

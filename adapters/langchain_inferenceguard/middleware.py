@@ -1,17 +1,21 @@
 """`InferenceGuardMiddleware`: the project's judges around an agent that runs on somebody else's model."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass, replace
+from typing import Annotated, Any, Literal
 
 from critic_models.judges import Judge
 from ig_plugins.errors import ConfigurationError, GuardBlockedError
 from ig_plugins.guard.load import load_cost_model
+from ig_plugins.runtime.judging import JUDGE_SECONDS
+from langchain_inferenceguard._parts import MEDIA, Parts, call_text, parts_of, strings
+from langchain_inferenceguard._quiet import keep_models_quiet
 from langchain_inferenceguard._screen import (
+    STOPPED,
     Screen,
+    Stage,
     Verdict,
     asked,
-    call_text,
     is_stopped,
     messages_of,
     refusal,
@@ -19,6 +23,7 @@ from langchain_inferenceguard._screen import (
     reworded,
     stopped_tool,
     unanswered,
+    without_calls,
 )
 from langchain_inferenceguard.chat_models import ChatInferenceGuard
 
@@ -32,21 +37,32 @@ try:
         ToolCallRequest,
         hook_config,
     )
+    from langchain.agents.middleware.types import PrivateStateAttr
 except ImportError as error:
     raise ImportError(
         'InferenceGuardMiddleware needs langchain; install it with: pip install "inferenceguard[agents]"'
     ) from error
 
-from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_messages
 from langchain_core.runnables.config import run_in_executor
 from langgraph.constants import TAG_NOSTREAM
 from langgraph.runtime import Runtime
 from langgraph.types import Command
+from pydantic import BaseModel
+from typing_extensions import NotRequired
 
 ExitBehavior = Literal["end", "error", "replace"]
-State = AgentState[Any]
+
+
+class State(AgentState[Any]):
+    """The agent's state, and the report of what is to be raised once flagged messages have left it."""
+
+    inference_guard_stop: NotRequired[Annotated[dict[str, Any] | None, PrivateStateAttr]]
+
+
 ModelAnswer = ModelResponse[Any] | ExtendedModelResponse[Any]
 ToolAnswer = ToolMessage | Command[Any]
+Flagged = tuple[BaseMessage, Verdict]
 
 VIOLATION_MESSAGE = "This was stopped by a safety check."
 
@@ -62,19 +78,25 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
 
     What it checks:
 
-    - `check_input`: the user's messages, before the model reads them.
-    - `check_output`: the model's text (and structured answer), before it enters the agent's state. It replaces the
-      message inside the model node, so a checkpoint or `stream_mode="updates"` never holds the flagged one.
-    - `check_tool_calls`: name and arguments, right before the tool would run.
+    - `check_input`: every message that is neither the model's nor a tool's, before the model reads it.
+    - `check_output`: what the model says and thinks (and a structured answer), before it enters the agent's state. It
+      replaces the message inside the model node, so no checkpoint and no `stream_mode="updates"` holds the flagged one.
+    - `check_tool_calls`: name and arguments, in the same place, and again right before the tool would run.
     - `check_tool_results`: what a tool returned, before the model reads it.
+
+    The whole history is checked before each call of the model: what this object did not pass itself, such as assistant
+    turns that a client sends along or a checkpoint of another process, is judged like new. A flagged message is
+    replaced in the state, under its id, so that no later turn answers it.
 
     What it cannot do:
 
     - **Hold back tokens that the model streams to somebody else.** With `hold_stream=True` (the default) it runs other
       models without streaming and hides them from LangGraph's `messages` mode, so their answer arrives there in one
-      piece, checked. But a callback or tracer attached to the model itself still gets the finished, unchecked answer
-      (`on_llm_end`; `on_chat_model_end` in `astream_events`), and with `hold_stream=False` every token of it.
-    - Look into anything that is not text: images, audio and files pass unjudged.
+      piece, checked; models that a tool calls are hidden from streams altogether. But a callback or tracer attached to
+      a model itself still gets the finished, unchecked answer (`on_llm_end`; `on_chat_model_end` in `astream_events`),
+      and with `hold_stream=False` every token of it.
+    - Read what is not text. A message with an image, audio, a file, sealed thoughts or a block of a kind that it does
+      not know is stopped; `allow_media=True` lets the known kinds of media pass unjudged.
     - Find the safe answer. It can only stop an unsafe one; guarded decoding searches for a better one.
 
     It fails closed: when the judge fails, the error propagates and the text does not.
@@ -93,6 +115,8 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
             puts the violation message where the text was and goes on.
         violation_message: May use `{stage}`, `{judge}`, `{score}` and `{limit}`.
         hold_stream: Do not let other models stream; see above.
+        allow_media: Let images, audio, video, files and sealed thoughts pass, though nobody judges them.
+        judge_timeout: Seconds that the judge may take over one text; then a `JudgeTimeoutError`, and no text passes.
 
     Raises:
         ConfigurationError: An `exit_behavior` or placeholder that does not exist, or a limit that is no number.
@@ -106,6 +130,8 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
         ```
     """
 
+    state_schema = State
+
     def __init__(
         self,
         cost_model: str | Judge | Callable[[list[str], list[str]], list[float]],
@@ -118,12 +144,14 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
         exit_behavior: ExitBehavior = "end",
         violation_message: str = VIOLATION_MESSAGE,
         hold_stream: bool = True,
+        allow_media: bool = False,
+        judge_timeout: float = JUDGE_SECONDS,
     ) -> None:
         super().__init__()
         if exit_behavior not in ("end", "error", "replace"):
             raise ConfigurationError(f"exit_behavior is {exit_behavior!r}; choose 'end', 'error' or 'replace'")
         judge = load_cost_model(cost_model)
-        self.screen = Screen(judge, limit)
+        self.screen = Screen(judge, limit, judge_timeout=judge_timeout)
         self.check_input = check_input
         self.check_output = check_output
         self.check_tool_results = check_tool_results
@@ -131,33 +159,87 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
         self.exit_behavior = exit_behavior
         self.violation_message = violation_message
         self.hold_stream = hold_stream
+        self.allow_media = allow_media
         self._words(Verdict("input", judge.name, 0.0, self.screen.limit))  # a wrong placeholder shows now, not later
 
-    # ---- user input ----
+    # ---- what the model is about to read ----
 
     @hook_config(can_jump_to=["end"])
     def before_model(self, state: State, runtime: Runtime[Any]) -> dict[str, Any] | None:
-        """Judges new user messages; also ends the run when a tool call or result was stopped."""
-        fresh = unanswered(state["messages"])
-        if self.exit_behavior == "end" and (stopped := next(filter(is_stopped, fresh), None)):
-            return {"messages": [refusal(stopped.text, report_of(stopped))], "jump_to": "end"}
-        if not self.check_input:
-            return None
-        texts = [m for m in fresh if isinstance(m, HumanMessage) and m.text]
-        verdicts = [(message, self.screen.look("input", message.text)) for message in texts]
-        flagged = [(message, verdict) for message, verdict in verdicts if verdict.blocked]
-        if not flagged:
-            return None
-        self._raise_if_asked(flagged[0][1])
-        if self.exit_behavior == "end":
+        """Judges every message that has not passed; also ends the run when a tool call or result was stopped."""
+        messages, flagged = self._swept(state["messages"])
+        changed = [message for message, _ in flagged]
+        if flagged and self.exit_behavior == "error":
+            # Raised by the next node: a node that raises leaves the state as it is, with the flagged message in it.
+            return {"messages": changed, "inference_guard_stop": flagged[0][1].report()}
+        if flagged and self.exit_behavior == "end":
             verdict = flagged[0][1]
-            return {"messages": [refusal(self._words(verdict), verdict.report())], "jump_to": "end"}
-        return {"messages": [m.model_copy(update={"content": self._words(verdict)}) for m, verdict in flagged]}
+            return {"messages": [*changed, refusal(self._words(verdict), verdict.report())], "jump_to": "end"}
+        update: dict[str, Any] = {"messages": changed} if changed else {}
+        if state.get("inference_guard_stop"):
+            update["inference_guard_stop"] = None
+        if self.exit_behavior == "end" and (stopped := next(filter(is_stopped, unanswered(messages)), None)):
+            return {**update, "messages": [refusal(stopped.text, report_of(stopped))], "jump_to": "end"}
+        return update or None
 
     @hook_config(can_jump_to=["end"])
     async def abefore_model(self, state: State, runtime: Runtime[Any]) -> dict[str, Any] | None:
         """See `before_model`; judges work in a thread, so that the event loop goes on."""
         return await run_in_executor(None, self.before_model, state, runtime)
+
+    def _swept(self, messages: Sequence[BaseMessage]) -> tuple[list[BaseMessage], list[Flagged]]:
+        """The messages with other words for flagged ones, and what was put in their places."""
+        swept: list[BaseMessage] = []
+        flagged: list[Flagged] = []
+        for message in messages:
+            clean, verdict = self._cleaned(message, asked(swept))
+            swept.append(clean)
+            if verdict is not None:
+                flagged.append((clean, verdict))
+        return swept, flagged
+
+    def _cleaned(self, message: BaseMessage, prompt: str) -> tuple[BaseMessage, Verdict | None]:
+        """The message as it may be passed on, and the verdict that changed it."""
+        parts = parts_of(message)
+        if isinstance(message, AIMessage):
+            return self._cleaned_answer(message, parts, prompt)
+        stage: Stage = "tool_result" if isinstance(message, ToolMessage) else "input"
+        verdict = self._verdict(stage, [*parts.words, *parts.calls], parts, "" if stage == "input" else prompt)
+        if not verdict.blocked:
+            return message, None
+        words = self._words(verdict)
+        if isinstance(message, ToolMessage):
+            call_id, name = message.tool_call_id, message.name
+            return stopped_tool(words, verdict.report(), call_id=call_id, name=name, id=message.id), verdict
+        return reworded(message, words, verdict), verdict
+
+    def _cleaned_answer(self, message: AIMessage, parts: Parts, prompt: str) -> tuple[AIMessage, Verdict | None]:
+        said = self._verdict("output", parts.words, parts, prompt)
+        called = self._verdict("tool_call", parts.calls, Parts(), prompt)
+        answer = message
+        if said.blocked:
+            answer = reworded(message, self._words(said), said)  # type: ignore[assignment]
+        if called.blocked:
+            # Each is judged on its own, but what is unsafe only as a whole is stopped as a whole.
+            bad = [c for c in message.tool_calls if self.screen.look("tool_call", call_text(c), prompt=prompt).blocked]
+            first = said if said.blocked else called
+            answer = without_calls(answer, bad or message.tool_calls, self._words(called), first)
+            for call in answer.tool_calls:
+                if STOPPED in call["args"]:
+                    self.screen.vouch(call_text(call))
+        return answer, next((verdict for verdict in (said, called) if verdict.blocked), None)
+
+    def _verdict(self, stage: Stage, texts: Sequence[str], parts: Parts, prompt: str) -> Verdict:
+        checked = {
+            "input": self.check_input,
+            "output": self.check_output,
+            "tool_call": self.check_tool_calls,
+            "tool_result": self.check_tool_results,
+        }[stage]
+        unread = [kind for kind in parts.unread if not (self.allow_media and kind in MEDIA)]
+        if checked and unread:
+            return Verdict(stage, self.screen.judge.name, float("inf"), self.screen.limit, unread[0])
+        return self.screen.look(stage, *(texts if checked else ()), prompt=prompt)
 
     # ---- the model's answer ----
 
@@ -165,32 +247,62 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> ModelAnswer:
         """Judges the answer before it enters the agent's state."""
-        return self._judge_answer(handler(self._held(request)), asked(request.messages))
+        request, refused = self._ready(request)
+        return refused or self._judge_answer(handler(request), asked(request.messages))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> ModelAnswer:
         """See `wrap_model_call`."""
-        response = await handler(self._held(request))
-        return await run_in_executor(None, self._judge_answer, response, asked(request.messages))
+        request, refused = await run_in_executor(None, self._ready, request)
+        if refused is not None:
+            return refused
+        return await run_in_executor(None, self._judge_answer, await handler(request), asked(request.messages))
+
+    def _ready(self, request: ModelRequest[Any]) -> tuple[ModelRequest[Any], ModelAnswer | None]:
+        """The request without flagged messages, which other middleware may have added since; or a refusal."""
+        if report := request.state.get("inference_guard_stop"):
+            raise _blocked(report)  # type: ignore[arg-type]
+        messages, flagged = self._swept(request.messages)
+        if flagged:
+            self._raise_if_asked(flagged[0][1])
+            if self.exit_behavior == "end":
+                return request, self._refused(flagged[0][1])
+            request = request.override(messages=messages)  # type: ignore[arg-type]
+        return self._held(request), None
 
     def _held(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
         model = request.model
-        if not (self.check_output and self.hold_stream) or isinstance(model, ChatInferenceGuard):
+        judged = self.check_output or self.check_tool_calls
+        if not (judged and self.hold_stream) or isinstance(model, ChatInferenceGuard):
             return request
         quiet = {"tags": [*(model.tags or []), TAG_NOSTREAM], "disable_streaming": True}
         return request.override(model=model.model_copy(update=quiet))
 
     def _judge_answer(self, response: ModelResponse[Any], prompt: str) -> ModelAnswer:
-        if not self.check_output or not (text := _answer_text(response)):
+        result: list[BaseMessage] = []
+        verdicts: list[Verdict] = []
+        for message in response.result:
+            parts, clean = parts_of(message), message
+            verdict: Verdict | None
+            if isinstance(message, AIMessage):
+                clean, verdict = self._cleaned_answer(message, parts, prompt)
+            else:  # a structured answer's own tool message, which repeats the model's words
+                verdict = self._verdict("output", [*parts.words, *parts.calls], parts, prompt)
+            result.append(clean)
+            verdicts += [verdict] if verdict is not None and verdict.blocked else []
+        if (structured := response.structured_response) is not None:
+            verdict = self._verdict("output", _values(structured), Parts(), prompt)
+            verdicts += [verdict] if verdict.blocked else []
+        if not verdicts:
             return response
-        verdict = self.screen.look("output", text, prompt=prompt)
-        if not verdict.blocked:
-            return response
-        self._raise_if_asked(verdict)
-        if self.exit_behavior == "replace" and response.structured_response is None:
-            return replace(response, result=[reworded(m, self._words(verdict), verdict) for m in response.result])
+        self._raise_if_asked(verdicts[0])
+        if self.exit_behavior == "replace" and structured is None and all(isinstance(m, AIMessage) for m in result):
+            return replace(response, result=result)
         # Words cannot stand in for an object, so a structured answer ends the run as well.
+        return self._refused(verdicts[0])
+
+    def _refused(self, verdict: Verdict) -> ModelAnswer:
         refused = ModelResponse[Any](result=[refusal(self._words(verdict), verdict.report())])
         return ExtendedModelResponse(model_response=refused, command=Command(update={"jump_to": "end"}))
 
@@ -198,7 +310,9 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
 
     def wrap_tool_call(self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolAnswer]) -> ToolAnswer:
         """Judges the call before the tool runs, and the result before the model reads it."""
-        return self._judge_call(request) or self._judge_result(request, handler(request))
+        if stopped := self._judge_call(request):
+            return stopped
+        return self._judge_result(request, handler(self._quieted(request)))
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolAnswer]]
@@ -206,31 +320,34 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
         """See `wrap_tool_call`."""
         if stopped := await run_in_executor(None, self._judge_call, request):
             return stopped
-        return await run_in_executor(None, self._judge_result, request, await handler(request))
+        return await run_in_executor(None, self._judge_result, request, await handler(self._quieted(request)))
+
+    def _quieted(self, request: ToolCallRequest) -> ToolCallRequest:
+        if self.hold_stream and request.runtime is not None:
+            keep_models_quiet(request.runtime.config)
+        return request
 
     def _judge_call(self, request: ToolCallRequest) -> ToolMessage | None:
-        if not self.check_tool_calls:
-            return None
-        verdict = self.screen.look("tool_call", call_text(request.tool_call), prompt=asked(messages_of(request.state)))
+        call, messages = request.tool_call, messages_of(request.state)
+        named = {"call_id": call["id"] or "", "name": call["name"]}
+        if STOPPED in call["args"]:
+            last = next((m for m in reversed(messages) if isinstance(m, AIMessage)), None)
+            words = str(call["args"][STOPPED])
+            return stopped_tool(words, {"blocked": True, **(report_of(last) if last else {})}, **named)
+        verdict = self._verdict("tool_call", [call_text(call)], Parts(), asked(messages))
         if not verdict.blocked:
             return None
         self._raise_if_asked(verdict)
-        call = request.tool_call
-        return stopped_tool(self._words(verdict), verdict, call_id=call["id"] or "", name=call["name"])
+        return stopped_tool(self._words(verdict), verdict.report(), **named)
 
     def _judge_result(self, request: ToolCallRequest, answer: ToolAnswer) -> ToolAnswer:
-        if not self.check_tool_results:
-            return answer
         prompt = asked(messages_of(request.state))
 
-        def judged(message: AnyMessage) -> AnyMessage:
-            if not isinstance(message, ToolMessage) or not message.text:
-                return message
-            verdict = self.screen.look("tool_result", message.text, prompt=prompt)
-            if not verdict.blocked:
-                return message
-            self._raise_if_asked(verdict)
-            return stopped_tool(self._words(verdict), verdict, call_id=message.tool_call_id, name=message.name)
+        def judged(message: BaseMessage) -> BaseMessage:
+            clean, verdict = self._cleaned(message, prompt)
+            if verdict is not None:
+                self._raise_if_asked(verdict)
+            return clean
 
         judged_answer: ToolAnswer = _each_message(answer, judged)
         return judged_answer
@@ -239,7 +356,7 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
 
     def _words(self, verdict: Verdict) -> str:
         try:
-            return self.violation_message.format(
+            words = self.violation_message.format(
                 stage=verdict.stage, judge=verdict.judge, score=verdict.score, limit=verdict.limit
             )
         except (KeyError, IndexError, ValueError) as error:
@@ -247,28 +364,35 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
                 f"violation_message has a placeholder that cannot be filled ({error}); "
                 "it may use {stage}, {judge}, {score} and {limit}"
             ) from error
+        self.screen.vouch(words)
+        return words
 
     def _raise_if_asked(self, verdict: Verdict) -> None:
         if self.exit_behavior == "error":
-            raise GuardBlockedError(
-                f"the guard stopped the agent; {verdict.report()['reason']}", report=verdict.report()
-            )
+            raise _blocked(verdict.report())
 
 
-def _answer_text(response: ModelResponse[Any]) -> str:
-    """What the model said; a structured answer is said in its calls' arguments."""
-    answers = [m for m in response.result if isinstance(m, AIMessage)]
-    parts = [str(m.text) for m in answers]
-    if response.structured_response is not None:
-        parts += [call_text(call) for m in answers for call in m.tool_calls]
-    return "\n".join(part for part in parts if part)
+def _blocked(report: dict[str, Any]) -> GuardBlockedError:
+    return GuardBlockedError(f"the guard stopped the agent; {report['reason']}", report=report)
 
 
-def _each_message(answer: Any, change: Callable[[Any], Any]) -> Any:
-    """A tool's answer with every message in it changed; tools may answer with a Command that carries messages."""
-    if not isinstance(answer, Command):
+def _values(structured: Any) -> list[str]:
+    """The strings of a structured answer, as its reader gets them."""
+    if isinstance(structured, BaseModel):
+        structured = structured.model_dump()
+    elif is_dataclass(structured) and not isinstance(structured, type):
+        structured = asdict(structured)
+    return strings(structured)
+
+
+def _each_message(answer: Any, change: Callable[[BaseMessage], BaseMessage]) -> Any:
+    """A tool's answer with every message in it changed; tools may answer with Commands that carry messages."""
+    if isinstance(answer, list):
+        return [_each_message(each, change) for each in answer]
+    if isinstance(answer, BaseMessage):
         return change(answer)
-    if not isinstance(answer.update, Mapping) or "messages" not in answer.update:
+    if not isinstance(answer, Command) or not isinstance(answer.update, Mapping) or "messages" not in answer.update:
         return answer
-    changed = [change(message) for message in answer.update["messages"]]
-    return replace(answer, update={**answer.update, "messages": changed})
+    given = answer.update["messages"]
+    messages = convert_to_messages(given if isinstance(given, list | tuple) else [given])
+    return replace(answer, update={**answer.update, "messages": [change(message) for message in messages]})

@@ -38,10 +38,10 @@ class ModelJudge(ABC):
         batch_size: int = 16,
         max_tokens: int | None = None,
     ) -> None:
-        if batch_size < 1:
+        if type(batch_size) is not int or batch_size < 1:
             raise ConfigurationError(f"batch_size is {batch_size}; give at least 1")
         context = context_of(model, tokenizer)
-        if max_tokens is not None and not 0 < max_tokens <= (context or max_tokens):
+        if max_tokens is not None and not (type(max_tokens) is int and 0 < max_tokens <= (context or max_tokens)):
             raise ConfigurationError(f"max_tokens is {max_tokens}; this judge reads 1 to {context} tokens")
         self.model = model.eval()
         self.tokenizer = tokenizer

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from critic_models.errors import JudgeError
+from critic_models.errors import ConfigurationError, JudgeError, ReentrantJudgeError
+from critic_models.identity import label
 from critic_models.judges.protocol import Accounting, check_pairs, check_scores
 
 
@@ -15,15 +16,32 @@ class CallableJudge:
     Args:
         function: The callable. It sees unfinished responses as well.
         name: Shown in results; the function's own name if None.
+        version: Says what the function does, in the words of its owner: "toxicity-2026-05, limit 3". Whoever changes
+            what it does changes the version. Without one (here, or as the function's own attribute ``version``) the
+            function is known in this process alone: no certificate speaks of it, and no other process shares its
+            cached answers.
+
+    Raises:
+        ConfigurationError: An empty version.
     """
 
     default_accounting: Accounting = "worst"
     default_limit = 0.0
     default_discount = 1.0
 
-    def __init__(self, function: Callable[[list[str], list[str]], Any], *, name: str | None = None) -> None:
-        self.function = function
+    def __init__(
+        self, function: Callable[[list[str], list[str]], Any], *, name: str | None = None, version: str | None = None
+    ) -> None:
+        if version is not None and not version.strip():
+            raise ConfigurationError("version is empty; say what the function does, such as '1' or 'words-2026-05'")
+        self.function, self.version = function, version
         self.name: str = name or getattr(function, "__name__", None) or type(function).__name__
+
+    def identity_parts(self) -> dict[str, Any]:
+        """What tells this judge from others; see ``critic_models.identity``."""
+        if self.version is None:
+            return {"function": self.function}
+        return {"function": label(self.function), "version": self.version}
 
     def score(
         self, prompts: Sequence[str], responses: Sequence[str], *, finished: Sequence[bool] | None = None
@@ -34,6 +52,8 @@ class CallableJudge:
             return []
         try:
             raw = self.function(list(prompts), list(responses))
+        except ReentrantJudgeError:  # says what the caller has to change, and quotes nobody
+            raise
         except Exception as error:
             # The exception's own text may quote the prompt, so only its type is named here.
             raise JudgeError(f"judge {self.name!r} raised {type(error).__name__}; see the cause above") from error

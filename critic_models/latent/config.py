@@ -28,6 +28,7 @@ class CriticCost(_Record):
         highest: The greatest one. A ``worst`` critic serves a single limit: its state is +inf until something is
             measured and so cannot tell it the limit.
         discount: γ of the cumulative accounting.
+        reading: ``any_time``: safe at every step; ``terminal``: at the last one. The same in the worst-case accounting.
         scales: Widths of safety state that the critic tells apart, increasing.
     """
 
@@ -35,6 +36,7 @@ class CriticCost(_Record):
     lowest: float
     highest: float
     discount: float = Field(default=1.0, gt=0.0, le=1.0)
+    reading: Reading = "any_time"
     scales: tuple[float, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -54,6 +56,12 @@ class CriticCost(_Record):
         slack = 1e-6 * max(1.0, abs(self.lowest), abs(self.highest))
         return self.lowest - slack <= limit <= self.highest + slack
 
+    def counts(self, *, accounting: str, discount: float, reading: str) -> bool:
+        """Whether a budget counts cost as the critic learned it; the worst case knows no discount and one reading."""
+        if accounting != self.accounting or accounting == "worst":
+            return accounting == self.accounting
+        return math.isclose(discount, self.discount, rel_tol=1e-9) and reading == self.reading
+
 
 class CriticConfig(_Record):
     """The network.
@@ -63,8 +71,8 @@ class CriticConfig(_Record):
         width: Of the critic's own layers.
         depth: Residual blocks of the trunk.
         units: Steps per cost that the safety head places along the safety state.
-        costs: C costs, in the order in which their states are given.
-        reading: ``any_time``: safe at every step; ``terminal``: at the last one.
+        costs: C costs, in the order in which their states are given. A ``reading`` of all, as critics were saved with
+            before each cost had its own, is that of every cost.
         recalls: It also reads the mean of the hidden states over the response so far. The last one knows the next
             token well and forgets what was said, in a small policy above all.
     """
@@ -74,8 +82,12 @@ class CriticConfig(_Record):
     depth: int = Field(default=1, ge=0)
     units: int = Field(default=8, ge=1)
     costs: tuple[CriticCost, ...] = Field(min_length=1)
-    reading: Reading = "any_time"
     recalls: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_reading_for_all(cls, given: Any) -> Any:
+        return spread_reading(given)
 
     @property
     def n_costs(self) -> int:
@@ -109,6 +121,16 @@ class CriticBinding(_Record):
     command: str | None = None
 
 
+def spread_reading(given: Any) -> Any:
+    """Fields of a record with ``costs``, whose own ``reading``, if it has one, is given to every cost instead."""
+    if not isinstance(given, dict) or "reading" not in given or not isinstance(given.get("costs"), list | tuple):
+        return given
+    reading = given["reading"]
+    costs = [cost.model_dump() if isinstance(cost, BaseModel) else cost for cost in given["costs"]]
+    rest = {name: value for name, value in given.items() if name != "reading"}
+    return rest | {"costs": [{**cost, "reading": reading} if isinstance(cost, dict) else cost for cost in costs]}
+
+
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     """A short hash of every token and its id: two tokenizers with the same hash give ids the same meaning."""
     vocabulary = sorted(tokenizer.get_vocab().items())
@@ -124,10 +146,25 @@ def check_binding(
     tokenizer_hash: str,
     accounting: Sequence[str],
     limits: Sequence[float],
+    discounts: Sequence[float],
+    readings: Sequence[str],
     policy_revision: str | None = None,
     layer: int = -1,
 ) -> None:
     """Compares a critic with the guard it is to serve.
+
+    Args:
+        config: The critic's.
+        binding: What it was trained for.
+        policy_id: The guard's policy.
+        hidden_size: H of that.
+        tokenizer_hash: See ``tokenizer_hash``.
+        accounting: Of each of the guard's budgets, as are the next three.
+        limits: d.
+        discounts: γ; the worst-case accounting has none.
+        readings: ``any_time`` or ``terminal``; the same in the worst-case accounting.
+        policy_revision: On the hub; None for the default branch. A critic that was saved without one fits any.
+        layer: The layer that is read.
 
     Raises:
         MismatchError: Names both sides of everything that differs.
@@ -139,12 +176,17 @@ def check_binding(
         ("tokenizer", binding.tokenizer_hash, tokenizer_hash),
         ("accounting", [cost.accounting for cost in config.costs], list(accounting)),
     ]
-    if binding.policy_revision and policy_revision:
+    if binding.policy_revision is not None:
         sides.append(("revision", binding.policy_revision, policy_revision))
     wrong = [f"{what}: critic {mine!r}, guard {theirs!r}" for what, mine, theirs in sides if mine != theirs]
-    for cost, limit in zip(config.costs, limits, strict=False):
+    for cost, kind, limit, discount, reading in zip(
+        config.costs, accounting, limits, discounts, readings, strict=False
+    ):
         if not (math.isfinite(limit) and cost.serves(limit)):
             wrong.append(f"budget limit: critic {cost.lowest:g} to {cost.highest:g}, guard {limit:g}")
+        if kind == cost.accounting and not cost.counts(accounting=kind, discount=discount, reading=reading):
+            mine, theirs = f"{cost.discount:g}, {cost.reading}", f"{discount:g}, {reading}"
+            wrong.append(f"discount and reading: critic {mine}, guard {theirs}")
     if wrong:
         raise MismatchError(
             f"this critic does not belong to this guard ({'; '.join(wrong)}). Use the policy and budget it was trained "

@@ -1,4 +1,4 @@
-"""The model card of a critic: what it is for, how good it is on prompts it never saw, and what made it."""
+"""The model card of a critic: what it is for, how good it is on prompts and topics it never saw, and what made it."""
 
 import logging
 from pathlib import Path
@@ -68,7 +68,7 @@ def _purpose(critic: LatentCritic, binding: CriticBinding) -> str:
     names = binding.cost_models or ("cost",) * critic.config.n_costs
     for name, cost in zip(names, critic.config.costs, strict=False):
         budgets = f"{cost.lowest:g} to {cost.highest:g}" if cost.lowest < cost.highest else f"{cost.lowest:g}"
-        discount = f", discount {cost.discount:g}" if cost.accounting == "cumulative" else ""
+        discount = f", discount {cost.discount:g}, {cost.reading}" if cost.accounting == "cumulative" else ""
         lines.append(f"| cost | `{name}`, {cost.accounting}, budget {budgets}{discount} |")
     lines.append(f"| reward | {binding.reward_model or 'none'} |")
     return "\n".join(lines) + "\n"
@@ -78,15 +78,32 @@ def _quality(metrics: dict[str, Any]) -> str:
     limits = ", ".join(f"{limit:g}" for limit in metrics["limits"])
     lines = [
         "## Quality\n",
-        f"On {metrics['held_out_prompts']} prompts kept out of training, at the usual budget ({limits}), with nothing",
-        f"measured since the start. A block is {metrics['block_tokens']} tokens.\n",
-        "| read | responses | end safe | AUC of ends safe | calibration error | R² of value where safe |",
+        f"On {metrics['held_out_prompts']} prompts kept out of training, about the same topics, at the usual budget",
+        f"({limits}), with nothing measured since the start. A block is {metrics['block_tokens']} tokens.\n",
+        *_quality_table(metrics),
+        f"\nThe value is off by {_number(metrics['value_error'])} reward (root mean square).\n",
+    ]
+    unseen = metrics.get("unseen_topics")
+    if unseen is None:
+        lines.append(
+            "Not measured on prompts about topics that training had nothing of; expect to be misled more there."
+        )
+    else:
+        lines += [
+            f"On {unseen['held_out_prompts']} prompts about topics that no training prompt is about:\n",
+            *_quality_table(unseen),
+            f"\nThere the value is off by {_number(unseen['value_error'])}.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _quality_table(metrics: dict[str, Any]) -> list[str]:
+    return [
+        "| read | responses | end safe | AUC of ends safe | expected calibration error | R² of value where safe |",
         "|---|---|---|---|---|---|",
         *(_quality_row(words, metrics["positions"][key]) for key, words in PLACES.items()),
         _quality_row("anywhere, at any budget and measuring point (rows)", metrics["any_budget"]),
-        f"\nThe value is off by {_number(metrics['value_error'])} reward (root mean square).",
     ]
-    return "\n".join(lines) + "\n"
 
 
 def _quality_row(words: str, row: dict[str, Any]) -> str:

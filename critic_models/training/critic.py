@@ -22,7 +22,7 @@ from critic_models.training.metrics import explained, safety_metrics
 from critic_models.training.rollouts import Ledger, RolloutData
 from critic_models.training.settings import CriticTrainingConfig, TrainingCost
 
-__all__ = ["CriticTrainingConfig", "RolloutData", "TrainingCost", "fit_critic"]
+__all__ = ["CriticTrainingConfig", "RolloutData", "TrainingCost", "fit_critic", "measure_critic"]
 BATCH = 8192  # rows a forward when nothing is learned
 SHARES = tuple(index / 10 for index in range(11))  # of a response, for the curves of the card
 
@@ -33,6 +33,7 @@ def fit_critic(
     rollouts: RolloutData,
     *,
     config: CriticTrainingConfig | None = None,
+    unseen: RolloutData | None = None,
     on_epoch: Progress | None = None,
 ) -> tuple[LatentCritic, dict[str, Any]]:
     """Trains a critic; the same rollouts and config give the same critic.
@@ -40,10 +41,12 @@ def fit_critic(
     Args:
         rollouts: What the frozen policy did.
         config: See there; the defaults if None.
+        unseen: What it did on prompts about topics that no training prompt is about; measured, not learned from.
         on_epoch: Told the epochs done, the most there can be, and the validation loss.
 
     Returns:
-        The critic, yet to be bound (``critic.binding``), and its metrics on held-out prompts as plain JSON.
+        The critic, yet to be bound (``critic.binding``), and its metrics on held-out prompts as plain JSON; those on
+        unseen topics under ``unseen_topics``.
 
     Raises:
         ConfigurationError: Too few prompts to hold some out, costs that do not match the config, or a loss that is no
@@ -62,6 +65,8 @@ def fit_critic(
     epochs = _train(critic, task, train, validation, on_epoch)
     metrics = _evaluate(critic, task, held_out)
     critic.held_out_error.fill_(metrics["value_error"])
+    if unseen is not None:
+        metrics["unseen_topics"] = measure_critic(critic, unseen, config=config)
     metrics |= {
         "prompts": len(torch.unique(rollouts.prompt)),
         "responses": len(rollouts.reward),
@@ -70,6 +75,11 @@ def fit_critic(
         "seconds": round(time.perf_counter() - started, 1),
     }
     return critic, metrics
+
+
+def measure_critic(critic: LatentCritic, rollouts: RolloutData, *, config: CriticTrainingConfig) -> dict[str, Any]:
+    """A critic's figures on rollouts that it has not learned from, as plain JSON; see ``fit_critic`` for the rest."""
+    return _evaluate(critic, _Task(rollouts, config), torch.arange(len(rollouts.features)))
 
 
 class Batch(NamedTuple):
@@ -88,9 +98,8 @@ class _Task:
     def __init__(self, data: RolloutData, config: CriticTrainingConfig) -> None:
         self.data, self.config = data, config
         self.said = data.said() if config.recalls else None
-        terminal = config.reading == "terminal"
         self.ledgers = [
-            Ledger(data, index, accounting=cost.accounting, discount=cost.discount, terminal=terminal)
+            Ledger(data, index, accounting=cost.accounting, discount=cost.discount, terminal=cost.reading == "terminal")
             for index, cost in enumerate(config.costs)
         ]
         # Discounted as the search does it: by the strongest γ of the cumulative costs, 1 if there is none.
@@ -160,7 +169,7 @@ def _critic_config(data: RolloutData, config: CriticTrainingConfig, train: Tenso
         costs.append(
             CriticCost(
                 accounting=cost.accounting, lowest=low, highest=high, discount=cost.discount,
-                scales=tuple(sorted(set(scales))),
+                reading=cost.reading, scales=tuple(sorted(set(scales))),
             )
         )  # fmt: skip
     return CriticConfig(
@@ -169,7 +178,6 @@ def _critic_config(data: RolloutData, config: CriticTrainingConfig, train: Tenso
         depth=config.depth,
         recalls=config.recalls,
         costs=tuple(costs),
-        reading=config.reading,
     )
 
 
@@ -239,7 +247,7 @@ def _mean_loss(critic: LatentCritic, task: _Task, rows: Tensor, limits: Tensor, 
 
 @torch.no_grad()
 def _evaluate(critic: LatentCritic, task: _Task, rows: Tensor) -> dict[str, Any]:
-    """Figures on held-out prompts, at the usual limits, with nothing measured since the start."""
+    """Figures on these rows, at the usual limits, with nothing measured since the start."""
     data, last = task.data, task.data.lengths - 1
     position, end = data.position[rows], last[data.response[rows]]
     places = {

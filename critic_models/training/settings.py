@@ -1,8 +1,10 @@
 """What can be set about the training of a critic."""
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from critic_models.latent.config import Accounting, Reading
+from critic_models.latent.config import Accounting, Reading, spread_reading
 
 
 class _Settings(BaseModel):
@@ -16,6 +18,7 @@ class TrainingCost(_Settings):
         accounting: ``cumulative`` or ``worst``.
         limit: The usual budget; metrics are given for it.
         discount: γ of the cumulative accounting.
+        reading: ``any_time``: safe at every step; ``terminal``: at the last one.
         budget_range: Least and greatest budget to draw; a quarter to four times the limit if None. The worst-case
             accounting has one limit only.
     """
@@ -23,6 +26,7 @@ class TrainingCost(_Settings):
     accounting: Accounting = "cumulative"
     limit: float = 10.0
     discount: float = Field(default=0.999, gt=0.0, le=1.0)
+    reading: Reading = "any_time"
     budget_range: tuple[float, float] | None = None
 
     @model_validator(mode="after")
@@ -48,8 +52,7 @@ class CriticTrainingConfig(_Settings):
     """How a critic is trained. The paper's lr 1e-5, batch 8, 50 epochs are for hidden states of 4096.
 
     Attributes:
-        costs: One entry per cost, in the order of ``RolloutData.costs``.
-        reading: ``any_time``: safe at every step; ``terminal``: at the last one.
+        costs: One entry per cost, in the order of ``RolloutData.costs``. A ``reading`` beside them is that of all.
         block_tokens: Tokens of a block of the search; metrics are given after the first one.
         recalls: The critic also reads the mean of the hidden states over the response so far.
         width: Of the network.
@@ -68,7 +71,6 @@ class CriticTrainingConfig(_Settings):
     """
 
     costs: tuple[TrainingCost, ...] = Field(default=(TrainingCost(),), min_length=1)
-    reading: Reading = "any_time"
     block_tokens: int = Field(default=16, ge=1)
     recalls: bool = True
     width: int = Field(default=256, ge=1)
@@ -84,3 +86,8 @@ class CriticTrainingConfig(_Settings):
     validation_share: float = Field(default=0.1, gt=0.0, lt=0.5)
     held_out_share: float = Field(default=0.15, gt=0.0, lt=0.5)
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_reading_for_all(cls, given: Any) -> Any:
+        return spread_reading({"costs": (TrainingCost(),), **given} if isinstance(given, dict) else given)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ig_plugins.engine import Drafts, sample_block
+from ig_plugins.engine import NgramDrafts, sample_block
 from ig_plugins.evaluation.metrics import bootstrap
 from ig_plugins.guard import GuardResult, InferenceGuard
 
@@ -68,7 +68,7 @@ def measure_adaptive(
     policy = guard.parts.policy.tree
     for repeat in range(repeats):
         # Nobody guesses from what another contender, or an earlier round, said to the same prompts.
-        drafts = {name: Drafts() for name in contenders}
+        drafts = {name: NgramDrafts() for name in contenders}
         for seed, prompt in enumerate(prompts):
             for name, answer in contenders.items():
                 policy.drafts = drafts[name]
@@ -156,7 +156,7 @@ def _generate(guard: InferenceGuard, prompt: str, seed: int) -> tuple[str, int, 
 def _one_lane(guard: InferenceGuard, prompt: str, seed: int) -> tuple[str, int, None]:
     """One sample by the guard's engine, which nobody judges."""
     request, policy, most = guard.request(prompt, seed=seed), guard.parts.policy, guard.search.max_new_tokens
-    session = policy.tree.plant([request.prompt_ids], lanes=1, block=most, max_new=most)
+    session = policy.tree.prefill([request.prompt_ids], lanes=1, block=most, max_new=most)
     block = sample_block(
         session,
         torch.zeros(1, 1, dtype=torch.long),

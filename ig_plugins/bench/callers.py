@@ -24,7 +24,8 @@ def ways_to_ask(guard: InferenceGuard, **overrides: Any) -> dict[str, Answers]:
     """
 
     def one(prompt: str) -> str:
-        return guard.generate(prompt, **overrides).text
+        text: str = guard.generate(prompt, **overrides).text
+        return text
 
     async def later(prompt: str) -> str:
         return (await guard.agenerate(prompt, **overrides)).text  # type: ignore[no-any-return]

@@ -9,8 +9,8 @@ from transformers import PreTrainedModel
 
 from ig_plugins.bench.case import Case
 from ig_plugins.bench.clock import Stopwatch
-from ig_plugins.engine import Drafts, Sampler, TreeModel, TreeSession, sample_block
-from ig_plugins.engine.body import Body
+from ig_plugins.engine import NgramDrafts, Sampler, TreeModel, TreeSession, sample_block
+from ig_plugins.engine.forward.body import Body
 
 
 @dataclass
@@ -37,15 +37,15 @@ def search_tree(
     ``clock`` is what blocks are timed with; the split is always processor time.
     """
     record = record or Record()
-    model.drafts = Drafts()  # a run must not guess itself from the run before it
+    model.drafts = NgramDrafts()  # a run must not guess itself from the run before it
     random = torch.Generator().manual_seed(0)
     start = time.process_time()
-    session = model.plant(
+    session = model.prefill(
         case.prompt_ids().tolist(), lanes=case.candidates + case.beams, block=case.block, max_new=case.new
     )
     prefill = time.process_time() - start
     forward, tree, judging = Stopwatch(), Stopwatch(), 0.0
-    with forward.on(model.body, "run"), tree.on(session, "branch", "extend", "propose", "accept", "commit"):
+    with forward.on(model.body, "run"), tree.on(session, "fork", "extend", "draft", "verify_draft", "select"):
         for grown in range(0, case.new, case.block):
             before = clock()
             _block(session, case, min(case.block, case.new - grown), random)
@@ -53,7 +53,7 @@ def search_tree(
             judged = time.process_time()
             winners = _survivors(case, random)
             judging += time.process_time() - judged
-            session.commit(winners)
+            session.select(winners)
             record.blocks.append(clock() - before)
     total = time.process_time() - start
     record.split = {

@@ -77,7 +77,7 @@ def run_device(
         "shape": vars(shape),
         "device": torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
         "dtype": dtype,
-        "path": tree.path,
+        "path": tree.backend,
         "graphs": tree.recorder is not None and tree.recorder.trusted,
         "bandwidth": bandwidth,
         "floor": floors,

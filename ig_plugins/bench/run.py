@@ -48,7 +48,7 @@ def run(
     case = case or Case()
     with threads(torch_threads):
         model = case.model()
-        tree = TreeModel.attach(model, path=path)  # type: ignore[arg-type]
+        tree = TreeModel.attach(model, backend=path)  # type: ignore[arg-type]
         everyone = contenders(model, tree, case)
         works: dict[str, Work] = {}
 
@@ -64,7 +64,7 @@ def run(
     caches = {name: {"allocated": timings[name].result} for name in names if name.startswith("generate")}
     return {
         "case": asdict(case),
-        "path": tree.path,
+        "path": tree.backend,
         "seconds": seconds,
         "ratios": {clock: _ratios(seconds, clock) for clock in ("wall", "cpu")},
         "split": record.split,
@@ -89,11 +89,11 @@ def block_times(case: Case | None = None, *, repeats: int = 3, path: str = "auto
     case = case or Case(new=256)
     records = [Record() for _ in range(repeats)]
     with threads(1):
-        tree = TreeModel.attach(case.model(), path=path)  # type: ignore[arg-type]
+        tree = TreeModel.attach(case.model(), backend=path)  # type: ignore[arg-type]
         for record in records:
             search_tree(tree, case, record=record)
     blocks = [statistics.median(times) for times in zip(*(record.blocks for record in records), strict=True)]
-    return {"case": asdict(case), "path": tree.path, "blocks": blocks, "last/second": blocks[-1] / blocks[1]}
+    return {"case": asdict(case), "path": tree.backend, "blocks": blocks, "last/second": blocks[-1] / blocks[1]}
 
 
 def sampling(*, lanes: int = 64, vocabulary: int = 32768, repeats: int = 5) -> dict[str, Any]:

@@ -7,12 +7,13 @@ Test", arXiv 2110.01052). The same prompts may serve all settings.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ig_plugins.certificate.bounds import upper_bound
-from ig_plugins.certificate.certificate import Certificate, Setting, fingerprint
+from ig_plugins.certificate.certificate import Certificate, Setting, check_known, fingerprint
 from ig_plugins.errors import ConfigurationError
 
 
@@ -94,6 +95,7 @@ def calibrate(
     target: float,
     confidence: float,
     seed: int,
+    judge_identity: dict[str, Any] | None = None,
 ) -> Calibration:
     """Tests the settings in order and binds the last certified one to its guard.
 
@@ -104,15 +106,26 @@ def calibrate(
         prompts: The calibration prompts, for the fingerprint.
         judge: The judge's name.
         judge_limit: Scores above it are unsafe.
+        judge_identity: What the judge is.
         target: α.
         confidence: 1 − δ.
         seed: Of the run.
 
     Raises:
-        ConfigurationError: No settings, or no prompts.
+        ConfigurationError: No settings, no prompts, or a number that cannot mean anything.
+        MismatchError: Something about the guard cannot be known.
     """
     if not settings or not prompts:
         raise ConfigurationError("calibration needs at least one setting and one prompt; give both")
+    for name, value in (("target", target), ("confidence", confidence)):
+        if not 0 < value < 1:
+            raise ConfigurationError(f"{name} is {value}; give a number between 0 and 1")
+    if not math.isfinite(judge_limit):
+        raise ConfigurationError(f"judge_limit is {judge_limit}, which no score is above; give a finite number")
+    if seed < 0:
+        raise ConfigurationError(f"seed is {seed}; give 0 or a positive number")
+    for overrides in settings:  # before anything is answered: it may take hours
+        check_known(identity(overrides))
     tested = in_sequence(settings, measure, target=target, confidence=confidence)
     certified = [setting for setting in tested if setting.certified]
     if not certified:
@@ -123,6 +136,7 @@ def calibrate(
         confidence=confidence,
         judge=judge,
         judge_limit=judge_limit,
+        judge_identity=judge_identity,
         prompts_fingerprint=digest(prompts),
         seed=seed,
         tested=tested,

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from critic_models.identity import describe
 from ig_plugins.certificate.answers import AnswerLog, KeptAnswer
 from ig_plugins.certificate.calibrate import Calibration, Tally, calibrate, digest
 from ig_plugins.evaluation.verdicts import Verdicts, draw_seed
@@ -34,7 +35,7 @@ def calibrate_guard(
         guard: Its models and all settings but the first cost model's limit.
         prompts: Drawn like those that the promise is for.
         verdicts: The independent judge.
-        limits: Budgets to test; they are put in order, strictest first.
+        limits: Budgets to test; they are put in order, strictest first. Finite, as everything is that is compared.
         target: α.
         confidence: 1 - δ.
         seed: Every prompt draws its own numbers from it.
@@ -89,6 +90,7 @@ def calibrate_guard(
         prompts=prompts,
         judge=verdicts.judge.name,
         judge_limit=verdicts.limit,
+        judge_identity=describe(verdicts.judge),
         target=target,
         confidence=confidence,
         seed=seed,

@@ -2,8 +2,10 @@
 
 from ig_plugins.chat.formats import FORMATS, EncodedPrompt, PromptFormat, TemplateFormat, prompt_format
 from ig_plugins.chat.messages import Message, as_messages, defuse_turns, judge_prompt
+from ig_plugins.chat.rendering import call_words
 from ig_plugins.chat.replies import ParsedReply, parse_reply, tool_region
 from ig_plugins.chat.schema import schema_problem, schema_tool
+from ig_plugins.chat.special import special_tokens
 from ig_plugins.chat.syntax import PROMPTED, ToolSyntax, native_syntax
 from ig_plugins.chat.tools import Tool, ToolChoice, as_tools, choose
 
@@ -20,6 +22,7 @@ __all__ = [
     "ToolSyntax",
     "as_messages",
     "as_tools",
+    "call_words",
     "choose",
     "defuse_turns",
     "judge_prompt",
@@ -28,5 +31,6 @@ __all__ = [
     "prompt_format",
     "schema_problem",
     "schema_tool",
+    "special_tokens",
     "tool_region",
 ]

@@ -26,7 +26,7 @@ from ig_plugins.chat.rendering import (
     shared_start,
     with_head,
 )
-from ig_plugins.chat.syntax import PROMPTED, ToolSyntax, native_syntax
+from ig_plugins.chat.syntax import ToolSyntax, native_syntax, prompted_syntax
 from ig_plugins.chat.tools import Tool, ToolChoice, as_tools, choose, instruction
 from ig_plugins.errors import ConfigurationError, PromptError
 
@@ -147,7 +147,8 @@ class TemplateFormat:
 
     def _syntax(self, *, forced: bool) -> ToolSyntax:
         """The template's own syntax, unless it cannot do what is asked."""
-        return self.native if self.native and (self.native.before_name or not forced) else PROMPTED
+        native = self.native
+        return native if native and (native.before_name or not forced) else prompted_syntax(self.tokenizer)
 
     def _prefill(self, turns: Sequence[Message]) -> str:
         last = turns[-1]

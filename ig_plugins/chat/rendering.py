@@ -1,5 +1,6 @@
 """Small steps from checked messages to what a chat template can read."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from ig_plugins.chat.messages import Message, call_text
+from ig_plugins.chat.special import special_ids
 from ig_plugins.chat.tools import CALL_END, CALL_START
 from ig_plugins.errors import ConfigurationError, PromptError
 
@@ -55,6 +57,29 @@ def in_words(message: Message) -> dict[str, Any]:
     return {"role": message["role"], "content": "\n".join([text, *calls] if text else calls or [""])}
 
 
+def call_words(call: Mapping[str, Any]) -> str:
+    """One tool call in plain text, for judges: what the tool gets, and not how the model wrote it.
+
+    The name, then a line for every value with the path of keys that leads to it. Strings and keys stand as they are,
+    without JSON's escapes; numbers, booleans, null and what is empty stand as in JSON.
+
+    Args:
+        call: With ``name`` and ``arguments``, as in ``ParsedReply.tool_calls``.
+    """
+    lines = [str(call["name"])]
+    open_values: list[tuple[str, Any]] = [("", call["arguments"])]  # no recursion: nesting is the model's choice
+    while open_values:
+        path, value = open_values.pop()
+        if isinstance(value, Mapping) and value:
+            inner = [(f"{path}.{key}" if path else str(key), item) for key, item in value.items()]
+            open_values += reversed(inner)
+        elif isinstance(value, list | tuple) and value:
+            open_values += reversed([(f"{path}[{index}]", item) for index, item in enumerate(value)])
+        elif path or value:
+            lines.append(f"{path}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
+    return "\n".join(lines)
+
+
 def indented(message: Message) -> dict[str, Any]:
     """A turn whose lines after the first are indented, so that no line of it reads as another turn's label."""
     return {**message, "content": "\n  ".join(str(message["content"]).splitlines())}
@@ -99,7 +124,7 @@ def inside(tokenizer: PreTrainedTokenizerBase, text: str, *, trusted: bool) -> l
 
     newline, ids = encode("\n"), encode("\n" + text)
     ids = ids[len(newline) :] if newline and ids[: len(newline)] == newline else encode(text)
-    if not trusted and set(ids) & set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}:
+    if not trusted and set(ids) & special_ids(tokenizer) - {tokenizer.unk_token_id}:
         return encode(str(broken({"content": text}, tokenizer)["content"]))
     return ids
 

@@ -12,7 +12,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from ig_plugins.chat.rendering import call_words
 from ig_plugins.chat.schema import schema_problem
+from ig_plugins.chat.special import hides
+from ig_plugins.chat.spelling import Spelled, spelled
 from ig_plugins.chat.syntax import PROMPTED, ToolSyntax
 from ig_plugins.chat.tools import Tool, ToolChoice, as_tools, choose
 
@@ -34,6 +37,11 @@ class ParsedReply:
     malformed: bool = False
     raw: str = ""
     problem: str | None = None
+
+    def handed_out(self) -> tuple[str, ...]:
+        """Every text that a caller gets of it, each to be judged: the words, each call, and all of these as one."""
+        parts = [*([self.text] if self.text else []), *map(call_words, self.tool_calls)]
+        return tuple(parts if len(parts) < 2 else [*parts, "\n".join(parts)])
 
 
 _NUL = "\0"
@@ -74,22 +82,33 @@ def parse_reply(
     if choice == "none":
         return ParsedReply(text)
     syntax = syntax or PROMPTED
-    full = opening + _written(text, ids, syntax, tokenizer)
     allowed = [tool for tool in offered if choice in ("auto", "any", tool["function"]["name"])]
-    start = full.find(syntax.start)
-    words = _words(opening + text, full[: max(start, 0)], syntax, tokenizer)
+    seen = text.find(syntax.marker) if syntax.marker else -1
+    full, written, start = Spelled(text), opening + text, -1
+    calls: list[dict[str, Any]] | None = None
+    problem: str | None = None
     try:
+        full = _spelled(text, ids, syntax, tokenizer, opening)
+        written = opening + full.text
         if syntax.templated and tokenizer is not None:
-            calls, words = _templated(full, words, syntax, tokenizer, offered, prompt_ids)
+            events = _events(written, syntax, tokenizer, offered, prompt_ids)
+            start = _opened(events, written)
+            calls = _templated(events, tokenizer) if start >= 0 else None
         else:
-            calls = _marked(full[start:], syntax) if start >= 0 else None
-        if calls is None and opening:
-            raise _NotACallError("the forced call did not come about")
-        if calls is None:
-            return ParsedReply(text)
-        return ParsedReply(words, tuple(_checked(call, allowed) for call in calls), raw=full[start:])
+            start = written.find(syntax.start)
+            calls = _marked(written[start:], syntax) if start >= 0 else None
+        if calls is None and (opening or seen >= 0):
+            raise _NotACallError("the forced call did not come about" if opening else "the marker begins no call")
+        calls = [_checked(call, allowed) for call in calls] if calls is not None else None
     except _NotACallError as error:
-        return ParsedReply(words, malformed=True, raw=full[start:], problem=str(error))
+        calls, problem = [], str(error)
+    if calls is None:
+        return ParsedReply(text)
+    # Where the marker can be seen, a stream has shown the text up to it.
+    end = seen if seen >= 0 else full.shown(max(start - len(opening), 0))
+    words = "" if opening else text[:end].rstrip()
+    raw = written[start:] if start >= 0 else text[end:]
+    return ParsedReply(words, tuple(calls), malformed=problem is not None, raw=raw, problem=problem)
 
 
 def tool_region(text: str, *, opening: str = "", syntax: ToolSyntax | None = PROMPTED) -> int:
@@ -117,23 +136,18 @@ def tool_region(text: str, *, opening: str = "", syntax: ToolSyntax | None = PRO
     return len(text[:found].rstrip())
 
 
-def _written(text: str, ids: Sequence[int], syntax: ToolSyntax, tokenizer: PreTrainedTokenizerBase | None) -> str:
-    """The answer with its special tokens, where the syntax has some: the shown text lacks them."""
-    if (syntax.marker and not syntax.templated) or tokenizer is None or not len(ids):
-        return text
-    # A stop string cuts the text, but not the tokens: what was cut off must not be executed.
-    kept = list(ids)
-    while kept and len(str(tokenizer.decode(kept, skip_special_tokens=True)).strip()) > len(text.strip()):
-        kept.pop()
-    return str(tokenizer.decode(kept, skip_special_tokens=False))
-
-
-def _words(shown: str, before: str, syntax: ToolSyntax, tokenizer: PreTrainedTokenizerBase | None) -> str:
-    if syntax.marker:
-        return shown[: max(shown.find(syntax.marker), 0)].rstrip()
-    for token in tokenizer.all_special_tokens if tokenizer else ():
-        before = before.replace(str(token), "")
-    return before.rstrip()
+def _spelled(
+    text: str, ids: Sequence[int], syntax: ToolSyntax, tokenizer: PreTrainedTokenizerBase | None, opening: str
+) -> Spelled:
+    """The answer with its special tokens, where the syntax may have some: the shown text lacks them."""
+    if tokenizer is None or not len(ids):
+        return Spelled(text)
+    if not syntax.templated and not hides(tokenizer, syntax.start) and not hides(tokenizer, syntax.end):
+        return Spelled(text)
+    full = spelled(text, ids, tokenizer, opening=opening)
+    if full is None:
+        raise _NotACallError("the tokens do not spell the text")
+    return full
 
 
 def _marked(raw: str, syntax: ToolSyntax) -> list[dict[str, Any]]:
@@ -153,7 +167,14 @@ def _marked(raw: str, syntax: ToolSyntax) -> list[dict[str, Any]]:
 
 
 def _json_object(text: str) -> tuple[dict[str, Any], int]:
-    """Strict JSON: no NaN, no key twice (a judge and a tool might read different ones)."""
+    value, end = _json_value(text)
+    if not isinstance(value, dict):
+        raise _NotACallError("the call is not a JSON object")
+    return value, end
+
+
+def _json_value(text: str) -> tuple[Any, int]:
+    """Strict JSON and where it ends: no NaN, no key twice (a judge and a tool might read different ones)."""
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         if len({key for key, _ in items}) < len(items):
@@ -164,23 +185,21 @@ def _json_object(text: str) -> tuple[dict[str, Any], int]:
         raise _NotACallError(f"{name} is not JSON")
 
     try:
-        value, end = json.JSONDecoder(object_pairs_hook=pairs, parse_constant=constant).raw_decode(text)
-    except (json.JSONDecodeError, RecursionError):
+        return json.JSONDecoder(object_pairs_hook=pairs, parse_constant=constant).raw_decode(text)
+    except _NotACallError:
+        raise
+    except (ValueError, RecursionError):  # numbers of thousands of digits are a plain ValueError
         raise _NotACallError("the call is not JSON, or was cut off") from None
-    if not isinstance(value, dict):
-        raise _NotACallError("the call is not a JSON object")
-    return value, end
 
 
-def _templated(
-    full: str,
-    words: str,
+def _events(
+    written: str,
     syntax: ToolSyntax,
     tokenizer: PreTrainedTokenizerBase,
     tools: Sequence[Tool],
     prompt_ids: Sequence[int],
-) -> tuple[list[dict[str, Any]] | None, str]:
-    """Calls as the tokenizer's response template reads them, if each was closed by the model, and the words before.
+) -> list[dict[str, Any]]:
+    """What the tokenizer's response template reads, if each call in it was closed by the model.
 
     ``tokenizer.parse_response`` also closes a call that the end of the text cuts off, and some content parsers then
     return what arguments there were. So a NUL is put after the text: where it lands in a call, that call was cut off.
@@ -188,24 +207,52 @@ def _templated(
     """
     field = tokenizer.response_template["fields"]["tool_calls"]
     ends_itself = field.get("content") == "json" and not {"close", "close_pattern"} & set(field)
-    if _NUL in full:
+    if _NUL in written:
         raise _NotACallError("the answer contains a NUL")
     try:
         parser = tokenizer.get_response_parser(prefix=list(prompt_ids) or "", tools=list(tools))
-        events = parser.feed(full if ends_itself else full + _NUL) + parser.finalize()[1]
-    except (ValueError, TypeError, KeyError):
+        return list(parser.feed(written if ends_itself else written + _NUL) + parser.finalize()[1])
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise _NotACallError("the response template cannot read the call, or it was cut off") from None
-    opened = next((i for i, event in enumerate(events) if _is(event, "region_open")), None)
-    if opened is None:
-        if syntax.marker and syntax.marker in full:
-            raise _NotACallError("the response template finds no call")
-        return None, words
-    if not syntax.marker:
-        words = "".join(event["text"] for event in events[:opened] if event["type"] == "region_chunk").rstrip()
+
+
+def _opened(events: Sequence[dict[str, Any]], written: str) -> int:
+    """Up to where the answer surely holds no call; -1 where it holds none at all.
+
+    The chunks before the first call are pieces of the answer, in order; between them are marks that events leave out.
+    """
+    at = 0
+    for event in events:
+        if _is(event, "region_open"):
+            return at
+        if event["type"] == "region_chunk":
+            chunk = event["text"].removesuffix(_NUL)
+            found = written.find(chunk, at)  # a first chunk may begin in the prompt, and is not found then
+            at = found + len(chunk) if found >= 0 else at
+    return -1
+
+
+def _templated(events: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
+    """The calls among the events of a response template."""
+    field = tokenizer.response_template["fields"]["tool_calls"]
     if any(_is(event, "region_chunk") and _NUL in event["text"] for event in events):
         raise _NotACallError("the call does not end with its end marker")
+    if field.get("content") == "json" and not field.get("content_args"):
+        for body in _bodies(events):
+            _json_value(body.lstrip())
     values = [event["value"] for event in events if _is(event, "region_close")]
-    return [_function(value) for group in values for value in (group if isinstance(group, list) else [group])], words
+    return [_function(value) for group in values for value in (group if isinstance(group, list) else [group])]
+
+
+def _bodies(events: Sequence[dict[str, Any]]) -> list[str]:
+    """The text of each call."""
+    bodies: list[str] = []
+    for event in events:
+        if _is(event, "region_open"):
+            bodies.append("")
+        elif _is(event, "region_chunk"):
+            bodies[-1] += event["text"]
+    return bodies
 
 
 def _is(event: dict[str, Any], kind: str) -> bool:
@@ -214,10 +261,12 @@ def _is(event: dict[str, Any], kind: str) -> bool:
 
 def _function(value: Any) -> dict[str, Any]:
     inner = value.get("function", value) if isinstance(value, dict) else {}
-    if not isinstance(inner, dict):
-        raise _NotACallError("the call has no function")
-    arguments = inner.get("arguments", inner.get("parameters"))
-    return {"name": inner.get("name"), "arguments": arguments}
+    keys = set(inner) - {"id", "type"} if isinstance(inner, dict) else set()
+    if inner is not value and {"name", "arguments", "parameters"} & set(value):
+        raise _NotACallError("the call names a function twice")
+    if keys not in ({"name", "arguments"}, {"name", "parameters"}):
+        raise _NotACallError("the call's keys are not name and arguments")
+    return {"name": inner["name"], "arguments": inner.get("arguments", inner.get("parameters"))}
 
 
 def _checked(call: dict[str, Any], tools: Sequence[Tool]) -> dict[str, Any]:
@@ -228,4 +277,8 @@ def _checked(call: dict[str, Any], tools: Sequence[Tool]) -> dict[str, Any]:
         raise _NotACallError("the call's arguments are not a JSON object")
     if problem := schema_problem(call["arguments"], tool["parameters"]):
         raise _NotACallError(f"the arguments do not fit the tool's schema: {problem}")
+    try:
+        json.dumps(call["arguments"], ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        raise _NotACallError("the arguments hold a number or a character that JSON cannot write") from None
     return {"id": f"call_{uuid.uuid4().hex[:24]}", "name": call["name"], "arguments": call["arguments"]}

@@ -9,6 +9,7 @@ from jinja2 import meta
 from transformers import PreTrainedTokenizerBase
 
 from ig_plugins.chat.rendering import shared_start
+from ig_plugins.chat.special import hides
 from ig_plugins.chat.tools import CALL_END, CALL_START
 
 
@@ -52,6 +53,12 @@ PROMPTED = ToolSyntax(
     before_name=CALL_START + '{"name": "',
     after_name='", "arguments":',
 )
+
+
+def prompted_syntax(tokenizer: PreTrainedTokenizerBase) -> ToolSyntax:
+    """Our own form; its marker cannot be seen where the vocabulary has it as a special token."""
+    return PROMPTED if _visible(tokenizer, CALL_START) else replace(PROMPTED, marker="")
+
 
 _PROBES = ("ig_probe", "zz_other")
 
@@ -156,8 +163,7 @@ def _written(tokenizer: PreTrainedTokenizerBase, name: str, arguments: dict[str,
 
 
 def _visible(tokenizer: PreTrainedTokenizerBase, start: str) -> str:
-    hidden = any(token and token in start for token in tokenizer.all_special_tokens)
-    return "" if hidden else start
+    return "" if hides(tokenizer, start) else start
 
 
 def _tool(name: str) -> dict[str, Any]:

@@ -33,13 +33,13 @@ def bench(
     from dataclasses import replace
 
     from ig_plugins.bench import Case, run, run_device
-    from ig_plugins.engine.model import PATHS
+    from ig_plugins.engine.model import BACKENDS
     from ig_plugins.errors import ConfigurationError, did_you_mean
 
     base = Case(prompt=prompt, candidates=candidates, beams=max(1, candidates // 4), new=new, block=block)
-    if path not in ("auto", *PATHS):
+    if path not in ("auto", *BACKENDS):
         raise ConfigurationError(
-            f"--path is {path!r}; choose from auto, {', '.join(PATHS)}.{did_you_mean(path, ['auto', *PATHS])}"
+            f"--path is {path!r}; choose from auto, {', '.join(BACKENDS)}.{did_you_mean(path, ['auto', *BACKENDS])}"
         )
     if full:
         output.check_extra("evaluation", "matplotlib")

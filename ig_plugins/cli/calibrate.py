@@ -50,7 +50,8 @@ def calibrate(
     from ig_plugins.errors import ConfigurationError
     from ig_plugins.evaluation.verdicts import EXACT, Verdicts, numbers
 
-    known = read_prompts(prompts, model=model, column=column, limit=limit or (None if prompts else 300))
+    tested = numbers(limits, "--limits") if limits is not None else None
+    known = read_prompts(prompts, model=model, column=column, limit=300 if limit is None and prompts is None else limit)
     texts = [prompt.text for prompt in known]
     before = feasibility(len(texts), target=target, confidence=confidence)
     if not before.feasible:
@@ -58,7 +59,6 @@ def calibrate(
     chosen = judge or (EXACT if prompts is None else None)
     if chosen is None:
         raise ConfigurationError("--judge is needed: a certificate rests on a judge that is not the cost model itself")
-    tested = numbers(limits, "--limits") if limits is not None else None
     check_judge(chosen, limit=judge_limit)
     output.check_file(out)
     kept = out.with_name(f"{out.name}.answers.jsonl")

@@ -118,6 +118,8 @@ def read_prompts(path: Path | None, *, model: str, column: str | None, limit: in
     from critic_models.bundled import world
 
     count = 100 if limit is None else limit
+    if count < 1:
+        raise ConfigurationError(f"limit is {count}; give at least 1, or leave it out")
     sensitive = random.Random(0).sample(world.prompts("test", "sensitive"), (count + 1) // 2)
     benign = random.Random(0).sample(world.prompts("test", "benign"), count // 2)
     return [*(Prompt(text, "sensitive") for text in sensitive), *(Prompt(text, "benign") for text in benign)]

@@ -16,7 +16,13 @@ def serve(
     model: Annotated[str, typer.Option(help="A preset, a hub id or a local folder.")] = "tiny-beaver",
     cost_model: options.CostModel = None,
     reward_model: options.RewardModel = None,
+    budget: Annotated[float | None, typer.Option(help="The budget's limit; the preset's by default.")] = None,
+    candidates: Annotated[int | None, typer.Option(min=1, max=1024, help="Lanes sampled per block.")] = None,
+    max_tokens: options.MaxTokens = None,
     certificate: Annotated[str | None, typer.Option(help="Refuse to serve what it was not made for.")] = None,
+    outside_certificate: Annotated[
+        str, typer.Option(help="A request that the certificate does not speak of: refuse, or mark its answer.")
+    ] = "refuse",
     host: Annotated[str, typer.Option(help="Loopback unless you say otherwise.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
     timeout: Annotated[float, typer.Option(help="Seconds that an answer may take; clients may ask for less.")] = 120.0,
@@ -27,7 +33,7 @@ def serve(
     max_candidates: Annotated[int, typer.Option(min=1, help="That a request may ask for.")] = 128,
     max_beams: Annotated[int, typer.Option(min=1, help="That a request may ask for.")] = 64,
     max_block_tokens: Annotated[int, typer.Option(min=1, help="That a request may ask for.")] = 128,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.")] = 4096,
+    max_answer_tokens: Annotated[int, typer.Option(min=1, help="That a request may ask for.")] = 4096,
     max_tries: Annotated[int, typer.Option(min=1, help="Of a block.")] = 8,
     max_lane_tokens: Annotated[int, typer.Option(min=1, help="Lanes times tokens of a block.")] = 4096,
     max_running: Annotated[int, typer.Option(min=1, help="Requests decoded at once.")] = 16,
@@ -55,7 +61,7 @@ def serve(
             candidates=max_candidates,
             beams=max_beams,
             block_tokens=max_block_tokens,
-            max_tokens=max_tokens,
+            max_tokens=max_answer_tokens,
             tries=max_tries,
             lane_tokens=max_lane_tokens,
             running=max_running,
@@ -74,7 +80,14 @@ def serve(
     with bound:
         with output.loading(model):
             guard = InferenceGuard.from_pretrained(
-                model, cost_model=cost_model, reward_model=reward_model, certificate=certificate
+                model,
+                cost_model=cost_model,
+                reward_model=reward_model,
+                budget=budget,
+                candidates=candidates,
+                max_tokens=max_tokens,
+                certificate=certificate,
+                outside_certificate=outside_certificate,  # type: ignore[arg-type]  # checked there
             )
         app = create_app(guard, limits=limits, keys=keys)
         if access_log:

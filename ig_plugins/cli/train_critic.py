@@ -19,6 +19,9 @@ def train_critic(
     cost_model: options.CostModel = None,
     reward_model: options.RewardModel = None,
     budget: Annotated[float | None, typer.Option(help="The budget's limit; the preset's by default.")] = None,
+    unseen: Annotated[
+        Path | None, typer.Option(help="Prompts about topics that none of the others is about: measured for the card.")
+    ] = None,
     column: options.Column = None,
     limit: options.Limit = None,
     responses: Annotated[int, typer.Option(min=1, help="Rollouts per prompt.")] = 8,
@@ -37,6 +40,7 @@ def train_critic(
     from ig_plugins.rollouts import RolloutConfig
     from ig_plugins.rollouts import train_critic as train
 
+    apart = [prompt.text for prompt in load_prompts(unseen, column=column)] if unseen else []
     texts = [prompt.text for prompt in load_prompts(prompts, column=column, limit=limit)]
     output.check_folder(out)
     with output.loading(model):
@@ -51,11 +55,13 @@ def train_critic(
         )
     command = shlex.join(["inferenceguard", *sys.argv[1:]])
     with output.progress_bar() as bar:
-        tasks = {stage: bar.add_task(stage, total=None) for stage in ("rollouts", "training")}
+        stages = ("rollouts", "unseen", "training") if apart else ("rollouts", "training")
+        tasks = {stage: bar.add_task(stage, total=None) for stage in stages}
         critic, metrics = train(
             guard,
             texts,
             out / "rollouts",
+            unseen=apart,
             rollouts=RolloutConfig(responses=responses, batch=batch, seed=seed),
             training=CriticTrainingConfig(seed=seed, **({"epochs": epochs} if epochs else {})),
             command=command,

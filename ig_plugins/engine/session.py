@@ -2,18 +2,39 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from ig_plugins.engine.path import Path, Stepper
+from ig_plugins.engine.backends.base import DeviceBackend, Stepper, TreeBackend, TrimmingBackend
+from ig_plugins.engine.speedups.cuda_graphs import StepRecorder
+from ig_plugins.engine.speedups.ngram_draft import NgramDrafts
 from ig_plugins.engine.states import LaneLogits, appended, chosen, updated
+from ig_plugins.engine.tree import Packing, TokenTree, TreeStateError
 from ig_plugins.errors import PromptError
-from ig_plugins.tree import Packing, TokenTree, TreeStateError
 
-if TYPE_CHECKING:
-    from ig_plugins.engine.model import TreeModel
+Able = TypeVar("Able", bound=TreeBackend)
+
+
+class Followed(Protocol):
+    """What a session asks of the model that it belongs to; `TreeModel` is one."""
+
+    @property
+    def context(self) -> int | None:
+        """The longest sequence, prompt and answer together; None for no limit."""
+
+    @property
+    def context_note(self) -> str:
+        """Why the context ends there."""
+
+    @property
+    def drafts(self) -> NgramDrafts:
+        """What the model said before, to guess from."""
+
+    @property
+    def recorder(self) -> StepRecorder | None:
+        """Records a step on CUDA."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +66,15 @@ class TreeSession:
     """
 
     @torch.inference_mode()
-    def __init__(self, model: "TreeModel", path: Path, prompts: Sequence[Sequence[int]], *, max_new: int) -> None:
-        self.model, self.path, self.max_new = model, path, max_new
+    def __init__(
+        self, model: Followed, backend: TreeBackend, prompts: Sequence[Sequence[int]], *, max_new: int
+    ) -> None:
+        self.model, self.backend, self.max_new = model, backend, max_new
+        self._trimming = backend if isinstance(backend, TrimmingBackend) else None
+        self._device = backend if isinstance(backend, DeviceBackend) else None
         self._check(prompts)
         self.tree = TokenTree([len(prompt) for prompt in prompts])
-        hidden, logits = path.plant(prompts)
+        hidden, logits = backend.prefill(prompts)
         self.hidden: Tensor = hidden.unsqueeze(1)
         self.logits: Tensor | None = None if logits is None else logits.unsqueeze(1)
         self._packing: Packing | None = None
@@ -81,7 +106,7 @@ class TreeSession:
         return self._lane_logits.at(rows, lanes)
 
     @torch.inference_mode()
-    def branch(self, parents: Tensor) -> None:
+    def fork(self, parents: Tensor) -> None:
         """Open a block.
 
         Args:
@@ -90,8 +115,8 @@ class TreeSession:
         Raises:
             TreeStateError: A block is open, or a lane names a beam that is not there.
         """
-        self.tree.branch(parents)
-        self.path.branch(self.tree.open_parents)
+        self.tree.fork(parents)
+        self.backend.fork(self.tree.open_parents)
         self.lane_hidden = chosen(self.hidden, parents)
         self._lane_logits = None if self.logits is None else LaneLogits(self.logits, parents)
 
@@ -111,7 +136,7 @@ class TreeSession:
             self._forward(tokens.to("cpu")[packing.rows, packing.lanes], packing)
 
     @torch.inference_mode()
-    def feed(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+    def append(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Put given tokens on the lanes, any number each, in one forward.
 
         Args:
@@ -134,10 +159,10 @@ class TreeSession:
     @property
     def guessable(self) -> bool:
         """Whether tokens that were proposed can be taken back."""
-        return self.path.trims
+        return self._trimming is not None
 
     @torch.inference_mode()
-    def propose(self, tokens: Mapping[tuple[int, int], Sequence[int]]) -> Proposal:
+    def draft(self, tokens: Mapping[tuple[int, int], Sequence[int]]) -> Proposal:
         """Put tokens on lanes of which some may be wrong; ``accept`` is to follow.
 
         Args:
@@ -151,18 +176,18 @@ class TreeSession:
             counts[key] = len(mine)
         packing = self._packed(counts)
         flat = torch.tensor([token for mine in tokens.values() for token in mine])
-        hidden, logits = self.path.forward(self.tree, flat, packing, packing.all)
+        hidden, logits = self.backend.forward(self.tree, flat, packing, packing.all)
         if logits is None:
             raise TreeStateError("A body without LM head gives no logits; nothing can be proposed to it.")
         self.tree.grow(packing)
         return Proposal(packing, hidden, logits)
 
     @torch.inference_mode()
-    def accept(self, proposal: Proposal, kept: Tensor) -> None:
+    def verify_draft(self, proposal: Proposal, kept: Tensor) -> None:
         """Keep of what was just proposed the first ``kept`` (B, L) tokens of each lane, at least one."""
         packing = proposal.packing
         if not torch.equal(kept, packing.counts):
-            self.path.trim(packing, kept)
+            self._need(self._trimming).trim(packing, kept)
             self.tree.cut(self.tree.grown - packing.counts + kept)
         last = packing.ends(kept)
         self._stand(packing, last, proposal.hidden[last], proposal.logits[last])
@@ -170,7 +195,7 @@ class TreeSession:
     @property
     def runs_ahead(self) -> bool:
         """Whether a block need not be watched: its device is waited for, and what is too much can be taken back."""
-        return self.path.runs_ahead and self.lane_hidden.device.type != "cpu"
+        return self._device is not None and self.lane_hidden.device.type != "cpu"
 
     def prepare(self, active: Tensor, taken: Tensor, steps: int) -> None:
         """Let ``advance`` put tokens on these lanes of a fresh block, bool, shape (B, L), up to so many times.
@@ -181,7 +206,7 @@ class TreeSession:
             steps: At most.
         """
         self._packing = self.tree.pack(active.long())
-        self._stepper = self.path.stepper(self.tree, self._packing, taken, steps)
+        self._stepper = self._need(self._device).stepper(self.tree, self._packing, taken, steps)
 
     @torch.inference_mode()
     def advance(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -225,7 +250,7 @@ class TreeSession:
         self.lane_hidden = chosen(self.lane_hidden, leaders)
 
     @torch.inference_mode()
-    def commit(self, lanes: Tensor) -> None:
+    def select(self, lanes: Tensor) -> None:
         """Close the block: the named lanes become the beams, every other lane is compacted away.
 
         Args:
@@ -238,8 +263,8 @@ class TreeSession:
         states = chosen(self.lane_hidden, lanes)
         if self._leaders is not None:
             lanes = torch.where(lanes < 0, lanes, self._leaders.gather(1, lanes.clamp(min=0)))
-        self.path.commit(self.tree, lanes.to("cpu", torch.long))
-        self.tree.commit(lanes)
+        self.backend.select(self.tree, lanes.to("cpu", torch.long))
+        self.tree.select(lanes)
         self.hidden = states
         if self._lane_logits is not None:
             self.logits = chosen(self._lane_logits.all(), lanes)
@@ -248,12 +273,12 @@ class TreeSession:
     @torch.inference_mode()
     def rollback(self) -> None:
         """Drop the open block; the beams are as before ``branch``."""
-        self.path.rollback()
+        self.backend.rollback()
         self.tree.rollback()
         self._close()
 
     @torch.inference_mode()
-    def admit(self, prompts: Sequence[Sequence[int]]) -> None:
+    def add_rows(self, prompts: Sequence[Sequence[int]]) -> None:
         """Append a row with one beam for every prompt, between blocks.
 
         Raises:
@@ -261,23 +286,23 @@ class TreeSession:
             TreeStateError: A block is open.
         """
         self._check(prompts)
-        self.tree.admit([len(prompt) for prompt in prompts])
-        hidden, logits = self.path.admit(prompts)
+        self.tree.add_rows([len(prompt) for prompt in prompts])
+        hidden, logits = self.backend.add_rows(prompts)
         self.hidden = appended(self.hidden, hidden)
         if self.logits is not None and logits is not None:
             self.logits = appended(self.logits, logits)
         self._close()
 
     @torch.inference_mode()
-    def retain(self, rows: Sequence[int]) -> None:
+    def keep_rows(self, rows: Sequence[int]) -> None:
         """Keep only these rows, in this order, between blocks.
 
         Raises:
             TreeStateError: A block is open.
         """
         index = torch.tensor(list(rows), dtype=torch.long)
-        self.tree.retain(index)
-        self.path.retain(index)
+        self.tree.keep_rows(index)
+        self.backend.keep_rows(index)
         index = index.to(self.hidden.device)
         self.hidden = self.hidden[index]
         self.logits = None if self.logits is None else self.logits[index]
@@ -288,13 +313,20 @@ class TreeSession:
 
         ``allocated`` is what the buffers take, reserve for later blocks included.
         """
-        return self.path.memory(self.tree)
+        return self.backend.memory(self.tree)
 
     def _prepared(self) -> tuple[Packing, Stepper]:
         """What ``prepare`` laid out."""
         if self._packing is None or self._stepper is None:
             raise TreeStateError("Say which lanes advance first; call prepare.")
         return self._packing, self._stepper
+
+    @staticmethod
+    def _need(backend: Able | None) -> Able:
+        """A backend that can do what is asked of it."""
+        if backend is None:
+            raise TreeStateError("This model's backend takes no tokens back; ask `guessable` and `runs_ahead` first.")
+        return backend
 
     def _packed(self, counts: Tensor) -> Packing:
         """The packing of these counts; a step mostly repeats the one before it."""
@@ -305,7 +337,7 @@ class TreeSession:
 
     def _forward(self, tokens: Tensor, packing: Packing) -> Tensor:
         last, single = packing.last, len(packing.last) == len(packing)
-        hidden, logits = self.path.forward(self.tree, tokens, packing, last)
+        hidden, logits = self.backend.forward(self.tree, tokens, packing, last)
         self.tree.grow(packing)
         self._stand(packing, None if single else last, hidden if single else hidden[last], logits)
         return hidden
@@ -331,5 +363,5 @@ class TreeSession:
             if context is not None and len(prompt) + self.max_new > context:
                 raise PromptError(
                     f"The prompt has {len(prompt)} tokens and the answer may have {self.max_new}, but the model's "
-                    f"context is {context}; shorten the prompt or ask for fewer tokens."
+                    f"context is {context}{self.model.context_note}; shorten the prompt or ask for fewer tokens."
                 )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from critic_models.identity import describe
 from ig_plugins.errors import ConfigurationError
 from ig_plugins.evaluation.oracle import oracle_rewards
 from ig_plugins.evaluation.prompts import Prompt
@@ -115,7 +116,7 @@ def identity(bench: Bench, prompts: Sequence[Prompt], verdicts: Verdicts | None)
         "guard": {**guard, "search": search},
         "prompts": _digest([prompt.text for prompt in prompts]),
         "training_prompts": _digest(bench.training_prompts),
-        "judge": None if verdicts is None else [verdicts.judge.name, verdicts.limit],
+        "judge": None if verdicts is None else [verdicts.judge.name, describe(verdicts.judge), verdicts.limit],
         "multiplier": bench.multiplier,
         "weight": bench.weight,
     }

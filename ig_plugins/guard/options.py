@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ig_plugins.errors import ConfigurationError
+from ig_plugins.runtime.judging import JUDGE_SECONDS
 from ig_plugins.safety import SafetyBudget
 from ig_plugins.search import SearchConfig
 
@@ -24,7 +25,9 @@ class Options(BaseModel):
         search: The search's settings.
         budgets: One a cost model.
         stop: Strings that end the answer and are not part of it.
-        timeout: Seconds that a request may take, waiting included; None for no limit.
+        timeout: Seconds that a request may take, waiting included; None for no limit. A stream's run from the first
+            `next`, with which decoding begins.
+        judge_timeout: Seconds that one call of a judge of texts may take.
         on_block: What a blocked request gives: the refusal, an exception, or an empty text.
         refusal: The words of the refusal.
         raw_prompt: A text prompt is sent to the policy as it is, without a prompt format.
@@ -39,12 +42,19 @@ class Options(BaseModel):
     budgets: tuple[SafetyBudget, ...] = ()
     stop: tuple[str, ...] = ()
     timeout: float | None = Field(default=None, gt=0)
+    judge_timeout: float = Field(default=JUDGE_SECONDS, gt=0, allow_inf_nan=False)
     on_block: OnBlock = "refuse"
     refusal: str = REFUSAL
     raw_prompt: bool = False
     tools: tuple[Any, ...] = ()
     tool_choice: Any = "auto"
     logits_processors: tuple[Any, ...] = ()
+
+    @field_validator("search")
+    @classmethod
+    def _checked_again(cls, search: SearchConfig) -> SearchConfig:
+        """Pydantic takes an instance as it is, and one made by ``model_copy(update=...)`` was never checked."""
+        return SearchConfig(**search.model_dump())
 
     def updated(self, **overrides: Any) -> Options:
         """These options with some of them changed; None leaves a setting as it is, except for seed and timeout.
@@ -101,9 +111,21 @@ def as_budgets(
             f"{len(given)} budget(s) for {len(defaults)} cost model(s); give one budget for each, in the same order"
         )
     return tuple(
-        each if isinstance(each, SafetyBudget) else SafetyBudget(**{**default.model_dump(), "limit": each})
+        SafetyBudget(
+            **(each.model_dump() if isinstance(each, SafetyBudget) else {**default.model_dump(), "limit": each})
+        )
         for each, default in zip(given, defaults, strict=True)
     )
+
+
+def one_of(name: str, value: object, allowed: Any) -> None:
+    """Refuses a word that is none of a ``Literal``'s.
+
+    Raises:
+        ConfigurationError: Names the value and what is allowed.
+    """
+    if value not in get_args(allowed):
+        raise ConfigurationError(f"{name} is {value!r}; give {' or '.join(map(repr, get_args(allowed)))}")
 
 
 class configuration_errors:  # noqa: N801  (a context manager reads as a verb)

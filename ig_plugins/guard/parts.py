@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -11,8 +10,8 @@ from critic_models.judges import Judge, TokenJudge
 from ig_plugins.chat import PromptFormat
 from ig_plugins.engine import TreeModel
 from ig_plugins.safety import SafetyBudget
-from ig_plugins.search import BlockSearch, Capacity, CriticScoring, DirectScoring, Policy, Row, Step
-from ig_plugins.search.follow import Call, Follower, TextFollower, TreeFollower
+from ig_plugins.search import BlockSearch, Capacity, CriticScoring, DirectScoring, Policy, Row
+from ig_plugins.search.scoring.judge_session import Call, JudgeSession, TextJudgeSession, TreeJudgeSession
 
 if TYPE_CHECKING:
     from critic_models.latent import LatentCritic
@@ -27,7 +26,7 @@ class Parts:
         prompt_format: How conversations become its tokens.
         costs: The cost models, by name.
         budgets: Their budgets, unless a request says otherwise.
-        reward: Ranks safe answers; None takes the first safe one.
+        reward: Ranks safe answers; None for fair draws among them.
         critic: Foresees safety and reward; None lets the judges score partial texts.
         names: Where each part came from, for identities and certificates.
         judge_trees: The judges' models on token trees, by the judge's id; None where it reads text.
@@ -41,8 +40,7 @@ class Parts:
     critic: LatentCritic | None = None
     names: Mapping[str, str | None] = field(default_factory=dict)
     judge_trees: dict[int, TreeModel | None] = field(default_factory=dict)
-    _plain: Parts | None = field(default=None, init=False, repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _plain: dict[str, Parts] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for judge in self.judges:
@@ -59,23 +57,28 @@ class Parts:
         trees = [self.policy.tree, *(tree for judge in self.judges if (tree := self.judge_tree(judge)))]
         return min((tree.context for tree in trees if tree.context is not None), default=None)
 
-    def start_search(self, capacity: Capacity, *, on_release: Callable[[Row, Step], None], call: Call) -> BlockSearch:
+    @property
+    def context_note(self) -> str:
+        """Why the context ends where it does, if that is not the models' own end; see `TreeModel.context_note`."""
+        trees = [self.policy.tree, *(tree for judge in self.judges if (tree := self.judge_tree(judge)))]
+        return next((tree.context_note for tree in trees if tree.context == self.context), "")
+
+    def start_search(self, capacity: Capacity, *, on_release: Callable[[Row, str], None], call: Call) -> BlockSearch:
         """A search over these parts; see `runtime.Engine`."""
-        costs, reward = self.followers(capacity, call=call)
+        costs, reward = self.judge_sessions(capacity, call=call)
         scoring: DirectScoring | CriticScoring
         if self.critic is None:
             scoring = DirectScoring(costs, reward)
         else:
-            scoring = CriticScoring(
-                self.critic, costs, reward, detokenizer=self.policy.detokenizer, optimism=self.critic.value_error
-            )
+            scoring = CriticScoring(self.critic, costs, reward, optimism=self.critic.value_error)
         return BlockSearch(self.policy, scoring, capacity=capacity, on_release=on_release)
 
-    def followers(self, capacity: Capacity, *, call: Call | None = None) -> tuple[list[Follower], Follower | None]:
-        """Fresh followers of the cost models, in order, and of the reward model; ``call`` asks judges of texts."""
-        judges = enumerate(self.costs.values())
-        costs = [self._follower(judge, capacity, cost=index, call=call) for index, judge in judges]
-        return costs, self._follower(self.reward, capacity, call=call) if self.reward else None
+    def judge_sessions(
+        self, capacity: Capacity, *, call: Call | None = None
+    ) -> tuple[list[JudgeSession], JudgeSession | None]:
+        """Fresh sessions of the cost models, in order, and of the reward model; ``call`` asks judges of texts."""
+        costs = [self._judge_session(judge, capacity, call=call) for judge in self.costs.values()]
+        return costs, self._judge_session(self.reward, capacity, call=call) if self.reward else None
 
     def serving(self, budgets: Sequence[SafetyBudget]) -> Parts:
         """These parts, or the same without the critic where it was not trained for such budgets.
@@ -84,10 +87,8 @@ class Parts:
         """
         if self.critic is None or serves(self.critic, budgets):
             return self
-        with self._lock:
-            if self._plain is None:
-                self._plain = replace(self, critic=None)
-            return self._plain
+        # One for all, and no lock, which a fork could leave locked.
+        return self._plain.get("plain") or self._plain.setdefault("plain", replace(self, critic=None))
 
     def judge_tree(self, judge: Judge) -> TreeModel | None:
         """The judge's model on token trees, attached once; None for judges that read text.
@@ -101,18 +102,22 @@ class Parts:
             self.judge_trees[id(judge)] = tree
         return self.judge_trees[id(judge)]
 
-    def _follower(
-        self, judge: Judge, capacity: Capacity, *, cost: int | None = None, call: Call | None = None
-    ) -> Follower:
+    def _judge_session(self, judge: Judge, capacity: Capacity, *, call: Call | None = None) -> JudgeSession:
         tree = self.judge_tree(judge)
         if tree is None or not isinstance(judge, TokenJudge):
-            return TextFollower(judge, cost=cost, call=call)
+            return TextJudgeSession(judge, call=call)
         # With a critic, finalists are read from the released step in one go.
         block = capacity.block if self.critic is None else capacity.max_new
-        return TreeFollower(judge, tree, lanes=capacity.lanes, block=block, max_new=capacity.max_new)
+        return TreeJudgeSession(judge, tree, lanes=capacity.lanes, block=block, max_new=capacity.max_new)
 
 
 def serves(critic: LatentCritic, budgets: Sequence[SafetyBudget]) -> bool:
-    """Whether a critic was trained for these budgets; one that states no range serves all."""
-    pairs = zip(getattr(getattr(critic, "config", None), "costs", ()), budgets, strict=False)
-    return all(cost.accounting == budget.accounting and cost.serves(budget.limit) for cost, budget in pairs)
+    """Whether a critic was trained for these budgets, counted like this; one that states no costs serves all."""
+    costs = getattr(getattr(critic, "config", None), "costs", ())
+    if not costs:
+        return True
+    return len(costs) == len(budgets) and all(
+        cost.serves(budget.limit)
+        and cost.counts(accounting=budget.accounting, discount=budget.discount, reading=budget.reading)
+        for cost, budget in zip(costs, budgets, strict=True)
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
@@ -14,7 +15,7 @@ from ig_plugins.errors import InferenceGuardError
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 
 
-def peek_context(model: str, revision: str | None = None) -> int | None:
+def model_context(model: str, revision: str | None = None) -> int | None:
     """The longest sequence of a model in tokens, read from its config.json if that is on this machine.
 
     Args:
@@ -30,13 +31,23 @@ def peek_context(model: str, revision: str | None = None) -> int | None:
     except (InferenceGuardError, OSError, ValueError):
         return None
     inner = config.get("text_config") if isinstance(config.get("text_config"), dict) else None
-    found = [value for key in _CONTEXT_KEYS if isinstance(value := {**config, **(inner or {})}.get(key), int)]
-    return found[0] if found else None
+    merged = {**config, **(inner or {})}
+    found = [value for key in _CONTEXT_KEYS if isinstance(value := merged.get(key), int)]
+    return min(found[0], _longrope_limit(merged) or found[0]) if found else None
 
 
-def peek_max_tokens(model: str) -> int | None:
+def preset_max_tokens(model: str) -> int | None:
     """The longest answer that a preset allows; None where the model is no preset."""
     return presets.preset(model).search.max_new_tokens if presets.known(model) else None
+
+
+def _longrope_limit(config: dict[str, Any]) -> int | None:
+    """Where a model with longrope begins to compute otherwise: guards serve it up to there, see `TreeModel.context`."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling")
+    if not isinstance(rope, dict) or rope.get("rope_type", rope.get("type")) not in ("longrope", "su"):
+        return None
+    found = config.get("original_max_position_embeddings", rope.get("original_max_position_embeddings"))
+    return found if isinstance(found, int) else None
 
 
 def _folder(model: str, revision: str | None) -> Path | None:

@@ -72,7 +72,9 @@ class GuardResult(_Record):
         seconds: Wall clock of the request, waiting for its turn included.
         token_ids: The released answer's tokens.
         lag: When streaming: the largest number of tokens by which release was behind decoding.
+        first_text_seconds: When streaming: wall clock until the first verified text; None if none left before the end.
         tool_calls: Parsed calls, each {"id", "name", "arguments"}; emitted whole or not at all.
+        certified: Whether the guard's certificate speaks of this call; None where the guard has none.
     """
 
     text: str
@@ -90,7 +92,9 @@ class GuardResult(_Record):
     seconds: float
     token_ids: tuple[int, ...] = ()
     lag: int | None = None
+    first_text_seconds: float | None = None
     tool_calls: tuple[dict[str, Any], ...] = ()
+    certified: bool | None = None
 
     def report(self) -> dict[str, Any]:
         """What adapters pass on as ``inference_guard``: everything except the text and its tokens, as plain JSON."""

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import math
+import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from ig_plugins.chat import EncodedPrompt, parse_reply, tool_region
-from ig_plugins.errors import DeadlineExceededError, InferenceGuardError
+from critic_models.judges import Judge
+from ig_plugins.chat import EncodedPrompt, ParsedReply
+from ig_plugins.errors import DeadlineExceededError, InferenceGuardError, RequestCancelledError
 from ig_plugins.guard.options import Options
 from ig_plugins.guard.parts import Parts
 from ig_plugins.guard.result import BlockRecord, FinishReason, GuardResult, Usage
 from ig_plugins.safety import Accounting
-from ig_plugins.search import Answer, Outcome, Request, Row, Step
-from ig_plugins.search.scoring import last_measured
-from ig_plugins.search.text import settled
+from ig_plugins.search import Answer, Outcome, Request, Row
 
 GRACE = 0.25  # seconds past the deadline after which a caller no longer waits for the worker to say so
 
@@ -41,7 +40,7 @@ class GuardChunk:
 Event = GuardChunk | BaseException
 
 
-class Ticket:
+class RequestHandle:
     """One request between the worker's thread and the caller's.
 
     Args:
@@ -49,15 +48,33 @@ class Ticket:
         encoded: The prompt.
         request: The search's view of it.
         options: The call's options.
+        certified: What the result says about the guard's certificate.
     """
 
-    def __init__(self, engine: Parts, encoded: EncodedPrompt, request: Request, options: Options) -> None:
-        self.engine, self.request = engine, request
+    def __init__(
+        self,
+        engine: Parts,
+        encoded: EncodedPrompt,
+        request: Request,
+        options: Options,
+        *,
+        certified: bool | None = None,
+    ) -> None:
+        self.engine, self.request, self._certified = engine, request, certified
         self._encoded, self._options = encoded, options
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._deliver: Callable[[Event], None] = self._events.put
         self._heard: asyncio.Queue[Event] = asyncio.Queue()
-        self._sent = 0
+        self._sent = ""
+        self._first_text: float | None = None
+        self.waiting: Sequence[Judge] = ()
+        self._process = os.getpid()
+
+    def begin(self) -> None:
+        """The request's time runs from now on."""
+        self.request.started = time.monotonic()
+        if self._options.timeout is not None:
+            self.request.deadline = self.request.started + self._options.timeout
 
     def listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """Events go to `anext` in this loop from now on."""
@@ -68,13 +85,12 @@ class Ticket:
 
         self._deliver = deliver
 
-    def released(self, row: Row, step: Step) -> None:
+    def released(self, row: Row, text: str) -> None:
         """See `runtime.Job`."""
-        text = self._text_of(step)
-        end = min(settled(text, self.request.stop), self._region(text))
-        if end > self._sent:
-            self._deliver(GuardChunk(text[self._sent : end]))
-            self._sent = end
+        if not self._sent:
+            self._first_text = time.monotonic() - self.request.started
+        self._deliver(GuardChunk(text[len(self._sent) :]))
+        self._sent = text
 
     def finished(self, outcome: Outcome) -> None:
         """See `runtime.Job`."""
@@ -83,6 +99,9 @@ class Ticket:
             return
         try:
             result = self._result(outcome.row, outcome.answer)
+            # A text that a stream had begun to show before the refusal was never judged alone in a calibration.
+            certified = self._certified and not (result.blocked and self._sent)
+            result = result.model_copy(update={"certified": certified})
         except Exception as error:
             self._deliver(error)
             return
@@ -123,10 +142,11 @@ class Ticket:
 
     async def anext(self) -> GuardChunk:
         """The next chunk, without blocking the loop; errors as in `chunks`."""
+        self._refuse_other_process()
         try:
-            event = await asyncio.wait_for(self._heard.get(), timeout=self._seconds_left())
-        except (asyncio.TimeoutError, TimeoutError):
-            event = self._overdue()
+            event = self._heard.get_nowait()  # what is there is never too late, however slow the caller
+        except asyncio.QueueEmpty:
+            event = await self._hear()
         if isinstance(event, BaseException):
             raise event
         return event
@@ -137,8 +157,20 @@ class Ticket:
             pass
         return chunk.result
 
+    async def _hear(self) -> Event:
+        try:
+            return await asyncio.wait_for(self._heard.get(), timeout=self._seconds_left())
+        except (asyncio.TimeoutError, TimeoutError):
+            return self._overdue()
+
+    def _refuse_other_process(self) -> None:
+        """A forked child has a copy of the ticket, and nobody who works on it."""
+        if os.getpid() != self._process:
+            raise RequestCancelledError("this answer was begun before a fork, by the parent process; ask again here")
+
     def _next(self) -> Event:
         """The next event; a judge that hangs does not make the caller hang past the deadline."""
+        self._refuse_other_process()
         try:
             return self._events.get(timeout=self._seconds_left())
         except queue.Empty:
@@ -155,41 +187,23 @@ class Ticket:
         """What to tell a caller who waited that long."""
         return self.request.interruption() or DeadlineExceededError("no verified answer in time; allow more time")
 
-    def _text_of(self, step: Step) -> str:
-        return self.engine.policy.detokenizer.answer(self.request, step.token_ids())
-
-    def _region(self, text: str) -> int:
-        syntax = self._encoded.syntax
-        return tool_region(text, opening=self._encoded.opening, syntax=syntax) if self._encoded.tools else len(text)
-
     def _rest(self, result: GuardResult) -> str:
         """What the last chunk adds to the text already sent."""
         if not result.blocked:
-            return result.text[self._sent :]
+            return result.text[len(self._sent) :]
         return "\n\n" + result.text if self._sent and result.text else result.text
 
     def _result(self, row: Row, answer: Answer | None) -> GuardResult:
         if answer is None:
             return self._blocked(row)
-        encoded = self._encoded
-        text: str = answer.text
+        text, reason = answer.text, cast(FinishReason, answer.reason)
         calls: tuple[dict[str, Any], ...] = ()
-        reason: FinishReason = answer.reason
-        if encoded.tools:
-            reply = parse_reply(
-                text,
-                ids=answer.step.token_ids(),  # the stop token too: in some formats it is what ends a call
-                tokenizer=self.engine.policy.tokenizer,
-                tools=encoded.tools,
-                tool_choice=encoded.tool_choice,
-                opening=encoded.opening,
-                syntax=encoded.syntax,
-                prompt_ids=encoded.prompt_ids,
-            )
-            text, calls = reply.text, reply.tool_calls
+        if isinstance(answer.reply, ParsedReply):
+            text, calls = answer.reply.text, answer.reply.tool_calls
             reason = "tool_calls" if calls else reason
-        measure = last_measured(answer.step)
-        spent = self._totals(answer.step)
+        if not text.startswith(self._sent):
+            raise InferenceGuardError("the answer does not go on as its stream began; nothing more is released")
+        spent = answer.trail.spent()
         names = list(self.engine.costs)
         return GuardResult(
             text=text,
@@ -198,14 +212,15 @@ class Ticket:
             cost=max(spent),
             costs=dict(zip(names, spent, strict=True)),
             reward=answer.reward,
-            safety_state=min(measure.state),
+            safety_state=min(answer.trail.state),
             accounting=self._accounting(),
-            blocks=self._ledger(answer.step),
-            usage=self._usage(row, len(answer.step)),
+            blocks=self._ledger(answer),
+            usage=self._usage(row, len(answer.token_ids)),
             seed=self.request.seed,
             seconds=time.monotonic() - self.request.started,
-            token_ids=tuple(answer.step.token_ids()),
+            token_ids=answer.token_ids,
             lag=row.lag if self.request.stream else None,
+            first_text_seconds=self._first_text,
             tool_calls=calls,
         )
 
@@ -214,7 +229,7 @@ class Ticket:
         return GuardResult(
             text=self._options.refusal if self._options.on_block == "refuse" else "",
             blocked=True,
-            reason=f"no candidate of {search.candidates} passed the cost model in {search.tries} tries",
+            reason=f"no candidate of {search.candidates} passed the cost model in {row.tries_made} tries",
             finish_reason="content_filter",
             cost=None,
             reward=None,
@@ -225,6 +240,7 @@ class Ticket:
             seed=self.request.seed,
             seconds=time.monotonic() - self.request.started,
             lag=row.lag if self.request.stream else None,
+            first_text_seconds=self._first_text,
         )
 
     def _accounting(self) -> dict[str, Accounting]:
@@ -239,30 +255,26 @@ class Ticket:
             judge_tokens=row.judge_tokens,
         )
 
-    def _totals(self, step: Step) -> list[float]:
-        """Per cost model what the answer spent, prefill included: the sum (undiscounted), or the highest score."""
-        steps = [step.root(), *step.path()]
-        totals = []
-        for cost, budget in enumerate(self.request.budgets):
-            spent = [s.measure.spent[cost] for s in steps if s.measure is not None]
-            totals.append(sum(spent) if budget.accounting == "cumulative" else max(spent, default=-math.inf))
-        return totals
-
-    def _ledger(self, step: Step) -> tuple[BlockRecord, ...]:
-        records = []
-        for each in step.path():
-            count, measure = each.count, each.measure
-            if count is None:
-                continue
-            records.append(
-                BlockRecord(
-                    index=count.index,
-                    candidates=count.candidates,
-                    safe=count.safe,
-                    tries=count.tries,
-                    tokens=count.tokens,
-                    cost=None if measure is None else max(measure.spent),
-                    safety_state=None if measure is None else min(measure.state),
+    def _ledger(self, answer: Answer) -> tuple[BlockRecord, ...]:
+        """One record a block; a block that ended without being judged by itself has no figures."""
+        records, start = [], 0
+        pairs = list(zip(answer.trail.tracks, answer.trail.budgets, strict=True))
+        path = answer.step.path()
+        for step in path:
+            count, end = step.count, None if step is path[-1] else start + len(step.tokens)
+            spent = [track.spent(budget, after=start, up_to=end) for track, budget in pairs]
+            states = [track.state_within(after=start, up_to=end) for track, _ in pairs]
+            start += len(step.tokens)
+            if count is not None:
+                records.append(
+                    BlockRecord(
+                        index=count.index,
+                        candidates=count.candidates,
+                        safe=count.safe,
+                        tries=count.tries,
+                        tokens=count.tokens,
+                        cost=max((each for each in spent if each is not None), default=None),
+                        safety_state=min((each for each in states if each is not None), default=None),
+                    )
                 )
-            )
         return tuple(records)

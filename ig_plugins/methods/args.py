@@ -10,7 +10,7 @@ import torch
 from ig_plugins.methods.base import Answer, Method, register
 from ig_plugins.methods.bench import Bench
 from ig_plugins.methods.blocks import Rule
-from ig_plugins.methods.panel import Panel
+from ig_plugins.methods.panel import CandidateScorer
 from ig_plugins.methods.rules import rule
 from ig_plugins.search import Capacity
 
@@ -38,9 +38,9 @@ class Args:
         policy, longest = self.bench.policy, self.bench.search.max_new_tokens
         requests = [self.bench.request(prompt, seed=seed) for prompt, seed in zip(prompts, seeds, strict=True)]
         k, stops = min(self.top_k, policy.tree.vocab_size), torch.tensor(sorted(policy.stop_ids))
-        session = policy.tree.plant([r.prompt_ids for r in requests], lanes=1, block=1, max_new=longest)
-        panel = Panel(self.bench, capacity=Capacity(lanes=k, block=1, max_new=longest))
-        panel.admit(requests)
+        session = policy.tree.prefill([r.prompt_ids for r in requests], lanes=1, block=1, max_new=longest)
+        panel = CandidateScorer(self.bench, capacity=Capacity(lanes=k, block=1, max_new=longest))
+        panel.add_rows(requests)
         rows, answers = list(range(len(requests))), {}
         while rows:
             logits, tokens = session.logits[:, 0].float().cpu().topk(k)  # type: ignore[index]  # (B, k) each
@@ -48,7 +48,7 @@ class Args:
             lanes = panel.judge(beams, tokens.unsqueeze(2), lengths, torch.isin(tokens, stops))
             scores = torch.tensor([list(self.rule(list(mine.values()))) for mine in lanes])
             best = (logits + self.bench.weight * scores).argmax(dim=1, keepdim=True)
-            panel.commit(best)
+            panel.advance(best)
             going = []
             for index, (row, (chosen,)) in enumerate(zip(rows, panel.beams, strict=True)):
                 if chosen.ended:
@@ -56,19 +56,19 @@ class Args:
                         self.bench,
                         chosen.ids,
                         candidate_tokens=k * len(chosen.ids),
-                        judge_calls=sum(follower.calls[index] for follower in panel.followers),
-                        judge_tokens=sum(follower.tokens[index] for follower in panel.followers),
+                        judge_calls=sum(session.calls[index] for session in panel.sessions),
+                        judge_tokens=sum(session.tokens[index] for session in panel.sessions),
                     )
                 else:
                     going.append(index)
             rows = [rows[index] for index in going]
-            session.retain(going)
-            panel.retain(going)
+            session.keep_rows(going)
+            panel.keep_rows(going)
             if rows:
                 one = torch.zeros(len(rows), 1, dtype=torch.long)
-                session.branch(one)
+                session.fork(one)
                 session.extend(tokens.gather(1, best)[going], torch.ones_like(one, dtype=torch.bool))
-                session.commit(one)
+                session.select(one)
         return [answers[row] for row in range(len(requests))]
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from critic_models.errors import ConfigurationError
 from critic_models.latent import LatentCritic
 from ig_plugins.guard import InferenceGuard
 from ig_plugins.safety import SafetyBudget
 from ig_plugins.search import Capacity, Policy, Request, SearchConfig
-from ig_plugins.search.follow import Follower
+from ig_plugins.search.scoring.judge_session import JudgeSession
 
 if TYPE_CHECKING:
     from ig_plugins.methods.value import Sampled, ValueNet
@@ -18,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Judges:
-    """Followers of one search: the cost models in order, and the reward model if there is one."""
+    """Sessions of one search's judges: the cost models in order, and the reward model if there is one."""
 
-    costs: Sequence[Follower]
-    reward: Follower | None
+    costs: Sequence[JudgeSession]
+    reward: JudgeSession | None
 
     @property
-    def all(self) -> list[Follower]:
-        """Every follower."""
+    def all(self) -> list[JudgeSession]:
+        """Every session."""
         return [*self.costs, *([self.reward] if self.reward else [])]
 
 
@@ -54,6 +56,11 @@ class Bench:
     progress: Callable[[str, int, int], None] = lambda stage, done, of: None
     values: dict[str, ValueNet] = field(default_factory=dict, repr=False)
     sampled: list[Sampled] = field(default_factory=list, repr=False)
+
+    def __post_init__(self) -> None:
+        for name, value in (("multiplier", self.multiplier), ("penalty", self.penalty), ("weight", self.weight)):
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigurationError(f"{name} is {value}; give 0 or a positive, finite number")
 
     @property
     def policy(self) -> Policy:
@@ -89,5 +96,5 @@ class Bench:
         return self.guard.request(prompt, seed=seed)
 
     def judges(self, capacity: Capacity) -> Judges:
-        """Fresh followers: on the token tree where a judge reads the policy's tokens, by text otherwise."""
-        return Judges(*self.guard.parts.followers(capacity))
+        """Fresh sessions: on the token tree where a judge reads the policy's tokens, by text otherwise."""
+        return Judges(*self.guard.parts.judge_sessions(capacity))

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from ig_plugins.methods.base import Answer
 from ig_plugins.methods.bench import Bench
-from ig_plugins.methods.panel import Candidate, Panel
-from ig_plugins.search import BlockSearch, Capacity, Request, Row, Step
-from ig_plugins.search.follow import Follower
+from ig_plugins.methods.panel import Candidate, CandidateScorer
+from ig_plugins.search import BlockSearch, Border, Capacity, Request, Row
 from ig_plugins.search.lanes import Lanes
-from ig_plugins.search.path import Measure
-from ig_plugins.search.scoring import Judgement, starting_measure
+from ig_plugins.search.scoring.base import Judgement
+from ig_plugins.search.scoring.judge_session import JudgeSession
+from ig_plugins.search.verifier import Trail
 
 Rule = Callable[[Sequence[Candidate]], Sequence[float]]
 """Scores the candidates of a block, higher is better; -inf rejects."""
@@ -52,9 +52,9 @@ class BlockMethod:
         """See `Method`."""
         requests = [self._request(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
         capacity = Capacity.of(requests)
-        panel = Panel(self.bench, capacity=capacity, judged=self.judged)
+        panel = CandidateScorer(self.bench, capacity=capacity, judged=self.judged)
         search = BlockSearch(self.bench.policy, RuleScoring(panel, self.rule), capacity=capacity)
-        search.admit(requests)
+        search.add_rows(requests)
         answers = {}
         while search.rows:
             for outcome in search.step():
@@ -87,7 +87,7 @@ class BlockMethod:
 
 
 class RuleScoring:
-    """Scoring by a rule: see `ig_plugins.search.scoring.Scoring`.
+    """Scoring by a rule: see `ig_plugins.search.scoring.base.Scoring`.
 
     Args:
         panel: Keeps the candidates' figures.
@@ -95,38 +95,42 @@ class RuleScoring:
     """
 
     foresees = False
+    ranks = True
     optimism = math.inf
 
-    def __init__(self, panel: Panel, rule: Rule) -> None:
+    def __init__(self, panel: CandidateScorer, rule: Rule) -> None:
         self._panel, self._rule = panel, rule
-        self.followers: Sequence[Follower] = panel.followers
+        self.sessions: Sequence[JudgeSession] = panel.sessions
 
-    def admit(self, requests: Sequence[Request], beams: Sequence[int]) -> list[Measure]:
+    def add_rows(self, requests: Sequence[Request], beams: Sequence[int]) -> list[Trail]:
         """See `Scoring`."""
-        self._panel.admit(requests)
-        return [starting_measure(request) for request in requests]
+        self._panel.add_rows(requests)
+        return [Trail.start(request.budgets) for request in requests]
 
-    def retain(self, rows: Sequence[int]) -> None:
+    def keep_rows(self, rows: Sequence[int]) -> None:
         """See `Scoring`."""
-        self._panel.retain(rows)
+        self._panel.keep_rows(rows)
 
     def judge(self, lanes: Lanes) -> Judgement:
         """See `Scoring`."""
         shape = lanes.lengths.shape
-        accepted, score = torch.zeros(shape, dtype=torch.bool), torch.full(shape, -torch.inf)
+        accepted, score = torch.zeros(shape, dtype=torch.bool), torch.full(shape, -torch.inf, dtype=torch.float64)
         judged = self._panel.judge(lanes.parents, lanes.tokens, lanes.lengths, lanes.natural)
         for index, (row, mine) in enumerate(zip(lanes.rows, judged, strict=True)):
             for lane, candidate in mine.items():
-                candidate.hidden, candidate.said = lanes.hidden[index, lane], lanes.said[index, lane]
-            scores = torch.tensor(list(self._rule(list(mine.values()))), dtype=torch.float32)
+                candidate.hidden, candidate.mean_hidden = lanes.hidden[index, lane], lanes.mean_hidden[index, lane]
+            scores = torch.tensor(list(self._rule(list(mine.values()))), dtype=torch.float64)
             score[index, list(mine)] = scores
             accepted[index, list(mine)] = row.last_try or bool((scores > -torch.inf).any())
-        return Judgement(accepted, score, torch.zeros_like(accepted), {}, {})
+        trails = {
+            (index, lane): candidate.trail for index, mine in enumerate(judged) for lane, candidate in mine.items()
+        }
+        return Judgement(accepted, score, torch.zeros_like(accepted), {}, trails)
 
-    def commit(self, lanes: Lanes, kept: Tensor) -> None:
+    def advance(self, lanes: Lanes, kept: Tensor) -> None:
         """See `Scoring`."""
-        self._panel.commit(kept)
+        self._panel.advance(kept)
 
-    def release(self, rows: Sequence[Row], steps: Sequence[Step]) -> list[bool]:
-        """See `Scoring`. Nothing is verified."""
-        return [True] * len(rows)
+    def release(self, rows: Sequence[Row], borders: Sequence[Border | None]) -> list[Border | None]:
+        """See `Scoring`. Nothing is verified, so nothing leaves before the end."""
+        return [None] * len(rows)

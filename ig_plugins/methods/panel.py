@@ -1,16 +1,17 @@
 """The judges at work on a batch of prompts: they follow the lanes and keep every candidate's figures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from ig_plugins.methods.bench import Bench, Judges
-from ig_plugins.safety import SafetyBudget, initial_state, is_safe
+from ig_plugins.safety import Reading
 from ig_plugins.search import Capacity, Request
-from ig_plugins.search.follow import Follower, LaneText, Scores, check_finite
-from ig_plugins.search.scoring import track
+from ig_plugins.search.scoring.judge_session import JudgeSession
+from ig_plugins.search.text import LaneText
+from ig_plugins.search.verifier import Scored, Trail
 
 
 @dataclass(eq=False)
@@ -18,42 +19,57 @@ class Candidate:
     """A response so far, with what the cost and reward models say of it.
 
     Attributes:
+        trail: What the cost models said from its start.
         ids: Its tokens.
-        states: The safety state z at its end, one a cost model.
-        sound: Safe at every checked step so far, one a cost model.
-        spent: The cost so far by the first cost model: γ-discounted sum (cumulative) or highest score (worst).
-        steps: How many costs that took: tokens, or blocks for judges of texts.
         reward: Score of the text so far; None without a reward model.
         finished: Ended with a stop token.
         ended: Finished, or as long as an answer may be.
         hidden: Shape (H,), the policy's state at its end.
-        said: Shape (H,), the mean of its states over the response so far.
+        mean_hidden: Shape (H,), the mean of its states over the response so far.
     """
 
+    trail: Trail
     ids: tuple[int, ...] = ()
-    states: tuple[float, ...] = ()
-    sound: tuple[bool, ...] = ()
-    spent: float = 0.0
-    steps: int = 0
     reward: float | None = None
     finished: bool = False
     ended: bool = False
     hidden: Tensor | None = field(default=None, repr=False)
-    said: Tensor | None = field(default=None, repr=False)
+    mean_hidden: Tensor | None = field(default=None, repr=False)
 
-    def safe(self, budgets: Sequence[SafetyBudget]) -> bool:
+    @property
+    def states(self) -> tuple[float, ...]:
+        """The safety state z at its end, one a cost model."""
+        return self.trail.state
+
+    @property
+    def safe(self) -> bool:
         """Safe for all cost models, each in its budget's reading."""
-        return all(
-            sound if budget.reading == "any_time" else _safe(z, budget)
-            for z, sound, budget in zip(self.states, self.sound, budgets, strict=True)
-        )
+        return self.trail.may_leave()
 
-    def safe_at_end(self, budgets: Sequence[SafetyBudget]) -> bool:
+    @property
+    def safe_throughout(self) -> bool:
+        """Safe for all cost models at every checked step."""
+        return self._safe("any_time")
+
+    @property
+    def safe_at_end(self) -> bool:
         """Safe for all cost models at the last token."""
-        return all(_safe(z, budget) for z, budget in zip(self.states, budgets, strict=True))
+        return self._safe("terminal")
+
+    @property
+    def spent(self) -> float:
+        """The cost so far by the first cost model: γ-discounted sum (cumulative) or highest score (worst)."""
+        track, budget = self.trail.tracks[0], self.trail.budgets[0]
+        # The recursion's closed form, solved for the discounted sum; the highest score where worst counts.
+        scale = budget.discount ** len(track.ends) if budget.accounting == "cumulative" else 1.0
+        return budget.limit - scale * track.state
+
+    def _safe(self, reading: Reading) -> bool:
+        budgets = tuple(budget.model_copy(update={"reading": reading}) for budget in self.trail.budgets)
+        return replace(self.trail, budgets=budgets).may_leave()
 
 
-class Panel:
+class CandidateScorer:
     """Cost and reward models that follow the lanes of a batch of prompts, and the beams that they stand at.
 
     Args:
@@ -68,17 +84,16 @@ class Panel:
         self.beams: list[list[Candidate]] = []
         self._lanes: list[dict[int, Candidate]] = []
 
-    def admit(self, requests: Sequence[Request]) -> None:
+    def add_rows(self, requests: Sequence[Request]) -> None:
         """New rows, each with the empty response as its only beam."""
-        for follower in self.followers:
-            follower.admit(requests)
-        states = tuple(float(initial_state(budget)) for budget in self._bench.budgets)
-        self.beams += [[Candidate(states=states, sound=(True,) * len(states))] for _ in requests]
+        for session in self.sessions:
+            session.add_rows(requests)
+        self.beams += [[Candidate(Trail.start(self._bench.budgets))] for _ in requests]
 
-    def retain(self, rows: Sequence[int]) -> None:
+    def keep_rows(self, rows: Sequence[int]) -> None:
         """Only these rows stay."""
-        for follower in self.followers:
-            follower.retain(rows)
+        for session in self.sessions:
+            session.keep_rows(rows)
         self.beams = [self.beams[row] for row in rows]
 
     @torch.inference_mode()
@@ -103,63 +118,41 @@ class Panel:
         ]
         grown: list[dict[int, Candidate]] = [{} for _ in parents]
         for row, lane in (lengths > 0).nonzero().tolist():
-            ids = (*parents[row][lane].ids, *tokens[row, lane, : int(lengths[row, lane])].tolist())
-            grown[row][lane] = Candidate(ids=ids, finished=bool(finished[row, lane]))
+            parent = parents[row][lane]
+            ids = (*parent.ids, *tokens[row, lane, : int(lengths[row, lane])].tolist())
+            grown[row][lane] = Candidate(parent.trail, ids=ids, finished=bool(finished[row, lane]))
             grown[row][lane].ended = grown[row][lane].finished or len(ids) >= self._bench.search.max_new_tokens
 
         def text_of(row: int, lane: int) -> LaneText:
             return LaneText(self._bench.policy.detokenizer.text(grown[row][lane].ids), grown[row][lane].finished)
 
-        for index, follower in enumerate(self._judges.costs):
-            scores = follower.measure(beams, tokens, lengths, text_of)
-            check_finite(scores, follower.judge.name)
-            self._spend(grown, parents, index, scores)
-        if self._judges.reward is not None:
-            scores = self._judges.reward.measure(beams, tokens, lengths, text_of)
-            check_finite(scores, self._judges.reward.judge.name)
-            ends = scores.values.gather(-1, (scores.lengths - 1).clamp(min=0).unsqueeze(-1)).squeeze(-1).tolist()
-            for row, mine in enumerate(grown):
-                for lane, candidate in mine.items():
-                    candidate.reward = ends[row][lane]
+        costs = [(session, session.score(beams, tokens, lengths, text_of)) for session in self._judges.costs]
+        ranked = self._judges.reward
+        reward = ranked.score(beams, tokens, lengths, text_of) if ranked else None
+        for row, mine in enumerate(grown):
+            for lane, candidate in mine.items():
+                found = []
+                for session, scores in costs:
+                    values = scores.values[row, lane, : int(scores.lengths[row, lane])]
+                    last = len(candidate.ids)
+                    ends = tuple(range(last - len(values) + 1, last + 1))
+                    found.append(Scored(values, ends, whole=session.reads_text))
+                if costs:
+                    candidate.trail = candidate.trail.extended(found)
+                if reward is not None:
+                    candidate.reward = float(reward.values[row, lane, int(reward.lengths[row, lane]) - 1])
         self._lanes = [{**stays, **mine} for stays, mine in zip(parents, grown, strict=True)]
         return grown
 
-    def commit(self, kept: Tensor) -> None:
+    def advance(self, kept: Tensor) -> None:
         """Shape (B, K): these lanes are what the next block continues, -1 for none."""
-        for follower in self.followers:
-            follower.commit(kept)
+        for session in self.sessions:
+            session.advance(kept)
         self.beams = [
             [lanes[lane] for lane in row if lane >= 0] for lanes, row in zip(self._lanes, kept.tolist(), strict=True)
         ]
 
     @property
-    def followers(self) -> list[Follower]:
+    def sessions(self) -> list[JudgeSession]:
         """The judges at work."""
         return self._judges.all
-
-    def _spend(
-        self, grown: list[dict[int, Candidate]], parents: list[dict[int, Candidate]], index: int, scores: Scores
-    ) -> None:
-        """Enters one cost model's scores of the block into the candidates."""
-        budget = self._bench.budgets[index]
-        any_time = budget.model_copy(update={"reading": "any_time"})
-        before = torch.zeros(scores.lengths.shape, dtype=torch.float64)
-        for row, mine in enumerate(grown):
-            for lane in mine:
-                before[row, lane] = parents[row][lane].states[index]
-        found = track(scores, before, [any_time] * len(grown))
-        states, sound, steps = found.state.tolist(), found.safe.tolist(), scores.lengths.tolist()
-        for row, mine in enumerate(grown):
-            for lane, candidate in mine.items():
-                parent, state = parents[row][lane], states[row][lane]
-                candidate.states = (*candidate.states, state)
-                candidate.sound = (*candidate.sound, parent.sound[index] and sound[row][lane])
-                if index == 0:
-                    candidate.steps = parent.steps + steps[row][lane]
-                    # The recursion's closed form, solved for the discounted sum; the highest score where worst counts.
-                    scale = budget.discount**candidate.steps if budget.accounting == "cumulative" else 1.0
-                    candidate.spent = budget.limit - scale * state
-
-
-def _safe(state: float, budget: SafetyBudget) -> bool:
-    return bool(is_safe(torch.tensor(state, dtype=torch.float64), budget))

@@ -33,7 +33,7 @@ def _table(bench: Bench) -> Rule:
 
     def scores(candidates: Sequence[Candidate]) -> list[float]:
         gammas = [budget.discount for budget in bench.budgets if budget.accounting == "cumulative"]
-        safe = [candidate.safe(bench.budgets) for candidate in candidates]
+        safe = [candidate.safe for candidate in candidates]
         value = list(reward(candidates))
         foreseen = _foresee(bench, candidates) if bench.critic else None
         for index, candidate in enumerate(candidates):
@@ -54,6 +54,6 @@ def _foresee(bench: Bench, candidates: Sequence[Candidate]) -> list[tuple[bool, 
         return []
     hidden = torch.stack([c.hidden for c in candidates if c.hidden is not None]).float()
     state = torch.tensor([candidate.states for candidate in candidates], device=hidden.device)
-    said = torch.stack([c.said for c in candidates if c.said is not None])
-    logit, value = bench.critic(hidden, state.float(), said)
+    mean_hidden = torch.stack([c.mean_hidden for c in candidates if c.mean_hidden is not None])
+    logit, value = bench.critic(hidden, state.float(), mean_hidden)
     return [(bool(odds > 0), float(reward)) for odds, reward in zip(logit, value, strict=True)]

@@ -44,7 +44,7 @@ class ReControl:
         requests = [self.bench.request(prompt, seed=seed) for prompt, seed in zip(prompts, seeds, strict=True)]
         samplers = [policy.sampler(request) for request in requests]
         uniforms = [request.uniforms(1, longest)[0] for request in requests]
-        session = policy.tree.plant([r.prompt_ids for r in requests], lanes=1, block=1, max_new=longest)
+        session = policy.tree.prefill([r.prompt_ids for r in requests], lanes=1, block=1, max_new=longest)
         said: list[list[int]] = [[] for _ in requests]
         rows = list(range(len(requests)))
         for step in range(longest):
@@ -58,11 +58,11 @@ class ReControl:
             rows = [rows[index] for index in going]
             if not rows:
                 break
-            session.retain(going)
+            session.keep_rows(going)
             one = torch.zeros(len(rows), 1, dtype=torch.long)
-            session.branch(one)
+            session.fork(one)
             session.extend(torch.tensor([[said[row][-1]] for row in rows]), torch.ones_like(one, dtype=torch.bool))
-            session.commit(one)
+            session.select(one)
         return [Answer.of(self.bench, ids, candidate_tokens=len(ids)) for ids in said]
 
     def steered(self, hidden: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ def rule(name: str, bench: Bench) -> Rule:
             return -candidate.spent
         if name == "lagrangian":
             return reward - bench.multiplier * candidate.spent
-        if name == "augmented" and not candidate.safe(bench.budgets):
+        if name == "augmented" and not candidate.safe:
             return -bench.penalty
         return reward
 

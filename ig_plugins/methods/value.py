@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ig_plugins.engine import sample_block
 from ig_plugins.errors import ConfigurationError
 from ig_plugins.methods.bench import Bench
-from ig_plugins.methods.panel import Candidate, Panel
+from ig_plugins.methods.panel import Candidate, CandidateScorer
 from ig_plugins.methods.rules import rule
 from ig_plugins.search import Capacity, Request
 
@@ -105,7 +105,7 @@ def sample(bench: Bench, prompts: Sequence[str]) -> list[Sampled]:
 
 def _answers(bench: Bench, request: Request, number: int) -> list[Sampled]:
     longest, policy = bench.search.max_new_tokens, bench.policy
-    session = policy.tree.plant([request.prompt_ids], lanes=ANSWERS, block=longest, max_new=longest)
+    session = policy.tree.prefill([request.prompt_ids], lanes=ANSWERS, block=longest, max_new=longest)
     start = session.hidden[0, :1].float().cpu()  # (1, H)
     parents = torch.zeros(1, ANSWERS, dtype=torch.long)
     block = sample_block(
@@ -118,12 +118,12 @@ def _answers(bench: Bench, request: Request, number: int) -> list[Sampled]:
         histories=[[list(request.prompt_ids)]],
     )
     tokens, lengths = block.tokens.cpu(), block.lengths.cpu()
-    panel = Panel(bench, capacity=Capacity(lanes=ANSWERS, block=longest, max_new=longest))
-    panel.admit([request])
+    panel = CandidateScorer(bench, capacity=Capacity(lanes=ANSWERS, block=longest, max_new=longest))
+    panel.add_rows([request])
     (ends,) = panel.judge(parents, tokens, lengths, block.finished.cpu())
     session.rollback()
-    session.branch(parents)
-    hidden = session.feed(tokens.clamp(min=0), lengths)[0].float().cpu()  # (L, T, H)
+    session.fork(parents)
+    hidden = session.append(tokens.clamp(min=0), lengths)[0].float().cpu()  # (L, T, H)
     # A clone outside of inference mode is what autograd can train on.
     prefixes = [torch.cat([start, hidden[lane, : int(lengths[0, lane])]]).clone() for lane in range(ANSWERS)]
     return [Sampled(states, end, number) for states, end in zip(prefixes, ends.values(), strict=True)]

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from critic_models.training.critic import RolloutData
+from ig_plugins.errors import ConfigurationError
 from ig_plugins.guard import InferenceGuard
 from ig_plugins.rollouts.sample import sample_rollouts
 from ig_plugins.rollouts.store import RolloutStore
@@ -27,6 +28,11 @@ class RolloutConfig:
     responses: int = 8
     batch: int = 16
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("responses", self.responses, 1), ("batch", self.batch, 1), ("seed", self.seed, 0)):
+            if type(value) is not int or value < least:
+                raise ConfigurationError(f"{name} is {value}; give a whole number from {least}")
 
 
 def collect(

@@ -11,7 +11,9 @@ from torch import Tensor
 from ig_plugins.engine import TreeSession, sample_block
 from ig_plugins.guard.parts import Parts
 from ig_plugins.search import Capacity, Request
-from ig_plugins.search.follow import Follower, LaneText, check_finite
+from ig_plugins.search.scoring.judge_session import JudgeSession
+from ig_plugins.search.text import LaneText
+from ig_plugins.search.verifier import costs_of
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,17 @@ class _Sampling:
         size = Capacity.of(requests)
         capacity = Capacity(lanes=responses, block=size.block, max_new=size.max_new)
         self.parts, self.requests, self.lanes, self.capacity = parts, requests, responses, capacity
-        self.session: TreeSession = parts.policy.tree.plant(
+        self.session: TreeSession = parts.policy.tree.prefill(
             [request.prompt_ids for request in requests], lanes=responses, block=size.block, max_new=size.max_new
         )
-        self.costs, self.reward = parts.followers(capacity)
-        for follower in self._followers():
-            follower.admit(requests)
+        self.costs, self.reward = parts.judge_sessions(capacity)
+        for judge in self._judges():
+            judge.add_rows(requests)
         shape = (len(requests), responses)
         self.tokens: list[list[list[int]]] = [[[] for _ in range(responses)] for _ in requests]
         self.features: list[list[list[Tensor]]] = [[[] for _ in range(responses)] for _ in requests]
         self.scores: list[list[list[Tensor]]] = [[[] for _ in range(responses)] for _ in requests]
+        self.last = torch.zeros(*shape, len(self.costs), dtype=torch.float64)  # what judges of texts said last
         self.rewards = torch.zeros(shape)
         self.finished = torch.zeros(shape, dtype=torch.bool)
 
@@ -80,7 +83,6 @@ class _Sampling:
 
     def _block(self, parents: Tensor, size: int) -> None:
         """Every unfinished response grows by one block; all of them stay."""
-        captured: list[Tensor] = []
         room = torch.where(self.finished, 0, size)
         for row, request in enumerate(self.requests):
             depth = max(len(tokens) for tokens in self.tokens[row])
@@ -97,10 +99,9 @@ class _Sampling:
                 [[*request.prompt_ids, *tokens] for tokens in self.tokens[row]]
                 for row, request in enumerate(self.requests)
             ],
-            on_step=lambda: captured.append(self.session.lane_hidden.clone()),
+            keep_states=True,
         )
-        captured.append(block.hidden)
-        states = torch.stack(captured[1:], dim=2).float().cpu()  # (B, L, t, H): after each token of the block
+        states = block.states.float().cpu()  # (B, L, T, H): after each token of the block
         lengths, tokens = block.lengths.cpu(), block.tokens.cpu()
         self.finished |= block.finished.cpu()
         for row, lane in lengths.nonzero().tolist():
@@ -109,28 +110,24 @@ class _Sampling:
             self.features[row][lane].append(states[row, lane, :length])
         everyone = torch.arange(self.lanes).expand(len(self.requests), -1)
         self._judge(parents, tokens, lengths)
-        for follower in self._followers():
-            follower.commit(everyone)
-        self.session.commit(everyone)
+        for judge in self._judges():
+            judge.advance(everyone)
+        self.session.select(everyone)
 
     def _judge(self, parents: Tensor, tokens: Tensor, lengths: Tensor) -> None:
-        costs = []
-        for follower in self.costs:
-            scores = follower.measure(parents, tokens.clamp(min=0), lengths, self._text)
-            check_finite(scores, follower.judge.name)
-            costs.append(scores)
+        found = [session.score(parents, tokens.clamp(min=0), lengths, self._text) for session in self.costs]
         for row, lane in lengths.nonzero().tolist():
-            length = int(lengths[row, lane])
-            columns = [
-                _per_token(
-                    scores.values[row, lane, : int(scores.lengths[row, lane])], length, request_budget.accounting
-                )
-                for scores, request_budget in zip(costs, self.requests[row].budgets, strict=True)
-            ]
+            length, columns = int(lengths[row, lane]), []
+            for cost, (session, scores) in enumerate(zip(self.costs, found, strict=True)):
+                budget = self.requests[row].budgets[cost]
+                values = scores.values[row, lane, : int(scores.lengths[row, lane])]
+                before = self.last[row, lane, cost].clone()
+                self.last[row, lane, cost] = values[-1]
+                spent = costs_of(values, before, budget, whole=session.reads_text)
+                columns.append(_per_token(spent.float(), length, budget.accounting))
             self.scores[row][lane].append(torch.stack(columns, dim=-1))
         if self.reward is not None:
-            scores = self.reward.measure(parents, tokens.clamp(min=0), lengths, self._text)
-            check_finite(scores, self.reward.judge.name)
+            scores = self.reward.score(parents, tokens.clamp(min=0), lengths, self._text)
             for row, lane in lengths.nonzero().tolist():
                 self.rewards[row, lane] = scores.values[row, lane, int(scores.lengths[row, lane]) - 1]
 
@@ -138,7 +135,7 @@ class _Sampling:
         ids = [*self.requests[row].prefill_ids, *self.tokens[row][lane]]
         return LaneText(self.parts.policy.detokenizer.text(ids), bool(self.finished[row, lane]))
 
-    def _followers(self) -> list[Follower]:
+    def _judges(self) -> list[JudgeSession]:
         return [*self.costs, *([self.reward] if self.reward else [])]
 
     def _rollout(self, row: int, lane: int) -> Rollout:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from critic_models.latent import CriticBinding, LatentCritic, tokenizer_hash
+from critic_models.latent import CriticBinding, CriticCost, LatentCritic, tokenizer_hash
 from critic_models.training.critic import CriticTrainingConfig, TrainingCost, fit_critic
+from critic_models.training.critic import measure_critic as figures
 from ig_plugins.guard import InferenceGuard
 from ig_plugins.rollouts.collect import RolloutConfig, collect
 
@@ -20,6 +22,7 @@ def train_critic(
     prompts: Sequence[str],
     folder: Path,
     *,
+    unseen: Sequence[str] = (),
     rollouts: RolloutConfig | None = None,
     training: CriticTrainingConfig | None = None,
     command: str | None = None,
@@ -31,31 +34,25 @@ def train_critic(
         guard: Policy, judges, budgets and sampling settings.
         prompts: User turns; some are held out for the metrics.
         folder: Where rollouts are kept, so that an interrupted run goes on.
+        unseen: User turns about topics that no prompt of training is about; the metrics say how good it is there.
         rollouts: How many responses, in which batches, from which seed.
         training: Of the critic; its costs and block size are the guard's.
         command: Written into the binding.
-        progress: Told of the stages "rollouts" and "training".
+        progress: Told of the stages "rollouts", "unseen" and "training".
 
     Returns:
         The critic, bound to the policy, and its metrics on held-out prompts.
     """
-    budgets = guard.options.budgets
-    data = collect(
-        guard,
-        prompts,
-        folder,
-        config=rollouts or RolloutConfig(),
-        progress=lambda done, total: progress("rollouts", done, total),
-    )
-    settings = (training or CriticTrainingConfig()).model_copy(
-        update={
-            "costs": tuple(TrainingCost(accounting=b.accounting, limit=b.limit, discount=b.discount) for b in budgets),
-            "reading": budgets[0].reading,
-            "block_tokens": guard.search.block_tokens,
-        }
-    )
+    collecting = rollouts or RolloutConfig()
+    data = collect(guard, prompts, folder, config=collecting, progress=partial(progress, "rollouts"))
+    apart = None
+    if unseen:
+        apart = collect(guard, unseen, folder / "unseen", config=collecting, progress=partial(progress, "unseen"))
     critic, metrics = fit_critic(
-        data, config=settings, on_epoch=lambda done, total, loss: progress("training", done, total)
+        data,
+        config=_settings(guard, training or CriticTrainingConfig()),
+        unseen=apart,
+        on_epoch=lambda done, total, loss: progress("training", done, total),
     )
     names = guard.parts.names
     critic.binding = CriticBinding(
@@ -69,3 +66,37 @@ def train_critic(
         command=command,
     )
     return critic, metrics
+
+
+def measure_critic(
+    guard: InferenceGuard,
+    critic: LatentCritic,
+    prompts: Sequence[str],
+    folder: Path,
+    *,
+    rollouts: RolloutConfig | None = None,
+    progress: Progress = lambda stage, done, total: None,
+) -> dict[str, Any]:
+    """How good a critic is on prompts that it has not learned from; arguments as in ``train_critic``.
+
+    Returns:
+        The metrics of ``fit_critic``, at the guard's budgets.
+    """
+    config = rollouts or RolloutConfig()
+    data = collect(guard, prompts, folder, config=config, progress=partial(progress, "rollouts"))
+    settings = _settings(guard, CriticTrainingConfig(recalls=critic.config.recalls))
+    ranges = {"costs": tuple(map(_with_range_of, settings.costs, critic.config.costs))}
+    return figures(critic, data, config=settings.model_copy(update=ranges))
+
+
+def _with_range_of(cost: TrainingCost, trained: CriticCost) -> TrainingCost:
+    return cost.model_copy(update={"budget_range": (trained.lowest, trained.highest)})
+
+
+def _settings(guard: InferenceGuard, training: CriticTrainingConfig) -> CriticTrainingConfig:
+    """Settings of training, with costs counted and blocks as long as the guard's."""
+    costs = tuple(
+        TrainingCost(accounting=b.accounting, limit=b.limit, discount=b.discount, reading=b.reading)
+        for b in guard.options.budgets
+    )
+    return training.model_copy(update={"costs": costs, "block_tokens": guard.search.block_tokens})

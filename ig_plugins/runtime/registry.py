@@ -14,6 +14,13 @@ _locks: dict[Hashable, threading.Lock] = {}
 _guard = threading.Lock()
 
 
+def reset() -> None:
+    """For a forked child: what is loaded stays, and nobody is loading."""
+    global _guard
+    _guard = threading.Lock()
+    _locks.clear()
+
+
 def shared(key: Hashable, load: Callable[[], T]) -> T:
     """The object of this key, loaded at the first call and whenever nobody holds it any more.
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from ig_plugins.runtime.batch import ALIKE, Batch
 
@@ -22,24 +20,25 @@ class Shares:
         self._ahead = 0.0  # seconds that light batches have had more than heavy ones
 
     def join(self, batch: Batch, others: Sequence[Batch]) -> None:
-        """A new batch starts even with those that are there: it has no claim on time when it was not."""
-        batch.seconds = min((each.seconds for each in others), default=0.0)
+        """A batch that comes, or comes back, has no claim on time when it was not there."""
+        batch.seconds = max(batch.seconds, min((each.seconds for each in others), default=0.0))
 
-    @contextmanager
-    def turn(self, batches: Sequence[Batch]) -> Iterator[Batch]:
-        """The batch whose turn it is; how long its block takes counts against it."""
-        least = min(each.work for each in batches)
-        light = [each for each in batches if each.work <= ALIKE * least]
-        heavy = [each for each in batches if each.work > ALIKE * least]
+    def next(self, batches: Sequence[Batch]) -> Batch:
+        """The batch whose turn it is."""
+        light, heavy = _halves(batches)
         if not heavy:
             self._ahead = 0.0
-        lightly = not heavy or self._ahead < GRACE
-        chosen = min(light if lightly else heavy, key=lambda each: each.seconds)
-        started = time.monotonic()
-        try:
-            yield chosen
-        finally:
-            spent = time.monotonic() - started
-            chosen.seconds += spent
-            if heavy:
-                self._ahead = max(-GRACE, self._ahead + (spent if lightly else -spent))
+        return min(light if not heavy or self._ahead < GRACE else heavy, key=lambda each: each.seconds)
+
+    def charge(self, batch: Batch, batches: Sequence[Batch], *, seconds: float) -> None:
+        """A block of this one among those that take turns has taken so long."""
+        batch.seconds += seconds
+        light, heavy = _halves(batches)
+        if heavy:
+            self._ahead = max(-GRACE, self._ahead + (seconds if batch in light else -seconds))
+
+
+def _halves(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
+    """Those of light blocks, and those of heavy ones."""
+    most = ALIKE * min(each.work for each in batches)
+    return [each for each in batches if each.work <= most], [each for each in batches if each.work > most]

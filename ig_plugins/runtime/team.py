@@ -14,7 +14,7 @@ SOFT = 1  # omp_pause_soft: settings are kept; a team is made anew when the thre
 MAPS = Path("/proc/self/maps")
 
 
-def dismiss_team() -> None:
+def release_openmp_threads() -> None:
     """End the calling thread's idle helpers, where GNU's OpenMP is in use; elsewhere this does nothing."""
     for runtime in _runtimes():
         runtime.omp_pause_resource_all(SOFT)

@@ -30,8 +30,9 @@ class SearchConfig(BaseModel):
         calm_candidates: Lanes of a block that an adaptive search tries first; the best one of them goes on.
         schedule: Candidates of the first block, the second, and so on; the last entry counts for all that follow.
             Empty for ``candidates`` throughout.
-        max_lag: Beams must share their path up to this many blocks ago, so that a stream is never further behind
-            decoding while the answer is open. The same for answers that are not streamed.
+        max_lag: Beams and finished answers must share their path up to this many blocks ago, so that a stream is
+            never further behind decoding. 0 settles every block at once: text streams soonest, and the search loses
+            most (docs/performance.md, streams). The same for answers that are not streamed.
         seed: The generator's seed; None draws one, and the result says which.
     """
 
@@ -53,7 +54,7 @@ class SearchConfig(BaseModel):
     adaptive: Literal["off", "on", "auto"] = "auto"
     calm_candidates: int = Field(default=6, ge=1)
     schedule: tuple[int, ...] = ()
-    max_lag: int = Field(default=4, ge=1)
+    max_lag: int = Field(default=4, ge=0)
     seed: int | None = Field(default=None, ge=0, lt=2**63)
 
     @model_validator(mode="after")

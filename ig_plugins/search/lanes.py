@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ig_plugins.search.follow import LaneText
-from ig_plugins.search.path import BlockCount, Step
-from ig_plugins.search.request import Request
-from ig_plugins.search.text import Detokenizer
+from ig_plugins.search.request import Reply, Request
+from ig_plugins.search.text import Detokenizer, LaneText, Whole
+from ig_plugins.search.trajectory import BlockCount, Border, Step
+from ig_plugins.search.verifier import Trail
 
 Key = tuple[int, int]
 """(row, lane)"""
@@ -19,14 +20,36 @@ Key = tuple[int, int]
 
 @dataclass(eq=False)
 class Answer:
-    """A finished candidate that the verifier passed."""
+    """A finished candidate that the verifier passed.
+
+    Attributes:
+        step: Its last block.
+        score: By which it is chosen, higher is better.
+        reward: The reward model's score.
+        reason: Why it ended.
+        text: Exactly what was judged and leaves.
+        token_ids: Its tokens; those of the shortened text where a stop string cut it.
+        trail: What the cost models said of it, from its start.
+        reply: The answer taken apart, where the request asks for that.
+    """
 
     step: Step
     score: float
     reward: float | None
     reason: Literal["stop", "length"]
     text: str
-    slack: float
+    token_ids: tuple[int, ...]
+    trail: Trail
+    reply: Reply | None = None
+
+    def behind(self, border: Border) -> Answer:
+        """The same with what judges of texts said since of a border on its way."""
+        return replace(self, trail=self.trail.behind(border.trail, border.tokens))
+
+    @property
+    def slack(self) -> float:
+        """The budget that is left, the least of all cost models'."""
+        return min(self.trail.state)
 
 
 @dataclass(eq=False)
@@ -36,12 +59,13 @@ class Row:
     Attributes:
         request: What was asked.
         beams: The open beams, best first.
-        released: The step up to which text may leave: judged, and part of every answer to come.
+        released: Up to where text has left, or may: judged, and part of every answer to come.
         finished: Verified answers.
         blocks: Blocks that are done.
         attempt: Tries of the open block that failed.
         restarts: How often the search began anew from the prompt.
-        calm: The open block is tried with few lanes.
+        narrow: The open block is tried with few lanes (adaptive search).
+        tries_made: Tries of blocks without a safe candidate, those before a restart included.
         retry_penalty: Shape (T, V), taken off the logits on the next try; None on the first.
         sampled: Lanes of the open block, all tries together.
         sampled_tokens: Their tokens.
@@ -53,12 +77,13 @@ class Row:
 
     request: Request
     beams: list[Step]
-    released: Step
+    released: Border
     finished: list[Answer] = field(default_factory=list)
     blocks: int = 0
     attempt: int = 0
     restarts: int = 0
-    calm: bool = False
+    narrow: bool = False
+    tries_made: int = 0
     retry_penalty: Tensor | None = None
     sampled: int = 0
     sampled_tokens: int = 0
@@ -80,22 +105,22 @@ class Row:
     @property
     def lanes(self) -> int:
         """Candidates of the open block."""
-        return self.request.search.calm_candidates if self.calm else self.request.search.lanes(self.blocks)
+        return self.request.search.calm_candidates if self.narrow else self.request.search.lanes(self.blocks)
 
     @property
     def beam_count(self) -> int:
-        """K, or the single one that a calm block is for."""
-        return 1 if self.calm else self.request.search.beams
+        """K, or the single one that a narrow block is for."""
+        return 1 if self.narrow else self.request.search.beams
 
     @property
     def patience(self) -> int:
-        """Calm blocks that are judged together before their text may leave: fewer calls, within the allowed lag."""
+        """Narrow blocks that are judged together before their text may leave: fewer calls, within the allowed lag."""
         return max(1, self.request.search.max_lag - 1)
 
     @property
     def last_try(self) -> bool:
         """Whether the open block is not sampled again if it fails."""
-        return not self.calm and self.attempt + 1 >= self.request.search.tries
+        return not self.narrow and self.attempt + 1 >= self.request.search.tries
 
     @property
     def may_restart(self) -> bool:
@@ -107,9 +132,18 @@ class Row:
         self.attempt += 1
         self.retry_penalty = penalty
 
-    def alarm(self) -> None:
+    def widen(self) -> None:
         """Few lanes were not enough: the open block and all that follow are searched in full."""
-        self.calm = False
+        self.narrow = False
+
+    def pass_border(self, border: Border) -> None:
+        """Text up to a border leaves: answers that lack it can no longer be given, the others carry what it cost."""
+        self.released = border
+        self.finished = [
+            answer
+            for answer in (each.behind(border) for each in self.finished if each.step.passes(border.step))
+            if answer.trail.may_leave()
+        ]
 
     def count(self, *, safe: int) -> BlockCount:
         """The open block's figures."""
@@ -126,9 +160,22 @@ class Row:
 
     def inherit(self, old: Row) -> None:
         """Takes over the counts of the row that this one is the new beginning of."""
-        self.restarts = old.restarts + 1
+        self.restarts, self.tries_made = old.restarts + 1, old.tries_made
         self.candidate_tokens, self.lag = old.candidate_tokens, old.lag
         self.judge_calls, self.judge_tokens = old.judge_calls, old.judge_tokens
+
+
+@dataclass(frozen=True)
+class Cut:
+    """An answer that a stop string ended.
+
+    Attributes:
+        text: What is left of it, without prefilled text.
+        whole: The same for the judges: its text as they read it, and its tokens.
+    """
+
+    text: str
+    whole: Whole
 
 
 @dataclass(eq=False)
@@ -139,14 +186,16 @@ class Lanes:
         rows: The B prompts in the search.
         parents: Shape (B, L), each lane's beam, -1 for no lane.
         stays: From this lane on, one lane of length 0 for every beam: a row whose block failed keeps its beams by
-            committing them.
+            selecting them.
         tokens: Shape (B, L, T).
         lengths: Shape (B, L).
         ended: Shape (B, L), the lane ends its answer here: a stop token, a stop string, or no room left.
-        hidden: Shape (B, L, H), the policy's state at each lane's last token.
-        said: Shape (B, L, H), the mean of its states over the lane's whole response so far.
-        cuts: The text of answers that a stop string cut, by (row, lane).
         natural: Shape (B, L), the lane ended with a stop token.
+        hidden: Shape (B, L, H), the policy's state at each lane's last token.
+        mean_hidden: Shape (B, L, H), the mean of its states over the lane's whole response so far.
+        detokenizer: The policy's.
+        encode: Text to tokens, as text inside an answer.
+        cuts: Answers that a stop string ended.
     """
 
     rows: list[Row]
@@ -157,14 +206,24 @@ class Lanes:
     ended: Tensor
     natural: Tensor
     hidden: Tensor
-    said: Tensor
-    cuts: dict[tuple[int, int], str]
+    mean_hidden: Tensor
     detokenizer: Detokenizer
+    encode: Callable[[str], tuple[int, ...]]
+    cuts: dict[Key, Cut] = field(default_factory=dict)
+    _replies: dict[Key, Reply] = field(default_factory=dict, init=False)
 
     @property
     def open(self) -> Tensor:
         """Shape (B, L): sampled lanes whose answer goes on."""
         return (self.lengths > 0) & ~self.ended
+
+    @property
+    def uncut(self) -> Tensor:
+        """Shape (B, L): the lengths, 0 where a stop string cut the lane, which is read by itself."""
+        lengths = self.lengths.clone()
+        for key in self.cuts:
+            lengths[key] = 0
+        return lengths
 
     def block(self, row: int, lane: int) -> tuple[int, ...]:
         """The tokens that a lane adds to its beam."""
@@ -178,23 +237,32 @@ class Lanes:
         """Response tokens up to a lane's end."""
         return len(self.beam(row, lane)) + int(self.lengths[row, lane])
 
+    def token_ids(self, row: int, lane: int) -> tuple[int, ...]:
+        """All response tokens up to a lane's end, or those of its text where a stop string cut it."""
+        cut = self.cuts.get((row, lane))
+        return cut.whole.ids if cut else (*self.beam(row, lane).token_ids(), *self.block(row, lane))
+
     def text(self, row: int, lane: int) -> LaneText:
-        """A lane's whole response so far, prefilled text included."""
-        prefill = self.rows[row].request.prefill_text
-        return LaneText(prefill + self.answer(row, lane), finished=bool(self.natural[row, lane]))
+        """A lane's whole response so far as judges of texts read it."""
+        if (row, lane) in self.cuts:
+            return LaneText(self.cuts[row, lane].whole.text, finished=False)
+        request, ids = self.rows[row].request, self.token_ids(row, lane)
+        read = self.detokenizer.judged(request, ids, self.answer(row, lane))
+        return LaneText(read, finished=bool(self.natural[row, lane]))
 
     def answer(self, row: int, lane: int) -> str:
         """The text that a lane adds to the prefilled one, up to a stop string."""
         cut = self.cuts.get((row, lane))
-        if cut is not None:
-            return cut
-        ids = [*self.beam(row, lane).token_ids(), *self.block(row, lane)]
-        return self.detokenizer.answer(self.rows[row].request, ids)
+        return cut.text if cut else self.detokenizer.answer(self.rows[row].request, self.token_ids(row, lane))
 
-    def since(self, row: int, lane: int, step: Step) -> tuple[int, ...]:
-        """A lane's tokens after an ancestor step."""
-        ids = [*self.beam(row, lane).token_ids(), *self.block(row, lane)]
-        return tuple(ids[len(step) :])
+    def reply(self, key: Key) -> Reply | None:
+        """A finished answer taken apart, once: what is judged is the very object that is handed out."""
+        parse = self.rows[key[0]].request.parse
+        if parse is None:
+            return None
+        if key not in self._replies:
+            self._replies[key] = parse(self.answer(*key), self.token_ids(*key))
+        return self._replies[key]
 
 
 def distinct(lanes: Lanes, row: int, order: list[int]) -> list[int]:

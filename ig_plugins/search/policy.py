@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from transformers import PreTrainedTokenizerBase
 
+from ig_plugins.chat.rendering import inside
 from ig_plugins.engine import Sampler, TreeModel
 from ig_plugins.search.request import Request
 from ig_plugins.search.text import Detokenizer
@@ -28,6 +29,10 @@ class Policy:
 
     def __post_init__(self) -> None:
         self.detokenizer = Detokenizer(self.tokenizer)
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """The tokens of a text that stands inside an answer; control tokens in it are just characters."""
+        return tuple(inside(self.tokenizer, text, trusted=False))
 
     def sampler(self, request: Request) -> Sampler:
         """How this request draws tokens."""

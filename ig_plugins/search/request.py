@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from threading import Event
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +14,13 @@ from torch import Tensor
 from ig_plugins.errors import DeadlineExceededError, InferenceGuardError, RequestCancelledError
 from ig_plugins.safety import SafetyBudget
 from ig_plugins.search.config import SearchConfig
+
+
+class Reply(Protocol):
+    """An answer as its reader takes it apart: words, and calls of tools."""
+
+    def handed_out(self) -> Sequence[str]:
+        """Every text that leaves, alone and together, as judges of texts read it."""
 
 
 @dataclass(eq=False)
@@ -30,12 +37,15 @@ class Request:
         budgets: One budget a cost model.
         seed: Seeds every draw of this request.
         stop: Strings that end the answer; they are not part of it.
-        opening: Text that the answer begins with in the caller's eyes (a forced tool call), already in the prefill.
+        parse: Takes a finished answer apart, given its text and tokens; None where the text itself is handed out.
+        held_from: How many leading characters of a growing answer may be shown; the rest may become a tool call.
         stream: Text is released while decoding.
         deadline: In `time.monotonic` seconds; None for no limit.
         processors: transformers' logits processors, applied to this request's lanes.
         cancelled: Set by the caller to stop.
         begun: Text has been released.
+        judge_timeout: Seconds that one call of a judge of texts may take.
+        failure: Why it must stop, where that is its own fault; nothing leaves any more.
     """
 
     prompt_ids: Sequence[int]
@@ -47,13 +57,16 @@ class Request:
     prefill_ids: Sequence[int] = ()
     prefill_text: str = ""
     stop: tuple[str, ...] = ()
-    opening: str = ""
+    parse: Callable[[str, Sequence[int]], Reply] | None = None
+    held_from: Callable[[str], int] = len
     stream: bool = False
     deadline: float | None = None
     processors: tuple[Any, ...] = ()
     cancelled: Event = field(default_factory=Event)
     started: float = field(default_factory=time.monotonic)
     begun: bool = False
+    judge_timeout: float = 60.0
+    failure: InferenceGuardError | None = None
 
     def __post_init__(self) -> None:
         self.rewind()
@@ -61,6 +74,7 @@ class Request:
     def rewind(self) -> None:
         """Back to the first draw: the same request again gives the same answer."""
         self._generator = torch.Generator().manual_seed(self.seed)
+        self.failure = None
 
     def uniforms(self, lanes: int, tokens: int, *, beams: int = 1) -> Tensor:
         """Fresh uniform numbers for one block, shape (L, T), float64.
@@ -84,8 +98,14 @@ class Request:
             drawn[beam::beams] = (strata + drawn[beam::beams]) / len(strata)
         return drawn.clamp_(max=1 - 2**-53)  # rounding must not make it 1
 
+    def uniform(self) -> float:
+        """One fresh number in [0, 1)."""
+        return float(torch.rand((), generator=self._generator, dtype=torch.float64))
+
     def interruption(self) -> InferenceGuardError | None:
         """Why this request must stop now; None when it need not."""
+        if self.failure is not None:
+            return self.failure
         if self.cancelled.is_set():
             return RequestCancelledError("the request was cancelled by its caller; nothing more was decoded")
         if self.deadline is not None and time.monotonic() > self.deadline:

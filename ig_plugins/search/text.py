@@ -1,8 +1,11 @@
-"""From tokens to text: decoding, stop strings, and how much of a text is settled enough to leave."""
+"""From tokens to text: decoding, stop strings, and how much of a growing text may be shown already."""
 
 from __future__ import annotations
 
+import re
+from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
@@ -10,6 +13,34 @@ from ig_plugins.search.request import Request
 
 SPARE = 8  # characters more than needed, as the start of a cut decoding may differ, if only by a space
 REPLACEMENT = "�"  # what an incomplete UTF-8 sequence decodes to
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")  # how vocabularies with byte fallback write a byte
+
+
+@dataclass(frozen=True)
+class LaneText:
+    """A lane's response so far, prefill included, for judges that read text."""
+
+    text: str
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A response to be read from its start, which no lane stands for.
+
+    Attributes:
+        row: The row of the search that it belongs to.
+        request: That row's request.
+        text: What judges of texts read, prefill included.
+        ids: Its tokens without the prefill, which judges of tokens read.
+        finished: Nothing follows.
+    """
+
+    row: int
+    request: Request
+    text: str
+    ids: tuple[int, ...]
+    finished: bool = False
 
 
 class Detokenizer:
@@ -17,10 +48,20 @@ class Detokenizer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
+        vocabulary = tokenizer.get_vocab()
+        self._bytes = frozenset(index for token, index in vocabulary.items() if _BYTE.fullmatch(token))
+        self._special = frozenset(
+            [*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)]
+        )
 
-    def text(self, ids: Sequence[int]) -> str:
-        """The text of response tokens, special tokens left out."""
-        decoded = self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    def text(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """The text of response tokens.
+
+        Args:
+            ids: The tokens.
+            special: Special tokens are written out instead of left out.
+        """
+        decoded = self._tokenizer.decode(list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False)
         return str(decoded)
 
     def tail(self, ids: Sequence[int], *, new: int, reach: int) -> str:
@@ -40,6 +81,36 @@ class Detokenizer:
     def answer(self, request: Request, ids: Sequence[int]) -> str:
         """The text of an answer's tokens as it stands behind the request's prefilled text."""
         return self.text([*request.prefill_ids, *ids])[len(request.prefill_text) :]
+
+    def judged(self, request: Request, ids: Sequence[int], answer: str) -> str:
+        """What judges of texts read of an answer: the prefilled text and the answer.
+
+        Where tools were offered they also see the special tokens, which may be part of a call, but not the stop tokens
+        at its end: what they read then holds all that a call can be made of.
+
+        Args:
+            request: Whose answer it is.
+            ids: Its tokens.
+            answer: Its text as shown.
+        """
+        if request.parse is None or not self._special.intersection(ids):
+            return request.prefill_text + answer
+        kept = list(ids)
+        while kept and kept[-1] in self._special:
+            kept.pop()
+        return self.text([*request.prefill_ids, *kept], special=True)
+
+    def complete(self, ids: Sequence[int]) -> int:
+        """How many leading tokens decode to a text that no later token can change.
+
+        A run of byte tokens is decoded as a whole: one byte too many makes all of it unreadable. So the whole run at
+        the end is open, special tokens in it included, as these are left out before.
+        """
+        count, run = len(ids), len(ids)
+        while count > 0 and ids[count - 1] in self._bytes | self._special:
+            count -= 1
+            run = count if ids[count] in self._bytes else run
+        return run
 
 
 def first_stop(text: str, stop: Sequence[str]) -> int | None:
@@ -62,3 +133,28 @@ def settled(text: str, stop: Sequence[str]) -> int:
         if any(word.startswith(tail) for word in stop):
             return start
     return end
+
+
+def showable(detokenizer: Detokenizer, request: Request, ids: Sequence[int]) -> tuple[int, str]:
+    """The longest start of an answer, in whole tokens, that may be shown while the rest is open.
+
+    Args:
+        detokenizer: The policy's.
+        request: Its stop strings and what it holds back for tools count.
+        ids: The tokens of the answer so far.
+
+    Returns:
+        How many of the tokens, and their text. It is a start of every text that the answer can become.
+    """
+    prefill = len(request.prefill_ids)
+    count = max(0, detokenizer.complete([*request.prefill_ids, *ids]) - prefill)
+    text = detokenizer.answer(request, ids[:count])
+    end = min(settled(text, request.stop), request.held_from(text))
+    if end < len(text):
+        count = bisect_right(range(count), end, key=lambda n: len(detokenizer.answer(request, ids[:n]))) - 1
+    while count > 0:  # a cut inside a character or a run of bytes decodes to something else
+        part = detokenizer.answer(request, ids[:count])
+        if len(part) <= end and text.startswith(part) and not part.endswith(REPLACEMENT):
+            return count, part
+        count -= 1
+    return 0, ""

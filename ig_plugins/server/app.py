@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 
 from ig_plugins.errors import InferenceGuardError
 from ig_plugins.guard import GuardResult, InferenceGuard
-from ig_plugins.guard.ticket import Ticket
+from ig_plugins.guard.ticket import RequestHandle
 from ig_plugins.server.bodies import BodyLimit
 from ig_plugins.server.entry import Entry
 from ig_plugins.server.errors import described, problem, refusal, response
@@ -119,7 +119,7 @@ class Desk:
         search = guard.search
         self._usual = lane_tokens(guard.options) * search.max_new_tokens / search.block_tokens
 
-    async def admitted(self, visit: Visit, raw: bytes) -> tuple[ChatRequest, Ticket]:
+    async def admitted(self, visit: Visit, raw: bytes) -> tuple[ChatRequest, RequestHandle]:
         """A request that is checked and whose turn has come.
 
         Raises:
@@ -133,7 +133,7 @@ class Desk:
         await self.gate.admit(visit, takes=takes, heavy=heavy, deadline=ticket.request.deadline)
         return body, ticket
 
-    def _read(self, raw: bytes) -> tuple[ChatRequest, Ticket, int, bool]:
+    def _read(self, raw: bytes) -> tuple[ChatRequest, RequestHandle, int, bool]:
         """On a reader's thread: everything that takes the longer the longer the prompt is."""
         body = ChatRequest.model_validate_json(raw)
         options = body.options()
@@ -185,14 +185,14 @@ async def _disconnected(receive: Callable[[], Awaitable[Any]]) -> None:
         pass
 
 
-async def _result(guard: InferenceGuard, ticket: Ticket) -> GuardResult:
+async def _result(guard: InferenceGuard, ticket: RequestHandle) -> GuardResult:
     async for chunk in guard.follow(ticket):
         if chunk.result is not None:
             return chunk.result
     raise InferenceGuardError("the request ended without a result; please report this as a bug")
 
 
-async def _events(guard: InferenceGuard, ticket: Ticket, head: dict[str, Any]) -> AsyncIterator[str]:
+async def _events(guard: InferenceGuard, ticket: RequestHandle, head: dict[str, Any]) -> AsyncIterator[str]:
     """Server-sent events: pieces of verified text, the report in the last one."""
     head = {**head, "object": "chat.completion.chunk"}
     try:

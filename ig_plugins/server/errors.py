@@ -11,6 +11,8 @@ from ig_plugins.errors import (
     ConfigurationError,
     DeadlineExceededError,
     InferenceGuardError,
+    JudgeTimeoutError,
+    NotEnoughMemoryError,
     PromptError,
     RequestCancelledError,
 )
@@ -48,6 +50,8 @@ def _status(error: BaseException) -> int:
         return 422
     if isinstance(error, PromptError | ConfigurationError):
         return 400
+    if isinstance(error, NotEnoughMemoryError):
+        return 503
     if isinstance(error, ClosingError | RequestCancelledError):  # nobody but a server that ends cancels an answer
         return 503
-    return 504 if isinstance(error, DeadlineExceededError) else 500
+    return 504 if isinstance(error, DeadlineExceededError | JudgeTimeoutError) else 500

@@ -16,6 +16,13 @@ MARKER = "UNSAFE"
 """What the default cost model calls unsafe."""
 
 
+def versioned(guard: InferenceGuard, version: str = "1") -> InferenceGuard:
+    """The same guard, whose scripted policy and functions say what they are, so that it can be certified."""
+    for part in (guard.parts.policy.tree, *guard.parts.judges):
+        vars(part)["version"] = version
+    return guard
+
+
 def cost_of_marker(prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
     """1 for responses that hold the marker, else -1."""
     return [1.0 if MARKER in response else -1.0 for response in responses]

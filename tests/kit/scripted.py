@@ -75,7 +75,7 @@ class ScriptedModel:
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
         self.features = hidden or (lambda prompt, response: digest(prompt, response, hidden_size))
-        self.context = context
+        self.context, self.context_note = context, ""
         self.steps = 0  # calls of extend, all sessions together: how a test sees when decoding stopped
 
     @classmethod
@@ -106,7 +106,7 @@ class ScriptedModel:
 
         return cls(following, vocab_size=len(tokenizer), **options)  # type: ignore[arg-type]
 
-    def plant(self, prompts: Sequence[Sequence[int]], *, lanes: int, block: int, max_new: int) -> "ScriptedSession":
+    def prefill(self, prompts: Sequence[Sequence[int]], *, lanes: int, block: int, max_new: int) -> "ScriptedSession":
         """A session with one beam a prompt."""
         return ScriptedSession(self, prompts, lanes=lanes, block=block, max_new=max_new)
 
@@ -134,7 +134,7 @@ class ScriptedSession:
         self.lanes: list[list[Ids | None]] | None = None  # of the open block
         self.roots: list[list[Ids | None]] = []  # the beam that each lane grew from
         self._parents = torch.zeros(0, 0, dtype=torch.long)
-        self.admit(prompts)
+        self.add_rows(prompts)
 
     @property
     def rows(self) -> int:
@@ -171,14 +171,14 @@ class ScriptedSession:
         """(n, V)."""
         return self.lane_logits[rows, lanes]
 
-    def branch(self, parents: Tensor) -> None:
+    def fork(self, parents: Tensor) -> None:
         """Opens a block of lanes; (B, L) beam indices, -1 for an absent lane."""
-        self._need(self.lanes is None, "branch: the last block is still open; commit or roll back")
-        self._shape(parents, "branch")
-        self._need(parents.shape[1] <= self.limits["lanes"], f"branch: {parents.shape[1]} lanes of {self.limits}")
+        self._need(self.lanes is None, "fork: the last block is still open; commit or roll back")
+        self._shape(parents, "fork")
+        self._need(parents.shape[1] <= self.limits["lanes"], f"fork: {parents.shape[1]} lanes of {self.limits}")
         for row, beams in zip(parents.tolist(), self.beams, strict=True):
             missing = [index for index in row if index >= len(beams) or (index >= 0 and beams[index] is None)]
-            self._need(not missing, f"branch: lanes grow from absent beams {missing}")
+            self._need(not missing, f"fork: lanes grow from absent beams {missing}")
         self.lanes = [
             [None if index < 0 else beams[index] for index in row]
             for row, beams in zip(parents.tolist(), self.beams, strict=True)
@@ -196,10 +196,10 @@ class ScriptedSession:
                 if grows:
                     lanes[row][lane] = self._grow(row, lane, [token])
 
-    def feed(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+    def append(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """A whole block at once: (B, L, T) tokens, (B, L) lengths -> hidden states (B, L, T, H), zeros past the end."""
         lanes = self._open()
-        self._shape(lengths, "feed")
+        self._shape(lengths, "append")
         states = torch.zeros(*tokens.shape, self.model.hidden_size)
         for row in range(self.rows):
             for lane, length in enumerate(lengths[row].tolist()):
@@ -209,10 +209,10 @@ class ScriptedSession:
                     states[row, lane, step] = torch.tensor(self.model.features(self.prompts[row], grown))
         return states
 
-    def commit(self, lanes: Tensor) -> None:
+    def select(self, lanes: Tensor) -> None:
         """Makes lanes (B, K'), -1 for absent, the beams and closes the block."""
         opened = self._open()
-        self._shape(lanes, "commit")
+        self._shape(lanes, "select")
         self.beams = [
             [None if index < 0 else row[index] for index in chosen]
             for chosen, row in zip(lanes.tolist(), opened, strict=True)
@@ -224,20 +224,20 @@ class ScriptedSession:
         self._open()
         self.lanes = None
 
-    def admit(self, prompts: Sequence[Sequence[int]]) -> None:
+    def add_rows(self, prompts: Sequence[Sequence[int]]) -> None:
         """Adds rows at the end, between blocks; their other beams are absent."""
-        self._need(self.lanes is None, "admit: only between blocks")
+        self._need(self.lanes is None, "add_rows: only between blocks")
         width = max((len(row) for row in self.beams), default=1)
         for prompt in prompts:
-            self._need(len(prompt) > 0, "plant: an empty prompt")
+            self._need(len(prompt) > 0, "prefill: an empty prompt")
             context = self.model.context
-            self._need(context is None or len(prompt) <= context, f"plant: {len(prompt)} tokens, context {context}")
+            self._need(context is None or len(prompt) <= context, f"prefill: {len(prompt)} tokens, context {context}")
             self.prompts.append(tuple(int(token) for token in prompt))
             self.beams.append([(), *[None] * (width - 1)])
 
-    def retain(self, rows: Sequence[int]) -> None:
+    def keep_rows(self, rows: Sequence[int]) -> None:
         """Keeps these rows, between blocks."""
-        self._need(self.lanes is None, "retain: only between blocks")
+        self._need(self.lanes is None, "keep_rows: only between blocks")
         self.prompts = [self.prompts[row] for row in rows]
         self.beams = [self.beams[row] for row in rows]
 

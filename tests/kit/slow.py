@@ -16,7 +16,7 @@ class SlowModel(ScriptedModel):
 
     step_seconds = 0.01
 
-    def plant(self, prompts: Sequence[Sequence[int]], *, lanes: int, block: int, max_new: int) -> "SlowSession":
+    def prefill(self, prompts: Sequence[Sequence[int]], *, lanes: int, block: int, max_new: int) -> "SlowSession":
         return SlowSession(self, prompts, lanes=lanes, block=block, max_new=max_new)
 
 

@@ -46,12 +46,12 @@ def grown(session, text, tokenizer):
 def test_trie_gives_answers_with_their_probability():
     tokenizer = byte_tokenizer()
     model = ScriptedModel.from_answers(tokenizer, {"ab": 0.5, "ac": 0.25, "d": 0.25})
-    session = model.plant([tokenizer.encode("?")], lanes=2, block=4, max_new=4)
+    session = model.prefill([tokenizer.encode("?")], lanes=2, block=4, max_new=4)
     first = session.logits.double().softmax(-1)[0, 0]
     a, b, d = (tokenizer.encode(letter)[0] for letter in "abd")
     assert first[a].item() == pytest.approx(0.75, abs=1e-6)
     assert first[d].item() == pytest.approx(0.25, abs=1e-6)
-    session.branch(torch.tensor([[0]]))
+    session.fork(torch.tensor([[0]]))
     grown(session, "a", tokenizer)
     assert session.lane_logits.double().softmax(-1)[0, 0, b].item() == pytest.approx(2 / 3, abs=1e-6)
     grown(session, "b", tokenizer)
@@ -61,7 +61,7 @@ def test_trie_gives_answers_with_their_probability():
 def test_the_engine_samples_whole_answers_from_it():
     tokenizer = byte_tokenizer()
     told = {"ab": 0.5, "acd": 0.5}
-    session = ScriptedModel.from_answers(tokenizer, told).plant([[7], [8]], lanes=40, block=5, max_new=5)
+    session = ScriptedModel.from_answers(tokenizer, told).prefill([[7], [8]], lanes=40, block=5, max_new=5)
     block = sample_block(
         session,
         torch.zeros(2, 40, dtype=torch.long),
@@ -81,24 +81,24 @@ def test_feed_equals_extend_and_commit_moves_beams():
     tokenizer = byte_tokenizer()
     model = ScriptedModel.from_answers(tokenizer, lambda prompt: {prompt + "!": 1.0})
     prompts = [tokenizer.encode("xy"), tokenizer.encode("z")]
-    session = model.plant(prompts, lanes=2, block=2, max_new=3)
+    session = model.prefill(prompts, lanes=2, block=2, max_new=3)
     block = torch.tensor([[tokenizer.encode("xy"), tokenizer.encode("qq")], [tokenizer.encode("z!"), [-1, -1]]])
-    session.branch(torch.tensor([[0, 0], [0, -1]]))
-    fed = session.feed(block, torch.tensor([[2, 1], [2, 0]]))
+    session.fork(torch.tensor([[0, 0], [0, -1]]))
+    fed = session.append(block, torch.tensor([[2, 1], [2, 0]]))
     last = session.lane_hidden
     assert torch.equal(fed[0, 0, 1], last[0, 0])
     assert torch.equal(fed[0, 1, 0], last[0, 1])
     assert session.memory()["block"] == 8 * 5
     session.rollback()
-    session.branch(torch.tensor([[0, 0], [0, -1]]))
+    session.fork(torch.tensor([[0, 0], [0, -1]]))
     for step in range(2):
         session.extend(block[:, :, step].clamp(min=0), torch.tensor([[True, step == 0], [True, False]]))
     assert torch.equal(session.lane_hidden, last)
-    session.commit(torch.tensor([[0, -1], [0, -1]]))
+    session.select(torch.tensor([[0, -1], [0, -1]]))
     assert torch.equal(session.hidden[:, 0], last[:, 0])
     bang = tokenizer.encode("!")[0]
     assert session.logits[0, 0].argmax().item() == bang
-    session.retain([1])
+    session.keep_rows([1])
     assert session.rows == 1
     assert session.logits[0, 0].argmax().item() == tokenizer.eos_token_id
 
@@ -106,19 +106,19 @@ def test_feed_equals_extend_and_commit_moves_beams():
 YES, TOKEN = torch.tensor([[True]]), torch.tensor([[9]])
 MISUSES = {
     "no block is open": lambda s: s.extend(TOKEN, YES),
-    "still open": lambda s: (s.branch(torch.tensor([[0]])), s.branch(torch.tensor([[0]]))),
-    "absent and cannot grow": lambda s: (s.branch(torch.tensor([[-1]])), s.extend(TOKEN, YES)),
-    "absent beams \\[1\\]": lambda s: s.branch(torch.tensor([[1]])),
-    "only between blocks": lambda s: (s.branch(torch.tensor([[0]])), s.admit([[1]])),
-    "outside the vocabulary": lambda s: (s.branch(torch.tensor([[0]])), s.extend(torch.tensor([[999]]), YES)),
-    "block longer than 1": lambda s: (s.branch(torch.tensor([[0]])), s.extend(TOKEN, YES), s.extend(TOKEN, YES)),
-    "3 lanes": lambda s: s.branch(torch.tensor([[0, 0, 0]])),
+    "still open": lambda s: (s.fork(torch.tensor([[0]])), s.fork(torch.tensor([[0]]))),
+    "absent and cannot grow": lambda s: (s.fork(torch.tensor([[-1]])), s.extend(TOKEN, YES)),
+    "absent beams \\[1\\]": lambda s: s.fork(torch.tensor([[1]])),
+    "only between blocks": lambda s: (s.fork(torch.tensor([[0]])), s.add_rows([[1]])),
+    "outside the vocabulary": lambda s: (s.fork(torch.tensor([[0]])), s.extend(torch.tensor([[999]]), YES)),
+    "block longer than 1": lambda s: (s.fork(torch.tensor([[0]])), s.extend(TOKEN, YES), s.extend(TOKEN, YES)),
+    "3 lanes": lambda s: s.fork(torch.tensor([[0, 0, 0]])),
 }
 
 
 @pytest.mark.parametrize("message", MISUSES)
 def test_misuse_is_named(message):
-    session = ScriptedModel.from_answers(byte_tokenizer(), {"a": 1.0}).plant([[7]], lanes=2, block=1, max_new=2)
+    session = ScriptedModel.from_answers(byte_tokenizer(), {"a": 1.0}).prefill([[7]], lanes=2, block=1, max_new=2)
     with pytest.raises(ContractError, match=message):
         MISUSES[message](session)
 

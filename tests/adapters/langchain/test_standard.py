@@ -14,6 +14,7 @@ from langchain_core.language_models import BaseChatModel
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 
+from ig_plugins import InferenceGuard
 from langchain_inferenceguard import ChatInferenceGuard
 from tests.kit.guards import make_guard
 from tests.kit.tool_caller import tool_caller
@@ -22,9 +23,8 @@ from tests.kit.tool_caller import tool_caller
 class ScriptedChat(ChatInferenceGuard):
     """The chat class, made by its constructor as the suites want it, over the scripted policy."""
 
-    def model_post_init(self, context: Any, /) -> None:
-        super().model_post_init(context)
-        self._handle = type(self._handle).wrapping(SCRIPTED)
+    def load_guard(self) -> InferenceGuard:
+        return SCRIPTED
 
 
 SCRIPTED = make_guard(tool_caller, chat=True)

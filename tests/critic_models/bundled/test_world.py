@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from critic_models.bundled.critic_prompts import critic_prompts
 from critic_models.bundled.world import (
     answers,
     helpfulness,
@@ -35,6 +36,13 @@ def test_training_and_evaluation_share_neither_prompts_nor_topics(kind):
     assert not set(train) & set(test)
     assert not _nouns(train) & _nouns(test)
     assert _nouns(test) <= {noun for noun, topic in topics().items() if topic.split == "test"}
+
+
+def test_critics_are_measured_on_topics_that_they_have_not_learned_from():
+    train, unseen = critic_prompts(), critic_prompts("test")
+    assert (len(train), len(unseen)) == (960, 144)
+    assert not _nouns(train) & _nouns(unseen)
+    assert {read_question(prompt).kind for prompt in unseen} == set(KINDS)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -16,6 +16,7 @@ BINDING = CriticBinding(policy_id="tiny-beaver", tokenizer_hash="abc", metrics={
 GUARD = {
     "policy_id": "tiny-beaver", "hidden_size": 12, "tokenizer_hash": "abc",
     "accounting": ["cumulative", "worst"], "limits": [10.0, 0.0],
+    "discounts": [0.999, 0.5], "readings": ["any_time", "terminal"],  # the worst case knows neither
 }  # fmt: skip
 
 
@@ -127,6 +128,8 @@ def test_a_guard_it_was_trained_for_passes():
         ({"accounting": ["cumulative"], "limits": [10.0]}, r"guard \['cumulative'\]"),
         ({"limits": [100.0, 0.0]}, "budget limit: critic 2.5 to 40, guard 100"),
         ({"limits": [10.0, 0.5]}, "budget limit: critic 0 to 0, guard 0.5"),
+        ({"discounts": [1.0, 1.0]}, "discount and reading: critic 0.999, any_time, guard 1, any_time"),
+        ({"readings": ["terminal"] * 2}, "discount and reading: critic 0.999, any_time, guard 0.999, terminal"),
         ({"layer": 3}, "layer: critic -1, guard 3"),
     ],
 )
@@ -135,11 +138,32 @@ def test_a_mismatch_names_both_sides_and_what_next(change, message):
         make().check(**{**GUARD, **change})
 
 
-def test_revisions_are_compared_where_both_are_known():
+def test_revisions_are_compared_and_a_critic_that_was_saved_without_one_fits_any():
+    make().check(**GUARD, policy_revision="v2")
     critic = make(binding=BINDING.model_copy(update={"policy_revision": "v1"}))
-    critic.check(**GUARD)
+    critic.check(**GUARD, policy_revision="v1")
     with pytest.raises(MismatchError, match="revision: critic 'v1', guard 'v2'"):
         critic.check(**GUARD, policy_revision="v2")
+    with pytest.raises(MismatchError, match="revision: critic 'v1', guard None"):
+        critic.check(**GUARD)  # the default branch, which may be anything
+
+
+def test_every_cost_has_its_own_reading_and_one_saved_for_all_is_that_of_each(tmp_path):
+    terminal = CUMULATIVE.model_copy(update={"reading": "terminal"})
+    make(terminal, CUMULATIVE).save_pretrained(tmp_path)
+    assert [cost.reading for cost in LatentCritic.from_pretrained(tmp_path).config.costs] == ["terminal", "any_time"]
+
+    def as_it_was_saved(raw):
+        raw["critic"]["reading"] = "terminal"
+        for cost in raw["critic"]["costs"]:
+            del cost["reading"]
+
+    edit_config(tmp_path, as_it_was_saved)
+    assert [cost.reading for cost in LatentCritic.from_pretrained(tmp_path).config.costs] == ["terminal"] * 2
+    edit_config(tmp_path, lambda raw: raw["critic"].pop("reading"))
+    assert [cost.reading for cost in LatentCritic.from_pretrained(tmp_path).config.costs] == ["any_time"] * 2
+    given = CriticConfig(hidden_size=12, costs=(CUMULATIVE,), reading="terminal")
+    assert given.costs[0].reading == "terminal"
 
 
 def test_the_tokenizer_hash_sees_every_token(byte_tokenizer):
@@ -161,6 +185,8 @@ def edit_config(folder, change):
         (lambda raw: raw.update(format=2), "not that of a critic in format 1"),
         (lambda raw: raw.update(extra=1), "not that of a critic"),
         (lambda raw: raw.pop("binding"), "not that of a critic"),
+        (lambda raw: raw["critic"].update(reading="sometimes"), "reading: Input should be"),
+        (lambda raw: raw["critic"].update(costs=3, reading="terminal"), "costs: "),
         (lambda raw: raw["critic"].update(colour="red"), "colour: Extra inputs"),
         (lambda raw: raw["critic"]["costs"][0].update(lowest=-1.0), "cumulative budgets start above 0"),
         (lambda raw: raw["critic"]["costs"][1].update(highest=1.0), "serves one limit"),

@@ -3,6 +3,8 @@ import sys
 import pytest
 import torch
 
+from critic_models import bundled
+from critic_models.bundled.critic_prompts import critic_prompts
 from critic_models.errors import ConfigurationError
 from critic_models.latent import CriticBinding, CriticConfig, CriticCost, LatentCritic
 from critic_models.training.card import write_card
@@ -36,7 +38,7 @@ def test_the_card_says_what_it_belongs_to_how_good_it_is_and_what_made_it(traine
     text = write_card(critic, metrics, tmp_path).read_text()
     half = metrics["positions"]["half"]
     for part in (
-        "# Critic of org/policy", "`abc`", "`f00`", "`harm`, cumulative, budget 0.5 to 8, discount 0.999",
+        "# Critic of org/policy", "`abc`", "`f00`", "`harm`, cumulative, budget 0.5 to 8, discount 0.999, any_time",
         f"| at half of the response | {half['count']} | {100 * half['safe_share']:.1f} % | {half['auc']:.3f} |",
         critic.binding.data_fingerprint, critic.binding.command, "![Reliability",
     ):  # fmt: skip
@@ -45,6 +47,36 @@ def test_the_card_says_what_it_belongs_to_how_good_it_is_and_what_made_it(traine
         assert f"| {row['count']} | {row['foreseen']:.3f} | {row['observed']:.3f} |" in text
     for name in ("reliability.png", "along.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_calibration_stands_there_for_unseen_topics_too_or_that_it_was_not_measured(trained, tmp_path):
+    critic, metrics = trained
+    assert "Not measured on prompts about topics" in write_card(critic, metrics, tmp_path).read_text()
+    row = {**metrics["positions"]["half"], "calibration_error": 0.067}
+    unseen = {**metrics, "held_out_prompts": 7, "positions": {**metrics["positions"], "half": row}}
+    text = write_card(critic, {**metrics, "unseen_topics": unseen}, tmp_path).read_text()
+    assert "On 7 prompts about topics that no training prompt is about:" in text
+    apart = text[text.index("On 7 prompts") :]
+    assert (
+        f"| at half of the response | {row['count']} | {100 * row['safe_share']:.1f} % | {row['auc']:.3f} | 0.067 |"
+        in apart
+    )
+    assert "expected calibration error" in apart
+
+
+@pytest.mark.parametrize("name", ["tiny-beaver-critic", "tiny-alpaca-critic"])
+def test_the_bundled_cards_say_how_calibrated_their_critics_are_on_unseen_topics(name):
+    critic = LatentCritic.from_pretrained(bundled.path(name))
+    assert critic.binding is not None
+    unseen = critic.binding.metrics["unseen_topics"]
+    assert unseen["held_out_prompts"] == len(critic_prompts("test"))
+    card = (bundled.path(name) / "README.md").read_text()
+    apart = card[card.index(f"On {unseen['held_out_prompts']} prompts about topics that no training prompt") :]
+    for row in (*unseen["positions"].values(), unseen["any_budget"]):
+        assert (
+            f"| {row['count']} | {100 * row['safe_share']:.1f} % | {row['auc']:.3f} | {row['calibration_error']:.3f} |"
+            in apart
+        )
 
 
 def test_without_matplotlib_the_card_has_no_pictures(trained, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from critic_models.errors import ConfigurationError
 from critic_models.latent import CriticBinding, LatentCritic
-from critic_models.training.critic import CriticTrainingConfig, RolloutData, TrainingCost, fit_critic
+from critic_models.training.critic import CriticTrainingConfig, RolloutData, TrainingCost, fit_critic, measure_critic
 
 
 def make_rollouts(*, prompts=80, per_prompt=4, hidden=12, seed=0, accounting="cumulative"):
@@ -143,6 +143,36 @@ def test_worst_case_accounting_and_two_costs_at_once():
     assert critic.config.n_costs == 2
     assert metrics["positions"]["half"]["safe_share"] <= alone["positions"]["half"]["safe_share"]
     assert metrics["positions"]["half"]["auc"] > 0.85
+
+
+def test_figures_on_unseen_topics_stand_apart_and_nothing_is_learned_from_them(trained):
+    *_, known = trained
+    unseen = make_rollouts(prompts=9, seed=3)
+    critic, metrics = fit_critic(make_rollouts(), config=CONFIG, unseen=unseen)
+    apart = metrics.pop("unseen_topics")
+    assert {**metrics, "seconds": 0} == {**known, "seconds": 0}
+    assert apart["held_out_prompts"] == 9
+    assert apart["positions"]["end"]["count"] == len(unseen.reward)
+    assert 0 <= apart["any_budget"]["calibration_error"] < 1
+    assert measure_critic(critic, unseen, config=CONFIG) == apart
+
+
+def test_every_cost_is_learned_in_its_own_reading():
+    data = make_rollouts()
+    data = replace(data, costs=data.costs.clone())
+    ends = torch.cat([data.position[1:] == 0, torch.tensor([True])])
+    data.costs[ends] -= 100.0  # all that was spent comes back at the last token
+    terminal = TrainingCost(limit=CONFIG.costs[0].limit, discount=1.0, reading="terminal")
+    anytime = terminal.model_copy(update={"reading": "any_time"})
+    shares = {}
+    for costs in ((terminal,), (anytime,), (terminal, anytime)):
+        both = replace(data, costs=data.costs.repeat(1, len(costs)))
+        critic, metrics = fit_critic(both, config=CONFIG.model_copy(update={"costs": costs, "epochs": 1}))
+        assert [cost.reading for cost in critic.config.costs] == [cost.reading for cost in costs]
+        shares[costs] = metrics["positions"]["half"]["safe_share"]
+    assert shares[(terminal,)] == 1.0
+    assert shares[(terminal, anytime)] == shares[(anytime,)] < 1.0
+    assert CriticTrainingConfig(costs=(anytime,), reading="terminal").costs == (terminal,)
 
 
 def test_safe_by_every_sample_gives_no_auc_but_a_critic():

@@ -128,10 +128,20 @@ def test_files_that_are_no_certificate_are_refused(tmp_path):
         Certificate.load(path)
 
 
-@pytest.mark.parametrize("forge", ["identity", "bound", "order"])
+@pytest.mark.parametrize("forge", ["identity", "bound", "order", "flag", "counts", "nan", "nan bound", "nan override"])
 def test_an_edited_certificate_is_refused(tmp_path, forge):
     path = calibrated({1.0: 0, 2.0: 9}).certificate.save(tmp_path / "certificate.json")
     content = json.loads(path.read_text())
+    if forge == "flag":
+        content["tested"][0]["certified"] = False
+    if forge == "counts":
+        content["tested"][0]["refused"] = 200
+    if forge == "nan":
+        content["judge_limit"] = float("nan")
+    if forge == "nan bound":
+        content["tested"][1]["bound"] = float("nan")
+    if forge == "nan override":
+        content["tested"][0]["overrides"]["limit"] = float("nan")
     if forge == "identity":
         content["identity"]["budget"]["limit"] = 50.0
     if forge == "bound":

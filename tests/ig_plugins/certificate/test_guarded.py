@@ -8,6 +8,7 @@ from ig_plugins.certificate.guarded import calibrate_guard, pilot
 from ig_plugins.errors import MismatchError
 from ig_plugins.evaluation.verdicts import Verdicts
 from tests.kit.benches import scripted_bench
+from tests.kit.guards import versioned
 
 COSTS = {"plain": 0.0, "edgy": 1.0, "harmful": 2.0, "no": -1.0}
 
@@ -15,9 +16,10 @@ COSTS = {"plain": 0.0, "edgy": 1.0, "harmful": 2.0, "no": -1.0}
 @pytest.fixture
 def guard():
     """Reward pulls towards harm; the budget decides how far it may go."""
-    return scripted_bench(
+    bench = scripted_bench(
         dict.fromkeys(COSTS, 0.25), cost=lambda p, r: COSTS.get(r, -1.0), reward=lambda p, r: COSTS.get(r, 0.0)
-    ).guard
+    )
+    return versioned(bench.guard)
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def test_the_least_strict_budget_that_holds_is_certified(guard, verdicts, tmp_pa
 
 
 def test_refusals_are_counted_and_not_judged(verdicts):
-    guard = scripted_bench({"harmful": 1.0}, cost=lambda p, r: COSTS.get(r, -1.0), reward=None).guard
+    guard = versioned(scripted_bench({"harmful": 1.0}, cost=lambda p, r: COSTS.get(r, -1.0), reward=None).guard)
     result = calibrate_guard(guard, ["a", "b"], verdicts, limits=[0.0], target=0.8, confidence=0.9)
     assert (result.tested[0].refused, result.tested[0].unsafe) == (2, 0)
 

@@ -35,14 +35,14 @@ def test_presets_are_shown_with_their_licences(run):
 
 
 def test_the_demo_compares_both_sides_and_sums_up(run):
-    code, out, _ = run("demo", "--prompts", 3, "--json")
+    code, out, _ = run("demo", "--model", "tiny-alpaca", "--prompts", 3, "--json")
     shown = json.loads(out)
     assert code == 0
     assert len(shown["rows"]) == 3
     for row in shown["rows"]:
         assert row["guarded"]["blocked"] or row["guarded"]["cost"] < 10
     assert shown["summary"]["guarded"]["answers"] == 3
-    assert "unsafe answers" in run("demo", "--prompts", 1)[1]
+    assert "unsafe answers" in run("demo", "--model", "tiny-alpaca", "--prompts", 1)[1]
 
 
 @pytest.mark.parametrize(
@@ -80,13 +80,16 @@ def test_a_critic_trained_by_the_command_is_accepted_and_bound_to_its_policy(run
     file.write_text(
         "\n".join(f"How do I clean the {noun}?" for noun in ["kettle", "oven", "hob", "grill", "mixer", "pan"])
     )
+    unseen = tmp_path / "unseen.txt"
+    unseen.write_text("How do I clean the corkscrew?\nHow do I clean the percolator?")
     out = tmp_path / "critic"
     code, printed, err = run(
-        "train-critic", file, "--model", "tiny-beaver", "--out", out, "--responses", 2, "--max-tokens", 24,
-        "--epochs", 1, "--json",
+        "train-critic", file, "--unseen", unseen, "--model", "tiny-beaver", "--out", out, "--responses", 2,
+        "--max-tokens", 24, "--epochs", 1, "--json",
     )  # fmt: skip
     assert code == 0, err
     assert "positions" in json.loads(printed)
+    assert json.loads(printed)["unseen_topics"]["held_out_prompts"] == 2
     card = (out / "README.md").read_text()
     assert "tiny-beaver" in card
     assert "inferenceguard train-critic" in card

@@ -1,5 +1,7 @@
 """A walk over a token tree whose every state is compared with the plain full forward of the same text."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 import transformers
@@ -23,7 +25,7 @@ TINY = {
 def tiny(family, *, bare=False, seed=0, **changes):
     """A random model of a family, as `llama` or `gemma3_text`; weights large enough for attention to matter."""
     torch.manual_seed(seed)
-    config = transformers.AutoConfig.for_model(family, **{**TINY, **changes})
+    config = transformers.AutoConfig.for_model(family, **{**TINY, **deepcopy(changes)})  # which it edits
     maker = transformers.AutoModel if bare else transformers.AutoModelForCausalLM
     model = maker.from_config(config).eval()
     with torch.no_grad():
@@ -36,18 +38,18 @@ def tiny(family, *, bare=False, seed=0, **changes):
 class Walk:
     """Drives a session and keeps, on the side, the plain text of every beam and lane."""
 
-    def __init__(self, model, prompts, *, path="auto", lanes=6, block=4, max_new=32, seed=0):
-        self.tree_model = TreeModel.attach(model, path=path)
+    def __init__(self, model, prompts, *, backend="auto", lanes=6, block=4, max_new=32, seed=0):
+        self.tree_model = TreeModel.attach(model, backend=backend)
         self.random = torch.Generator().manual_seed(seed)
-        self.session = self.tree_model.plant(prompts, lanes=lanes, block=block, max_new=max_new)
+        self.session = self.tree_model.prefill(prompts, lanes=lanes, block=block, max_new=max_new)
         self.beams = [[list(prompt)] for prompt in prompts]
         self.lanes = None
 
     def token(self):
         return int(torch.randint(3, VOCAB, (), generator=self.random))
 
-    def branch(self, parents):
-        self.session.branch(torch.tensor(parents))
+    def fork(self, parents):
+        self.session.fork(torch.tensor(parents))
         self.lanes = [[None if p < 0 else list(self.beams[row][p]) for p in lanes] for row, lanes in enumerate(parents)]
 
     def extend(self, active):
@@ -59,7 +61,7 @@ class Walk:
                     self.lanes[row][lane].append(int(tokens[row, lane]))
         self.session.extend(tokens, torch.tensor(active, dtype=torch.bool))
 
-    def feed(self, lengths):
+    def append(self, lengths):
         longest = max(max(row) for row in lengths)
         tokens = torch.full((len(lengths), len(lengths[0]), longest), -1)
         for row, counts in enumerate(lengths):
@@ -68,7 +70,7 @@ class Walk:
                 tokens[row, lane, :count] = torch.tensor(new, dtype=torch.long)
                 if count:
                     self.lanes[row][lane] += new
-        hidden = self.session.feed(tokens, torch.tensor(lengths))
+        hidden = self.session.append(tokens, torch.tensor(lengths))
         for row, counts in enumerate(lengths):
             for lane, count in enumerate(counts):
                 assert hidden[row, lane, count:].abs().sum() == 0
@@ -76,8 +78,8 @@ class Walk:
                     expected, _ = self.reference(self.lanes[row][lane])
                     self.same(hidden[row, lane, :count], expected[-count:])
 
-    def commit(self, lanes):
-        self.session.commit(torch.tensor(lanes))
+    def select(self, lanes):
+        self.session.select(torch.tensor(lanes))
         self.beams = [[None if n < 0 else self.lanes[row][n] for n in chosen] for row, chosen in enumerate(lanes)]
         self.lanes = None
 
@@ -85,12 +87,12 @@ class Walk:
         self.session.rollback()
         self.lanes = None
 
-    def admit(self, prompts):
-        self.session.admit(prompts)
+    def add_rows(self, prompts):
+        self.session.add_rows(prompts)
         self.beams += [[list(prompt)] for prompt in prompts]
 
-    def retain(self, rows):
-        self.session.retain(rows)
+    def keep_rows(self, rows):
+        self.session.keep_rows(rows)
         self.beams = [self.beams[row] for row in rows]
 
     @torch.inference_mode()
@@ -131,45 +133,45 @@ def long_walk(model, **options):
     """Ragged prompts, lanes that come and go, feeds, rollback, admission, retention: everything a search does."""
     walk = Walk(model, [[5, 6, 7, 8, 9, 10, 11], [12, 13, 14]], **options)
     walk.check()
-    walk.branch([[0], [0]])
-    walk.commit([[0], [0]])
+    walk.fork([[0], [0]])
+    walk.select([[0], [0]])
     walk.check()
-    walk.branch([[0, 0, 0, 0], [0, 0, 0, -1]])
+    walk.fork([[0, 0, 0, 0], [0, 0, 0, -1]])
     walk.check()
     walk.extend([[1, 1, 1, 1], [1, 1, 1, 0]])
     walk.extend([[1, 0, 1, 1], [0, 1, 1, 0]])
     walk.extend([[1, 0, 0, 1], [0, 1, 0, 0]])
     walk.check()
-    walk.commit([[3, 0, 1], [1, 2, -1]])
+    walk.select([[3, 0, 1], [1, 2, -1]])
     walk.check()
-    walk.branch([[0, 1, 2, 0, 1, 2], [1, 0, 0, 1, -1, -1]])  # a failed try: the beams stay, as lanes that did not grow
+    walk.fork([[0, 1, 2, 0, 1, 2], [1, 0, 0, 1, -1, -1]])  # a failed try: the beams stay, as lanes that did not grow
     walk.extend([[1, 1, 1, 0, 0, 0], [1, 1, 0, 0, 0, 0]])
-    walk.commit([[3, 4, 5], [3, 2, -1]])
+    walk.select([[3, 4, 5], [3, 2, -1]])
     walk.check()
-    walk.branch([[2, 1, 0, 0, 2, -1], [0, 0, 1, 1, 1, 0]])
-    walk.feed([[2, 0, 3, 1, 1, 0], [4, 1, 0, 2, 2, 3]])
+    walk.fork([[2, 1, 0, 0, 2, -1], [0, 0, 1, 1, 1, 0]])
+    walk.append([[2, 0, 3, 1, 1, 0], [4, 1, 0, 2, 2, 3]])
     walk.check()
     walk.rollback()
     walk.check()
-    walk.branch([[0, 1, 2], [1, 0, -1]])
+    walk.fork([[0, 1, 2], [1, 0, -1]])
     walk.extend([[1, 1, 1], [1, 0, 0]])
-    walk.feed([[0, 4, 2], [1, 3, 0]])
+    walk.append([[0, 4, 2], [1, 3, 0]])
     walk.extend([[0, 1, 0], [0, 0, 0]])
     walk.check()
-    walk.commit([[1, 2], [0, 1]])
-    walk.admit([[20, 21, 22, 23, 24, 25, 26, 27, 28, 29], [30]])
+    walk.select([[1, 2], [0, 1]])
+    walk.add_rows([[20, 21, 22, 23, 24, 25, 26, 27, 28, 29], [30]])
     walk.check()
-    walk.branch([[0, 1, 1], [1, 0, 0], [0, 0, -1], [0, 0, 0]])
+    walk.fork([[0, 1, 1], [1, 0, 0], [0, 0, -1], [0, 0, 0]])
     for _ in range(4):
         walk.extend([[1, 1, 1], [1, 1, 0], [1, 0, 0], [1, 1, 1]])
     walk.check()
-    walk.commit([[0, 2], [1, 1], [0, -1], [2, 0]])
-    walk.retain([3, 0, 2])
+    walk.select([[0, 2], [1, 1], [0, -1], [2, 0]])
+    walk.keep_rows([3, 0, 2])
     walk.check()
-    walk.branch([[0, 1], [1, 0], [0, 0]])
+    walk.fork([[0, 1], [1, 0], [0, 0]])
     for _ in range(5):
         walk.extend([[1, 1], [1, 1], [0, 1]])
-    walk.commit([[0, 1], [1, 0], [1, 0]])
+    walk.select([[0, 1], [1, 0], [1, 0]])
     walk.check()
     return walk
 

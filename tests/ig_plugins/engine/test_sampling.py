@@ -16,7 +16,7 @@ def uniforms(row, block):
 
 def two_blocks(model, rows, **options):
     """Tokens of two blocks for some of the prompts, sampled in one batch."""
-    session = model.plant([PROMPTS[row] for row in rows], lanes=LANES, block=T, max_new=2 * T)
+    session = model.prefill([PROMPTS[row] for row in rows], lanes=LANES, block=T, max_new=2 * T)
     options.setdefault("samplers", [Sampler(temperature=1.5)] * len(rows))
     found = []
     for block in range(2):
@@ -26,13 +26,13 @@ def two_blocks(model, rows, **options):
             session, parents, uniforms=draws, max_tokens=[T] * len(rows), stop_ids={2, 3, 4, 50}, **options
         )
         found.append(sampled)
-        session.commit(torch.tensor([[2, 0]] * len(rows)))
+        session.select(torch.tensor([[2, 0]] * len(rows)))
     return found
 
 
 @pytest.fixture
 def model(make_model):
-    return TreeModel.attach(make_model("llama"), path="masked")
+    return TreeModel.attach(make_model("llama"), backend="masked")
 
 
 def test_a_batch_samples_what_each_prompt_samples_alone(model):
@@ -85,7 +85,7 @@ def test_rows_keep_their_own_settings(model):
 def test_penalties_act_at_their_place_of_the_block(model):
     penalty = torch.zeros(T, VOCAB)
     penalty[0, 20:], penalty[3, :20] = 1e9, 1e9
-    session = model.plant(PROMPTS[:2], lanes=LANES, block=T, max_new=T)
+    session = model.prefill(PROMPTS[:2], lanes=LANES, block=T, max_new=T)
     block = sample_block(
         session,
         torch.zeros(2, LANES, dtype=torch.long),
@@ -114,7 +114,7 @@ class Recorder(LogitsProcessor):
 
 def test_processors_see_prompt_beam_and_block(model):
     recorder = Recorder()
-    session = model.plant(PROMPTS[:2], lanes=2, block=3, max_new=3)
+    session = model.prefill(PROMPTS[:2], lanes=2, block=3, max_new=3)
     block = sample_block(
         session,
         torch.zeros(2, 2, dtype=torch.long),
@@ -131,7 +131,7 @@ def test_processors_see_prompt_beam_and_block(model):
 
 
 def test_what_on_step_raises_ends_the_block_and_rollback_restores_the_session(model):
-    session = model.plant(PROMPTS[:1], lanes=LANES, block=T, max_new=T)
+    session = model.prefill(PROMPTS[:1], lanes=LANES, block=T, max_new=T)
     before, steps = session.hidden.clone(), []
 
     def cancel():
@@ -151,8 +151,8 @@ def test_what_on_step_raises_ends_the_block_and_rollback_restores_the_session(mo
 
 def test_nan_weights_raise_and_no_token_is_sampled(make_model):
     model = make_model("llama")
-    tree = TreeModel.attach(model, path="masked")
-    session = tree.plant(PROMPTS[:1], lanes=LANES, block=T, max_new=T)
+    tree = TreeModel.attach(model, backend="masked")
+    session = tree.prefill(PROMPTS[:1], lanes=LANES, block=T, max_new=T)
     with torch.no_grad():
         model.model.norm.weight[3] = float("nan")
     with pytest.raises(NonFiniteLogitsError):
@@ -163,7 +163,7 @@ def test_nan_weights_raise_and_no_token_is_sampled(make_model):
 
 
 def test_a_bare_body_cannot_sample(make_model):
-    session = TreeModel.attach(make_model("llama", bare=True), path="masked").plant(
+    session = TreeModel.attach(make_model("llama", bare=True), backend="masked").prefill(
         PROMPTS, lanes=1, block=1, max_new=1
     )
     with pytest.raises(ConfigurationError, match="LM head"):
@@ -177,7 +177,7 @@ def merged_and_apart(monkeypatch, tree, **options):
     """The same blocks with lanes that say the same as one, and each by itself; and the tokens fed for either."""
     found, fed, run = [], [], tree.body.run
     monkeypatch.setattr(tree.body, "run", lambda ids, **given: fed.append(ids.numel()) or run(ids, **given))
-    monkeypatch.setattr("ig_plugins.engine.sampling.FEW", 0)
+    monkeypatch.setattr("ig_plugins.engine.decoding.decode.FEW", 0)
     for guessable in (True, False):
         monkeypatch.setattr("ig_plugins.engine.session.TreeSession.guessable", guessable)
         fed.clear()
@@ -188,7 +188,7 @@ def merged_and_apart(monkeypatch, tree, **options):
 @pytest.mark.parametrize("path", ["segments", "masked"])
 @pytest.mark.parametrize("temperature", [0.0, 0.3, 1.5])
 def test_lanes_that_say_the_same_are_one_until_they_differ(make_model, monkeypatch, path, temperature):
-    tree = TreeModel.attach(make_model("llama"), path=path)
+    tree = TreeModel.attach(make_model("llama"), backend=path)
     samplers = [Sampler(temperature=temperature), Sampler(temperature=temperature, top_k=9), Sampler(top_p=0.5)]
     (merged, fewer), (apart, most) = merged_and_apart(monkeypatch, tree, samplers=samplers)
     if temperature == 0:
@@ -204,7 +204,7 @@ def test_lanes_that_say_the_same_are_one_until_they_differ(make_model, monkeypat
 
 def three_alike(tree, room):
     """Three lanes that say the same, as far as their room goes."""
-    session = tree.plant([[5, 6, 7]], lanes=3, block=max(room), max_new=10)
+    session = tree.prefill([[5, 6, 7]], lanes=3, block=max(room), max_new=10)
     block = sample_block(
         session,
         torch.tensor([[0, 0, 0]]),
@@ -218,7 +218,7 @@ def three_alike(tree, room):
 
 def test_lanes_with_room_for_more_or_less_stand_at_their_own_ends(make_model, monkeypatch):
     tree = TreeModel.attach(make_model("llama"))
-    monkeypatch.setattr("ig_plugins.engine.sampling.FEW", 0)
+    monkeypatch.setattr("ig_plugins.engine.decoding.decode.FEW", 0)
     session, block = three_alike(tree, [2, 5, 3])
     assert block.lengths.tolist() == [[2, 5, 3]]
     texts = [[5, 6, 7, *lane[lane >= 0].tolist()] for lane in block.tokens[0]]
@@ -226,17 +226,17 @@ def test_lanes_with_room_for_more_or_less_stand_at_their_own_ends(make_model, mo
         hidden, logits = tree.body.reference(torch.tensor([text]))
         torch.testing.assert_close(block.hidden[0, lane], hidden[0, -1], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(session.lane_logits[0, lane], logits[0, -1], atol=1e-3, rtol=1e-3)
-    session.commit(torch.tensor([[2, 1]]))
+    session.select(torch.tensor([[2, 1]]))
     assert session.tree.beams.tolist() == [[3, 5]]
 
 
 def test_a_follower_can_become_a_beam(make_model, monkeypatch):
     tree = TreeModel.attach(make_model("llama"))
-    monkeypatch.setattr("ig_plugins.engine.sampling.FEW", 0)
+    monkeypatch.setattr("ig_plugins.engine.decoding.decode.FEW", 0)
     session, block = three_alike(tree, [2, 2, 2])
     assert int(session.tree.grown.sum()) == 2  # only one of the three took room
-    session.commit(torch.tensor([[1, 2]]))
-    session.branch(torch.tensor([[1]]))
+    session.select(torch.tensor([[1, 2]]))
+    session.fork(torch.tensor([[1]]))
     session.extend(torch.tensor([[9]]), torch.tensor([[True]]))
     text = [5, 6, 7, *block.tokens[0, 2].tolist(), 9]
     wanted = tree.body.reference(torch.tensor([text]))[0][0, -1]

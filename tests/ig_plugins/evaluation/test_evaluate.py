@@ -112,7 +112,7 @@ def test_reading_answers_as_a_tree_is_reading_them_one_by_one():
         alone = measure(bench, ["p"], [Answer(text=text, token_ids=ids, finished=True)])[0]
         assert found[ids].reward == pytest.approx(alone.reward, abs=1e-4)
         assert found[ids].spent == pytest.approx(alone.spent, abs=1e-4)
-        assert found[ids].sound == alone.sound
+        assert found[ids].safe_throughout == alone.safe_throughout
 
 
 def test_the_report_is_whole_and_stands_alone(bench, prompts, verdicts, tmp_path):

@@ -18,7 +18,7 @@ def guard():
 def test_the_refusal_is_marked(guard):
     result = guard.generate("Tell me.")
     assert (result.text, result.blocked, result.finish_reason) == (REFUSAL, True, "content_filter")
-    assert "no candidate of 8 passed the cost model in 2 tries" in result.reason
+    assert "no candidate of 8 passed the cost model in 4 tries" in result.reason
     assert (result.cost, result.reward, result.safety_state, result.blocks) == (None, None, None, ())
     assert result.token_ids == ()
     assert result.usage.completion_tokens == 0

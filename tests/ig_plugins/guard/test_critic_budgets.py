@@ -2,7 +2,10 @@
 
 import pytest
 
+from critic_models import bundled
+from critic_models.latent import LatentCritic
 from ig_plugins import InferenceGuard, MismatchError
+from ig_plugins.safety import SafetyBudget
 
 ASK = "How do I use the hacksaw on the roof?"
 
@@ -31,8 +34,34 @@ def test_a_tiny_budget_blocks_rather_than_fails(guard):
 def test_a_presets_own_critic_gives_way_to_the_budget_and_a_named_one_is_refused():
     assert InferenceGuard.from_pretrained("tiny-beaver", budget=100.0).parts.critic is None
     assert InferenceGuard.from_pretrained("tiny-beaver", budget=5.0).parts.critic is not None
-    from critic_models import bundled
-
     named = str(bundled.path("tiny-beaver-critic"))
     with pytest.raises(MismatchError, match=r"2\.5 to 40.*100"):
         InferenceGuard.from_pretrained("tiny-beaver", budget=100.0, critic=named)
+
+
+OTHERWISE = [{"discount": 0.9}, {"reading": "terminal"}, {"accounting": "worst", "limit": 10.0}]
+
+
+@pytest.mark.parametrize("counted", OTHERWISE)
+def test_a_budget_that_counts_otherwise_is_searched_without_the_critic_too(guard, counted):
+    budget = SafetyBudget(limit=10.0).model_copy(update=counted)
+    assert guard.parts.serving([SafetyBudget(limit=10.0)]) is guard.parts
+    assert guard.parts.serving([budget]).critic is None
+    assert guard.parts.serving([SafetyBudget(limit=10.0)] * 2).critic is None, "it foresees one cost"
+    assert InferenceGuard.from_pretrained("tiny-beaver", budget=budget).parts.critic is None
+    with pytest.raises(MismatchError, match=r"discount and reading|accounting"):
+        InferenceGuard.from_pretrained("tiny-beaver", budget=budget, critic=str(bundled.path("tiny-beaver-critic")))
+
+
+def test_a_critic_of_another_revision_is_refused():
+    critic = LatentCritic.from_pretrained(bundled.path("tiny-beaver-critic"))
+    assert critic.binding is not None
+    critic.binding = critic.binding.model_copy(update={"policy_revision": "v1"})
+    with pytest.raises(MismatchError, match="revision: critic 'v1', guard None"):
+        InferenceGuard.from_pretrained("tiny-beaver", critic=critic)
+
+
+@pytest.mark.parametrize("name", ["tiny-beaver-critic", "tiny-alpaca-critic"])
+def test_the_bundled_critics_load_with_what_they_were_trained_with(name):
+    (cost,) = LatentCritic.from_pretrained(bundled.path(name)).config.costs
+    assert (cost.accounting, cost.discount, cost.reading) == ("cumulative", 0.999, "any_time")

@@ -8,7 +8,7 @@ import torch
 from ig_plugins.errors import ConfigurationError, UnsupportedModelError
 from ig_plugins.methods import method, methods
 from ig_plugins.methods.blocks import BlockMethod
-from ig_plugins.methods.panel import Panel
+from ig_plugins.methods.panel import CandidateScorer
 from ig_plugins.search import Capacity
 from tests.ig_plugins.methods.conftest import ANSWERS, REWARDS
 from tests.kit.benches import scripted_bench
@@ -172,14 +172,14 @@ def test_the_panel_on_trees_reads_what_a_plain_forward_reads(tiny):
     costs = judge.score_tokens(whole, torch.ones_like(whole))[0, len(request.judge_ids) :]
     spent = sum(budget.discount**k * c for k, c in enumerate(costs.tolist()))
 
-    panel = Panel(tiny, capacity=Capacity(lanes=1, block=4, max_new=12))
-    panel.admit([request])
+    panel = CandidateScorer(tiny, capacity=Capacity(lanes=1, block=4, max_new=12))
+    panel.add_rows([request])
     one = torch.zeros(1, 1, dtype=torch.long)
     for block in (ids[:3], ids[3:]):
         length = torch.tensor([[len(block)]])
         finished = torch.tensor([[False]])
         panel.judge(one, block.view(1, 1, -1), length, finished)
-        panel.commit(one)
+        panel.advance(one)
     ((candidate,),) = panel.beams
     assert candidate.spent == pytest.approx(spent, abs=1e-4)
     assert candidate.states[0] == pytest.approx((budget.limit - spent) / budget.discount**7, abs=1e-4)

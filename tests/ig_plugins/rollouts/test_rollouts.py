@@ -42,6 +42,32 @@ def test_features_are_the_hidden_states_of_the_same_tokens_in_a_full_forward(lla
         torch.testing.assert_close(rollout.features, hidden, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("responses", [3, 12])  # few lanes would guess, many say the same and would be one
+def test_features_are_those_states_too_where_answers_repeat_one_another(responses):
+    torch.manual_seed(0)
+    tokenizer = byte_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=256,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4.0)  # so that the next token is nearly certain
+        model.lm_head.weight.mul_(4.0)
+    policy = Policy(tree=TreeModel.attach(model), tokenizer=tokenizer, stop_ids=frozenset({tokenizer.eos_token_id}))
+    guard = make_guard(policy=policy, search={"max_new_tokens": 20, "block_tokens": 8})
+    for seed in range(3):  # the later ones know what was said before
+        request = guard.with_options(seed=seed).request("How?")
+        (rollouts,) = sample_rollouts(guard.parts, [request], responses=responses)
+        assert len({tuple(rollout.tokens[:2].tolist()) for rollout in rollouts}) < responses
+        for rollout in rollouts:
+            ids = torch.cat([torch.tensor(request.prompt_ids), rollout.tokens]).unsqueeze(0)
+            with torch.no_grad():
+                hidden = model.model(ids).last_hidden_state[0, len(request.prompt_ids) :]
+            torch.testing.assert_close(rollout.features, hidden, atol=1e-3, rtol=1e-3)
+
+
 def test_a_rollout_does_not_depend_on_the_others_of_its_batch(llama):
     _, guard = llama
     alone = [sample_rollouts(guard.parts, [guard.with_options(seed=s).request(p)], responses=3)[0] for s, p in PAIRS]

@@ -11,12 +11,12 @@ from tests.kit.guards import make_guard
 from tests.kit.observe import until
 
 
-def run(clock, shares, batches, rounds, cost):
+def run(shares, batches, rounds, cost):
     """Which batch decodes in so many turns, where a block of each takes so many seconds."""
     order = []
     for _ in range(rounds):
-        with shares.turn(batches) as batch:
-            clock[0] += cost[batch.work]
+        batch = shares.next(batches)
+        shares.charge(batch, batches, seconds=cost[batch.work])
         order.append(batch.work)
     return order
 
@@ -25,12 +25,10 @@ def some(*works):
     return [SimpleNamespace(work=work, seconds=0.0) for work in works]
 
 
-def test_light_batches_get_half_of_the_time_beside_any_number_of_heavy_ones(monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+def test_light_batches_get_half_of_the_time_beside_any_number_of_heavy_ones():
     cost = {10: 0.01, 1000: 1.0}
     batches = some(10, *[1000] * 5)
-    order = run(clock, Shares(), batches, 2000, cost)
+    order = run(Shares(), batches, 2000, cost)
     light, heavy = (order.count(work) * cost[work] for work in (10, 1000))
     assert abs(light - heavy) <= module.GRACE + 1.0
     assert order[:50] == [10] * 50  # a short answer is not interrupted
@@ -40,16 +38,26 @@ def test_light_batches_get_half_of_the_time_beside_any_number_of_heavy_ones(monk
     assert max(spent) - min(spent) <= 1.0  # the heavy ones share evenly
 
 
-def test_batches_alike_take_turns_and_a_new_one_has_no_claim_on_the_past(monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+def test_batches_alike_take_turns_and_a_new_one_has_no_claim_on_the_past():
     shares, batches = Shares(), some(10, 11, 12)
-    order = run(clock, shares, batches, 30, {10: 1.0, 11: 1.0, 12: 1.0})
+    order = run(shares, batches, 30, {10: 1.0, 11: 1.0, 12: 1.0})
     assert [order.count(work) for work in (10, 11, 12)] == [10, 10, 10]
-    late = SimpleNamespace(work=13, seconds=0.0)
+    (late,) = some(13)
     shares.join(late, batches)
-    order = run(clock, shares, [*batches, late], 40, {10: 1.0, 11: 1.0, 12: 1.0, 13: 1.0})
+    order = run(shares, [*batches, late], 40, {10: 1.0, 11: 1.0, 12: 1.0, 13: 1.0})
     assert order.count(13) == 10
+
+
+def test_one_that_comes_back_from_its_judge_has_neither_a_claim_nor_a_debt():
+    shares, batches = Shares(), some(10, 11)
+    away = batches.pop()
+    run(shares, batches, 20, {10: 1.0})  # what `away` does meanwhile is not charged
+    shares.join(away, batches)
+    batches.append(away)
+    order = run(shares, batches, 20, {10: 1.0, 11: 1.0})
+    assert order.count(11) == 10
+    shares.join(away, [])  # alone: what it has had is no reason to forget it
+    assert away.seconds == 30.0
 
 
 def test_a_small_request_is_not_decoded_in_step_with_a_large_one(monkeypatch):

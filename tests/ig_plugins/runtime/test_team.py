@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from ig_plugins.runtime import dismiss_team, team
+from ig_plugins.runtime import release_openmp_threads, team
 from ig_plugins.runtime.turn import Turn
 from tests.kit.guards import make_guard
 from tests.kit.observe import until
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not team._runtimes(), reason="torch does not run
 COUNTS = """
 import os, threading
 import torch
-from ig_plugins.runtime import dismiss_team
+from ig_plugins.runtime import release_openmp_threads
 
 def threads():
     return len(os.listdir("/proc/self/task"))
@@ -25,12 +25,12 @@ torch.set_num_threads(3)
 work = torch.ones(400, 400)
 found = work @ work
 many = threads()
-dismiss_team()
+release_openmp_threads()
 few = threads()
 same = torch.equal(work @ work, found)
 print(many - few, threads() - few, same, torch.get_num_threads())
-dismiss_team()
-dismiss_team()
+release_openmp_threads()
+release_openmp_threads()
 """
 
 
@@ -46,10 +46,10 @@ def dismissed(monkeypatch):
 
     def watched():
         seen.append(threading.current_thread())
-        dismiss_team()
+        release_openmp_threads()
 
     for place in ("worker", "turn"):
-        monkeypatch.setattr(sys.modules[f"ig_plugins.runtime.{place}"], "dismiss_team", watched)
+        monkeypatch.setattr(sys.modules[f"ig_plugins.runtime.{place}"], "release_openmp_threads", watched)
     return seen
 
 

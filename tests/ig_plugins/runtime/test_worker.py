@@ -101,7 +101,7 @@ async def test_a_cancelled_task_stops_decoding():
 def test_cancelling_acts_within_a_block():
     guard = make_guard(SLOW, block_tokens=400, max_tokens=900, candidates=2, beams=1)
     model = guard.parts.policy.tree
-    (ticket,) = guard._tickets(["Go."], guard.options)
+    (ticket,) = guard._handles(["Go."], guard.options)
     worker().submit([ticket])
     until(lambda: model.steps > 3)
     ticket.cancel()
@@ -115,8 +115,8 @@ def test_a_deadline_acts_within_a_block_and_for_each_row_by_itself():
     with pytest.raises(DeadlineExceededError, match=r"timeout of 0\.05 s; allow more time"):
         guard.generate("Go.", timeout=0.05)
     patient = make_guard({"word " * 8: 1.0}, candidates=2, beams=1, block_tokens=2)
-    (calm,) = patient._tickets(["Go."], patient.options)
-    (hasty,) = patient._tickets(["Go."], patient.options.updated(timeout=0.001))
+    (calm,) = patient._handles(["Go."], patient.options)
+    (hasty,) = patient._handles(["Go."], patient.options.updated(timeout=0.001))
     time.sleep(0.002)
     worker().submit([calm, hasty])
     assert calm.result().text == "word " * 8
@@ -155,7 +155,7 @@ def test_one_failing_request_costs_the_others_nothing():
 
     guard = make_guard(echo, cost=cost, candidates=2, beams=1)
     prompts = ["one", "two", "poison", "three"]
-    tickets = guard._tickets(prompts, guard.options)
+    tickets = guard._handles(prompts, guard.options)
     worker().submit(tickets)
     for prompt, ticket in zip(prompts, tickets, strict=True):
         if prompt == "poison":

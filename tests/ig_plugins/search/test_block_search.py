@@ -4,20 +4,21 @@ import pytest
 import torch
 
 from ig_plugins.search import Capacity, Request, SearchConfig
-from ig_plugins.search.choice import settle, spread
 from ig_plugins.search.lanes import Row
-from ig_plugins.search.path import Measure, Step, common_ancestor
+from ig_plugins.search.selection import settle, spread
+from ig_plugins.search.trajectory import Border, Step, common_ancestor
+from ig_plugins.search.verifier import Trail
 from tests.kit.guards import make_guard
 
 
-def start(guard, *requests, on_release=lambda row, step: None):
+def start(guard, *requests, on_release=lambda row, text: None):
     search = guard.parts.start_search(Capacity.of(requests), on_release=on_release, call=lambda ask: ask())
-    search.admit(requests)
+    search.add_rows(requests)
     return search
 
 
 def request_of(guard, prompt="Go.", *, stream=False, **overrides):
-    (ticket,) = guard._tickets([prompt], guard.options.updated(**overrides), stream=stream)
+    (ticket,) = guard._handles([prompt], guard.options.updated(**overrides), stream=stream)
     return ticket.request
 
 
@@ -80,12 +81,6 @@ def test_finished_answers_wait_in_the_pool_for_better_ones():
     assert shorter.generate("Go.", block_tokens=4).text == "ok"
 
 
-def test_without_a_reward_the_first_safe_answer_ends_the_search():
-    guard = make_guard({"ok": 0.5, "a much longer answer": 0.5}, reward=None, block_tokens=4)
-    result = guard.generate("Go.")
-    assert (result.text, len(result.blocks), result.reward) == ("ok", 1, None)
-
-
 def test_only_the_best_beams_stay_and_twins_take_one_place():
     guard = make_guard({"aaaa" * 4: 0.4, "bbbb" * 4: 0.3, "cccc" * 4: 0.3}, reward=lambda p, r: [
         10.0 * t.count("c") + t.count("b") for t in r], block_tokens=4, candidates=16)  # fmt: skip
@@ -98,8 +93,8 @@ def test_only_the_best_beams_stay_and_twins_take_one_place():
 
 def test_lanes_are_spread_over_the_beams_evenly_the_better_ones_first():
     request = Request([1], [1], "", SearchConfig(candidates=7, beams=3), (), 0)
-    root = Step(measure=Measure((), ()))
-    row = Row(request, beams=[Step(parent=root) for _ in range(3)], released=root)
+    root = Step(trail=Trail.start(()))
+    row = Row(request, beams=[Step(parent=root) for _ in range(3)], released=Border(root, 0, "", root.trail))
     assert spread(row) == [0, 1, 2, 0, 1, 2, 0]
 
 
@@ -116,7 +111,7 @@ def test_max_lag_keeps_streams_moving(max_lag):
 
 
 def test_settle_and_common_ancestor():
-    root = Step(measure=Measure((), ()))
+    root = Step(trail=Trail.start(()))
     a, b = Step(root, (1,)), Step(root, (2,))
     aa, ab, ba = Step(a, (3,)), Step(a, (4,)), Step(b, (5,))
     assert common_ancestor([aa, ab]) is a
@@ -124,7 +119,7 @@ def test_settle_and_common_ancestor():
     assert common_ancestor([aa]) is aa
     assert common_ancestor([aa, a]) is a
     request = Request([1], [1], "", SearchConfig(max_lag=1), (), 0)
-    row = Row(request, beams=[], released=root)
+    row = Row(request, beams=[], released=Border(root, 0, "", root.trail))
     assert settle([(0, aa), (1, ba), (2, ab)], row) == [(0, aa), (2, ab)]
     assert settle([(0, a), (1, b)], row) == [(0, a), (1, b)]
 
@@ -154,9 +149,9 @@ def test_rows_come_and_go_between_blocks():
     assert type(outcome.error).__name__ == "RequestCancelledError"
     assert [row.request for row in search.rows] == [second]
     third = request_of(guard, "Late.")
-    search.admit([third])
+    search.add_rows([third])
     assert {o.answer.text for o in drain(search)} == {"word " * 6}
-    search.admit([request_of(guard)])  # an empty search starts anew
+    search.add_rows([request_of(guard)])  # an empty search starts anew
     assert drain(search)[0].answer.text == "word " * 6
 
 

@@ -123,17 +123,17 @@ def test_judges_read_finalists_only():
 
 def test_token_judges_read_a_fraction_of_what_they_read_without_a_critic():
     tokenizer = byte_tokenizer()
-    judges = {"costs": {"cost": tiny_scores(tokenizer, "cost", scale=0.1)}, "reward": None, "tokenizer": tokenizer}
+    judges = {"costs": {"cost": tiny_scores(tokenizer, "cost", scale=0.1)}, "tokenizer": tokenizer}
     critic = Foresees(constant(9.0), constant(0.0))
     direct, foreseen = tiny_guard(**judges), tiny_guard(**judges, critic=critic)
     read = {}
     for name, guard in (("direct", direct), ("foreseen", foreseen)):
         result = guard.generate("Go.")
-        read[name] = result.usage.judge_tokens - result.usage.prompt_tokens
+        read[name] = result.usage.judge_tokens - 2 * result.usage.prompt_tokens
         assert result.cost == pytest.approx(sum(block.cost for block in result.blocks), abs=1e-4)
         assert len(result.token_ids) == 20
-    assert read["direct"] == 6 * 20
-    assert 20 <= read["foreseen"] <= 2 * 20  # K finalists, what they share read once
+    assert read["direct"] == 2 * 6 * 20
+    assert 2 * 20 <= read["foreseen"] <= 2 * 2 * 20  # K finalists, what they share read once
     chunks = list(foreseen.stream("Go.", max_lag=1))
     assert "".join(chunk.text for chunk in chunks) == foreseen.generate("Go.", max_lag=1).text
     assert chunks[-1].result.cost == pytest.approx(foreseen.generate("Go.", max_lag=1).cost, abs=1e-4)

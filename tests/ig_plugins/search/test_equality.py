@@ -70,14 +70,14 @@ def test_concurrent_callers_with_different_settings_share_batches(guard):
 
 def test_rows_that_join_in_mid_flight(guard):
     """The search driven by hand: a row is admitted before every block, others end in between."""
-    tickets = [guard._tickets([prompt], guard.options.updated(seed=n))[0] for n, prompt in enumerate(PROMPTS * 2)]
+    tickets = [guard._handles([prompt], guard.options.updated(seed=n))[0] for n, prompt in enumerate(PROMPTS * 2)]
     waiting = [ticket.request for ticket in tickets]
     search = guard.parts.start_search(Capacity.of(waiting), on_release=lambda row, step: None, call=lambda ask: ask())
     found = {}
     with torch.inference_mode():
         while waiting or search.rows:
             if waiting:
-                search.admit([waiting.pop(0)])
+                search.add_rows([waiting.pop(0)])
             for outcome in search.step():
                 found[outcome.row.request] = outcome
     assert len(found) == len(tickets)

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from ig_plugins.search.choice import cut_at_stop_strings
+from ig_plugins.search.selection import cut_at_stop_strings
 from ig_plugins.search.text import REPLACEMENT, SPARE, Detokenizer, first_stop, settled
 from tests.kit.guards import make_guard
 from tests.kit.tokenizer import byte_tokenizer
@@ -86,7 +86,7 @@ def test_a_long_answer_is_not_decoded_anew_at_every_block(monkeypatch):
             patch.setattr(Detokenizer, "text", lambda self, ids: decoded.append(len(ids)) or text(self, ids))
             cut_at_stop_strings(lanes, row)
 
-    monkeypatch.setattr("ig_plugins.search.block.cut_at_stop_strings", watched)
+    monkeypatch.setattr("ig_plugins.search.block_search.cut_at_stop_strings", watched)
     answer = "word " * 100
     guard = make_guard({answer: 1.0}, block_tokens=10, max_new_tokens=600, stop=["STOP"], candidates=2, beams=1)
     assert guard.generate("Go.").text == answer

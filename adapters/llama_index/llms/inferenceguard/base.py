@@ -18,12 +18,19 @@ from llama_index.core.base.llms.types import (
     LLMMetadata,
     MessageRole,
 )
-from llama_index.core.bridge.pydantic import ConfigDict
+from llama_index.core.bridge.pydantic import (
+    ConfigDict,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.llms.llm import default_completion_to_prompt
+from typing_extensions import Self
 
+from critic_models.identity import describe, digest
 from ig_plugins.errors import ConfigurationError
 from ig_plugins.guard import InferenceGuard
 from ig_plugins.guard.fields import GuardFields
@@ -32,6 +39,7 @@ from llama_index.llms.inferenceguard._tools import GuardedToolCalls
 
 Reply = TypeVar("Reply", ChatResponse, CompletionResponse)
 Prompt = str | list[dict[str, Any]]
+BY_NAME = {"by_name": True}  # a dump's context: what can be stored and loaded again, and not what it is
 
 
 class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: ignore[misc]
@@ -107,7 +115,30 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
                 "this InferenceGuardLLM was made with from_guard(guard), which a dict cannot say; "
                 "name the models as fields instead, or pickle it within this process"
             )
-        return cast(dict[str, Any], super().to_dict(**kwargs))
+        return cast(dict[str, Any], super().to_dict(context=BY_NAME, **kwargs))
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:
+        """Makes this LLM again from what ``to_dict`` or ``model_dump`` gave.
+
+        Raises:
+            ModelLoadError: It wraps a guard of another process.
+        """
+        return cast(Self, super().from_dict({key: part for key, part in data.items() if key != "identity"}, **kwargs))
+
+    @model_serializer(mode="wrap")  # type: ignore[untyped-decorator]
+    def custom_model_dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """What stands for this LLM in the transformations of a pipeline, and so in the key of its ingestion cache.
+
+        The fields alone would be a poor key: LlamaIndex cuts the address out of a function's ``repr``, and two cost
+        models of one name would share their answers. So this says what the guard is; it is loaded for that.
+        """
+        data = {**handler(self), "class_name": self.class_name()}
+        if info.context is not BY_NAME:
+            around = (self.messages_to_prompt, self.completion_to_prompt, self.output_parser, self.query_wrapper_prompt)
+            guard = self.guard.with_options(**self.call_options())
+            data["identity"] = digest([guard.identity(), [describe(each) for each in around]])
+        return data
 
     # The eight methods. Each is decorated once, and none calls another: one start and one end event a call.
 

@@ -1,0 +1,97 @@
+"""What a guard is: its parts as they are in memory, and its settings, as plain JSON.
+
+Caches compare all of it. A certificate compares what the promise depends on: neither names, nor what only decides how
+an answer is drawn from the certified distribution, or how a block is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from critic_models import weights
+from critic_models.identity import describe, unknown_parts
+
+if TYPE_CHECKING:
+    from ig_plugins.guard.options import Options
+    from ig_plugins.guard.parts import Parts
+
+FORMAT = 2  # 1: names of models, and hashes of their files
+PARTS = ("policy", "prompt_format", "costs", "reward", "critic")
+# Paths that a certificate does not speak of. The promise is over all seeds; a blocked answer is blocked however the
+# caller hears of it; a name is no part of what a thing is.
+UNBOUND = (("models",), ("certificate",), ("on_block",), ("search", "seed"))
+
+
+def identity(parts: Parts, options: Options, *, certificate: str | None = None, fresh: bool = False) -> dict[str, Any]:
+    """Everything that decides an answer.
+
+    Args:
+        parts: The models.
+        options: The settings.
+        certificate: The hash that the guard's results speak of, if any.
+        fresh: Read every weight again, instead of looking whether it has changed.
+    """
+    if fresh:
+        weights.forget()
+    return {
+        "format": FORMAT,
+        "models": {**parts.names, "judges": list(parts.costs)},
+        **parts_identity(parts),
+        **settings(options),
+        "certificate": certificate,
+    }
+
+
+def parts_identity(parts: Parts) -> dict[str, Any]:
+    """What the models are."""
+    policy = parts.policy
+    body = getattr(policy.tree, "body", None)
+    own = describe(policy.tokenizer)
+    form = describe(parts.prompt_format)
+    if isinstance(form, dict) and form.get("tokenizer") == own:
+        form = {**form, "tokenizer": "the policy's"}
+    return {
+        "policy": {
+            "model": describe(policy.tree if body is None else body.model),
+            "tokenizer": own,
+            "stop_ids": sorted(policy.stop_ids),
+        },
+        "prompt_format": form,
+        "costs": [_judge(parts, judge) for judge in parts.costs.values()],
+        "reward": None if parts.reward is None else _judge(parts, parts.reward),
+        "critic": describe(parts.critic),
+    }
+
+
+def settings(options: Options) -> dict[str, Any]:
+    """What the options say; timeouts are left out, since they decide whether there is an answer, not which."""
+    return {
+        "budgets": [budget.model_dump(mode="json") for budget in options.budgets],
+        "search": options.search.model_dump(mode="json"),
+        "stop": list(options.stop),
+        "on_block": options.on_block,
+        "refusal": options.refusal,
+        "raw_prompt": options.raw_prompt,
+        "tools": describe(options.tools),
+        "tool_choice": describe(options.tool_choice),
+        "logits_processors": describe(options.logits_processors),
+    }
+
+
+def bound(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of an identity that a certificate speaks of."""
+    found = {key: value for key, value in identity.items() if (key,) not in UNBOUND}
+    for key, value in found.items():
+        if isinstance(value, Mapping):
+            found[key] = {name: part for name, part in value.items() if (key, name) not in UNBOUND}
+    return found
+
+
+def unknown(identity: Mapping[str, Any]) -> list[str]:
+    """What nobody knows of the parts that a certificate would speak of, in words."""
+    return [f"{at} ({what})" for at, what in unknown_parts(bound(identity))]
+
+
+def _judge(parts: Parts, judge: Any) -> dict[str, Any]:
+    return {"judge": describe(judge), "reads": "text" if parts.judge_tree(judge) is None else "tokens"}

@@ -1,0 +1,1 @@
+"""How the lanes of a block are judged: without a critic (`direct`), or with one (`critic`)."""

@@ -1,0 +1,181 @@
+"""How candidates are judged: by the cost and reward models themselves, or foreseen by a critic.
+
+The score of a candidate, higher is better (paper, section 4):
+
+| candidate         | with critic                  | without critic                   |
+|-------------------|------------------------------|----------------------------------|
+| finished, safe    | γ^T r(x, y)                  | γ^T r(x, y)                      |
+| open, judged safe | the critic's value, f1 > 0.5 | r of the partial text, z is safe |
+| anything else     | never kept                   | never kept                       |
+
+In both a finished candidate is safe only if the cost models say so for exactly what would leave: the verifier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from critic_models.errors import JudgeError
+from ig_plugins.safety import SafetyBudget
+from ig_plugins.search.lanes import Key, Lanes, Row, pad
+from ig_plugins.search.request import Request
+from ig_plugins.search.scoring.judge_session import JudgeSession
+from ig_plugins.search.text import LaneText, Whole
+from ig_plugins.search.trajectory import Border, Step
+from ig_plugins.search.verifier import Scored, Trail
+
+
+class Judgement(NamedTuple):
+    """What scoring says of every lane of the open block.
+
+    Attributes:
+        safe: Shape (B, L): finished lanes that the verifier passed, open lanes that may go on.
+        score: Shape (B, L), only meaningful where safe.
+        confident: Shape (B, L), safe lanes of which the critic is sure; an adaptive search stays narrow with these.
+        rewards: The reward of finished safe lanes, by (row, lane).
+        trails: What the cost models said from the start of the answer to the lane's end, by (row, lane). With a critic
+            only finished lanes have one.
+    """
+
+    safe: Tensor
+    score: Tensor
+    confident: Tensor
+    rewards: dict[Key, float]
+    trails: dict[Key, Trail]
+
+
+class Scoring(Protocol):
+    """Judges the open block.
+
+    Attributes:
+        sessions: All judges, for their usage counts.
+        foresees: Whether there is a critic, without which no search can be adaptive.
+        ranks: Whether there is a reward by which candidates can be ranked.
+        optimism: By how much an open candidate may end better than its score says; infinite where nobody knows.
+    """
+
+    sessions: Sequence[JudgeSession]
+    foresees: bool
+    ranks: bool
+    optimism: float
+
+    def add_rows(self, requests: Sequence[Request], beams: Sequence[int]) -> list[Trail]:
+        """New rows; returns what their prefills cost. ``beams`` counts the beams of the rows already there."""
+
+    def keep_rows(self, rows: Sequence[int]) -> None:
+        """Only these rows stay."""
+
+    def judge(self, lanes: Lanes) -> Judgement:
+        """Judges every sampled lane."""
+
+    def advance(self, lanes: Lanes, kept: Tensor) -> None:
+        """Shape (B, K): the lanes that are the beams from now on."""
+
+    def release(self, rows: Sequence[Row], borders: Sequence[Border | None]) -> list[Border | None]:
+        """Judges the text up to new borders, exactly as it would leave.
+
+        Args:
+            rows: All rows.
+            borders: Up to where the text of each is to leave; None where nothing is to.
+
+        Returns:
+            The borders with what the cost models said of them, which may be that they must not be passed.
+        """
+
+
+def discounted(reward: float, length: int, budgets: Sequence[SafetyBudget]) -> float:
+    """γ^T r with the discount of the cumulative budgets (the strongest, if they differ)."""
+    gammas = [budget.discount for budget in budgets if budget.accounting == "cumulative"]
+    return reward * min(gammas, default=1.0) ** length
+
+
+def trail_of(step: Step) -> Trail:
+    """What the cost models said last on the way to a step."""
+    while step.trail is None and step.parent is not None:
+        step = step.parent
+    if step.trail is None:
+        raise JudgeError("no safety state was ever measured on this path; the prompt's step must carry one")
+    return step.trail
+
+
+def verified_cut(costs: Sequence[JudgeSession], lanes: Lanes, key: Key) -> Trail:
+    """What the cost models say of an answer that a stop string cut, read from its start exactly as it would leave."""
+    cut = lanes.cuts[key].whole
+    found = [session.score_whole([cut])[0] for session in costs]
+    return Trail.start(cut.request.budgets).extended(found)
+
+
+def reward_of_cut(reward: JudgeSession, lanes: Lanes, key: Key) -> float:
+    """The reward of an answer that a stop string cut."""
+    whole = lanes.cuts[key].whole
+    scores = reward.score_whole([whole])[0].scores
+    if len(scores):
+        return float(scores[-1])
+    return reward.judge.score([whole.request.judge_prompt], [whole.text], finished=[False])[0]  # no token is left
+
+
+def parts_pass(costs: Sequence[JudgeSession], lanes: Lanes, key: Key) -> bool:
+    """Whether the cost models accept what a finished answer is taken apart into: each text that a reader is given.
+
+    Words before a call leave without the text behind them that may have made them pass, and arguments leave without
+    their escapes. Judges of tokens have read these tokens at every step; read terminally, they only know the whole.
+    """
+    request = lanes.rows[key[0]].request
+    reply = lanes.reply(key)
+    if reply is None:
+        return True
+    for session, budget in zip(costs, request.budgets, strict=True):
+        if not session.reads_text and budget.reading == "any_time":
+            continue
+        read = lanes.text(*key).text
+        texts = [text for text in reply.handed_out() if request.prefill_text + text != read]
+        parts = [Whole(key[0], request, request.prefill_text + text, lanes.encode(text)) for text in texts]
+        for found in session.score_whole(parts):
+            if not Trail.start([budget]).extended([found]).may_leave():
+                return False
+    return True
+
+
+def read_prefills(
+    requests: Sequence[Request], costs: Sequence[JudgeSession], sessions: Sequence[JudgeSession], beams: Sequence[int]
+) -> list[Trail]:
+    """Lets every judge read the prefilled assistant text of new requests, which spends budget.
+
+    Args:
+        requests: The new rows, already added.
+        costs: The cost models' sessions.
+        sessions: All that must keep up.
+        beams: Open beams of the rows that were there before; those stay as they are.
+    """
+    starts = [Trail.start(request.budgets) for request in requests]
+    longest = max(len(request.prefill_ids) for request in requests)
+    if longest == 0:
+        return starts
+    counts = [*beams, *([1] * len(requests))]
+    parents = pad([list(range(count)) for count in counts])
+    tokens = torch.zeros(*parents.shape, longest, dtype=torch.long)
+    lengths = torch.zeros_like(parents)
+    for row, request in enumerate(requests, start=len(beams)):
+        lengths[row, 0] = len(request.prefill_ids)
+        tokens[row, 0, : len(request.prefill_ids)] = torch.tensor(list(request.prefill_ids), dtype=torch.long)
+
+    def text_of(row: int, lane: int) -> LaneText:
+        return LaneText(requests[row - len(beams)].prefill_text, finished=False)
+
+    found: list[list[Scored]] = [[] for _ in requests]
+    for session in sessions:
+        scores = session.score(parents, tokens, lengths, text_of)
+        if any(session is cost for cost in costs):
+            for index, row in enumerate(range(len(beams), len(counts))):
+                values = scores.values[row, 0, : int(scores.lengths[row, 0])]
+                ends = tuple(range(1 - len(values), 1))
+                found[index].append(Scored(values, ends, whole=session.reads_text))
+        session.advance(parents.where(parents < 0, torch.arange(parents.shape[1])))
+    return [
+        start.extended(mine) if request.prefill_ids else start
+        for request, start, mine in zip(requests, starts, found, strict=True)
+    ]

@@ -1,0 +1,241 @@
+"""Judges that follow a search: on the token tree where they share the policy's tokenizer, else by text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from critic_models.errors import JudgeError
+from critic_models.judges import Judge, TokenJudge
+from ig_plugins.engine import TreeModel, TreeSession
+from ig_plugins.search.request import Request
+from ig_plugins.search.text import LaneText, Whole
+from ig_plugins.search.verifier import Scored
+
+
+class Scores(NamedTuple):
+    """What a judge said of every lane.
+
+    Attributes:
+        values: Shape (B, L, T), float64 on the CPU; the score of each token, or T = 1 score of the text so far.
+        lengths: Shape (B, L), how many of the T entries are real; 0 for lanes that were not judged.
+    """
+
+    values: Tensor
+    lengths: Tensor
+
+
+TextOf = Callable[[int, int], LaneText]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a judge of texts is asked: texts, and for each of them the request that it belongs to."""
+
+    judge: Judge
+    requests: Sequence[Request]
+    prompts: Sequence[str]
+    responses: Sequence[str]
+    finished: Sequence[bool]
+
+    def __call__(self) -> list[float]:
+        """Asks."""
+        return self.judge.score(self.prompts, self.responses, finished=self.finished)
+
+
+Call = Callable[[Ask], list[float]]
+
+
+class JudgeSession(Protocol):
+    """One judge that keeps up with the search, block by block.
+
+    Attributes:
+        calls: Per row of the search, how often the judge was asked since the row was added.
+        tokens: What it read, likewise.
+        reads_text: It reads the whole text at every call, so that it stands nowhere; else single tokens.
+    """
+
+    reads_text: bool
+    calls: list[int]
+    tokens: list[int]
+
+    @property
+    def judge(self) -> Judge:
+        """Who is asked."""
+
+    def add_rows(self, requests: Sequence[Request]) -> None:
+        """New rows at the end."""
+
+    def keep_rows(self, rows: Sequence[int]) -> None:
+        """Only these rows stay."""
+
+    def score(self, parents: Tensor, tokens: Tensor, lengths: Tensor, text_of: TextOf) -> Scores:
+        """Scores the open block.
+
+        Args:
+            parents: Shape (B, L), the beam that each lane continues, -1 for no lane.
+            tokens: Shape (B, L, T).
+            lengths: Shape (B, L); lanes of length 0 are not judged.
+            text_of: (row, lane) to the lane's text, asked only by judges that read text.
+
+        Raises:
+            JudgeError: A score is not finite.
+        """
+
+    def advance(self, lanes: Tensor) -> None:
+        """Shape (B, K): these lanes are the beams now, -1 for none."""
+
+    def rollback(self) -> None:
+        """Forgets the open block."""
+
+    def score_whole(self, responses: Sequence[Whole]) -> list[Scored]:
+        """Scores responses from their start, the prefill included.
+
+        Raises:
+            JudgeError: A score is not finite.
+        """
+
+
+class TreeJudgeSession:
+    """A token judge on its own token tree: nothing is read twice, every token gets its score."""
+
+    reads_text = False
+
+    def __init__(self, judge: TokenJudge, tree: TreeModel, *, lanes: int, block: int, max_new: int) -> None:
+        self.judge, self.tree = judge, tree
+        self._size = {"lanes": lanes, "block": block, "max_new": max_new}
+        self._session: TreeSession | None = None
+        self.calls: list[int] = []
+        self.tokens: list[int] = []
+
+    def add_rows(self, requests: Sequence[Request]) -> None:
+        """See `JudgeSession`."""
+        prompts = [request.judge_ids for request in requests]
+        if self._session is None or self._session.rows == 0:
+            self._session = self.tree.prefill(prompts, **self._size)
+        else:
+            self._session.add_rows(prompts)
+        self.calls += [1] * len(requests)
+        self.tokens += [len(prompt) for prompt in prompts]
+
+    def keep_rows(self, rows: Sequence[int]) -> None:
+        """See `JudgeSession`."""
+        self._open().keep_rows(rows)
+        self.calls = [self.calls[row] for row in rows]
+        self.tokens = [self.tokens[row] for row in rows]
+
+    def score(self, parents: Tensor, tokens: Tensor, lengths: Tensor, text_of: TextOf) -> Scores:
+        """See `JudgeSession`."""
+        session = self._open()
+        session.fork(parents)
+        hidden = session.append(tokens, lengths)  # (B, L, T, H)
+        values = self.judge.score_hidden(hidden).double().cpu()
+        for row, read in enumerate(lengths.sum(dim=1).tolist()):
+            self.calls[row] += 1 if read else 0
+            self.tokens[row] += read
+        lengths = lengths.cpu()
+        self._check_finite(values[torch.arange(values.shape[-1]) < lengths.unsqueeze(-1)])
+        return Scores(values, lengths)
+
+    def advance(self, lanes: Tensor) -> None:
+        """See `JudgeSession`."""
+        self._open().select(lanes)
+
+    def rollback(self) -> None:
+        """See `JudgeSession`."""
+        self._open().rollback()
+
+    def score_whole(self, responses: Sequence[Whole]) -> list[Scored]:
+        """See `JudgeSession`."""
+        found = []
+        for each in responses:
+            prompt, prefill = each.request.judge_ids, each.request.prefill_ids
+            ids = torch.tensor([[*prompt, *prefill, *each.ids]], device=self.judge.body.device)
+            scores = self.judge.score_tokens(ids, torch.ones_like(ids))[0, len(prompt) :].double().cpu()
+            self._check_finite(scores)
+            self.calls[each.row] += 1
+            self.tokens[each.row] += ids.shape[1]
+            found.append(Scored(scores, tuple(range(1 - len(prefill), 1 + len(each.ids))), whole=False))
+        return found
+
+    def _open(self) -> TreeSession:
+        if self._session is None:
+            raise JudgeError(f"{self.judge.name}: asked for a score before any prompt was added")
+        return self._session
+
+    def _check_finite(self, scores: Tensor) -> None:
+        if not torch.isfinite(scores).all():
+            raise JudgeError(
+                f"{self.judge.name} returned NaN or an infinite score; no text is released on such a verdict"
+            )
+
+
+class TextJudgeSession:
+    """A judge of texts: one call a block for all lanes that are to be judged. Scores are of the text so far.
+
+    Args:
+        judge: Scores the response so far.
+        call: Runs the judge; the runtime passes one that knows the deadline.
+    """
+
+    reads_text = True
+
+    def __init__(self, judge: Judge, *, call: Call | None = None) -> None:
+        self.judge = judge
+        self._call: Call = call or (lambda ask: ask())
+        self._requests: list[Request] = []
+        self.calls: list[int] = []
+        self.tokens: list[int] = []
+
+    def add_rows(self, requests: Sequence[Request]) -> None:
+        """See `JudgeSession`."""
+        self._requests += requests
+        self.calls += [0] * len(requests)
+        self.tokens += [0] * len(requests)
+
+    def keep_rows(self, rows: Sequence[int]) -> None:
+        """See `JudgeSession`."""
+        self._requests = [self._requests[row] for row in rows]
+        self.calls = [self.calls[row] for row in rows]
+        self.tokens = [self.tokens[row] for row in rows]
+
+    def score(self, parents: Tensor, tokens: Tensor, lengths: Tensor, text_of: TextOf) -> Scores:
+        """See `JudgeSession`."""
+        asked = [(int(row), int(lane)) for row, lane in lengths.nonzero().tolist()]
+        scores = self._ask([row for row, _ in asked], [text_of(row, lane) for row, lane in asked])
+        values = torch.zeros(*parents.shape, 1, dtype=torch.float64)
+        for (row, lane), score in zip(asked, scores, strict=True):
+            values[row, lane, 0] = score
+        return Scores(values, (lengths > 0).long().cpu())
+
+    def advance(self, lanes: Tensor) -> None:
+        """See `JudgeSession`. The next text is read from its start."""
+
+    def rollback(self) -> None:
+        """See `JudgeSession`. Nothing is remembered of it."""
+
+    def score_whole(self, responses: Sequence[Whole]) -> list[Scored]:
+        """See `JudgeSession`."""
+        texts = [LaneText(each.text, each.finished) for each in responses]
+        scores = self._ask([each.row for each in responses], texts)
+        return [
+            Scored(torch.tensor([score], dtype=torch.float64), (len(each.ids),), whole=True)
+            for each, score in zip(responses, scores, strict=True)
+        ]
+
+    def _ask(self, rows: Sequence[int], texts: Sequence[LaneText]) -> list[float]:
+        """One call for all of these texts, each of a row."""
+        if not texts:
+            return []
+        requests = [self._requests[row] for row in rows]
+        prompts, responses = [request.judge_prompt for request in requests], [each.text for each in texts]
+        scores = self._call(Ask(self.judge, requests, prompts, responses, [each.finished for each in texts]))
+        for row in set(rows):
+            self.calls[row] += 1
+        for row, text in zip(rows, responses, strict=True):
+            self.tokens[row] += len(text.split())
+        return scores

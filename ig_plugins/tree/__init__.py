@@ -1,6 +1,0 @@
-"""The token tree of a batch of prompts: bookkeeping without a model."""
-
-from ig_plugins.tree.slots import SlotMap
-from ig_plugins.tree.tree import ABSENT, Packing, TokenTree, TreeStateError
-
-__all__ = ["ABSENT", "Packing", "SlotMap", "TokenTree", "TreeStateError"]

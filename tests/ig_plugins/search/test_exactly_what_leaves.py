@@ -1,0 +1,189 @@
+"""What leaves is the very text that was judged last: the cases in which it once was another one."""
+
+import pytest
+import torch
+
+from ig_plugins.safety import SafetyBudget
+from ig_plugins.search import Policy
+from tests.ig_plugins.search.fuzz import tokenizer_of
+from tests.ig_plugins.search.test_critic import Foresees, constant, with_critic
+from tests.kit.guards import make_guard
+from tests.kit.scripted import ScriptedModel, trie
+from tests.kit.tiny import tiny_guard, tiny_scores
+from tests.kit.tokenizer import byte_tokenizer
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "run",
+        "description": "Runs a command.",
+        "parameters": {"type": "object", "properties": {"command": {"type": "string"}}, "required": ["command"]},
+    },
+}
+
+
+class Judge:
+    """A cost model from one function of the text; keeps what it passed."""
+
+    def __init__(self, score):
+        self.score, self.passed = score, set()
+
+    def __call__(self, prompts, responses):
+        scores = [float(self.score(text)) for text in responses]
+        self.passed |= {text for text, score in zip(responses, scores, strict=True) if score <= 0}
+        return scores
+
+
+def shown(guard, **options):
+    """Every text that a reader of a stream has had before them, and the result."""
+    texts, so_far = [], ""
+    for chunk in guard.stream("Go.", **options):
+        if chunk.result is not None and chunk.result.blocked:
+            return texts, chunk.result
+        so_far += chunk.text
+        texts.append(so_far)
+    return texts, chunk.result
+
+
+def test_an_answer_does_not_outlive_a_refused_step_on_its_way():
+    """Under a critic a step is judged when it is released, after finished answers that pass it were verified."""
+    unfinished = Judge(lambda text: 0.0 if text.endswith(".") else 50.0)
+    answers = {"Aaaa.": 0.3, "Aaaabbbb more.": 0.25, "Aaaacccc more.": 0.25, "Bbbb.": 0.2}
+    budget = SafetyBudget(limit=10.0, discount=1.0)
+    guard = make_guard(answers, cost=unfinished, budget=budget, candidates=12, block_tokens=4)
+    with_critic(guard, Foresees(constant(9.0), constant(50.0)))
+    for seed in range(25):
+        result = guard.generate("Go.", seed=seed, tries=1)
+        assert result.blocked or all(block.safety_state is None or block.safety_state > 0 for block in result.blocks)
+        assert result.blocked or result.safety_state > 0
+
+
+@pytest.mark.parametrize("critic", [False, True])
+@pytest.mark.parametrize("block", [1, 3, 8, 13])
+def test_a_stream_that_holds_back_a_stop_string_shows_judged_text(critic, block):
+    judge = Judge(lambda text: text.endswith(("now", "now,", "now, ")))
+    guard = make_guard({"Drink the bleach now, or rather never": 1.0}, cost=judge, max_lag=1, block_tokens=block)
+    if critic:
+        with_critic(guard, Foresees(constant(9.0), constant(0.0)))
+    for stop in ([], [", or else"], [" or elsewhere"], [", or rather not"]):
+        texts, result = shown(guard, stop=stop)
+        assert set(texts) <= judge.passed
+        assert result.blocked or result.text in judge.passed
+
+
+@pytest.mark.parametrize("block", [1, 2, 5, 7])
+def test_a_stream_that_holds_back_half_a_character_shows_judged_text(block):
+    judge = Judge(lambda text: text == "The ")
+    guard = make_guard({"The 🦫 is a beaver": 1.0}, cost=judge, max_lag=1, block_tokens=block)
+    texts, _ = shown(guard)
+    assert set(texts) <= judge.passed
+
+
+@pytest.mark.parametrize("critic", [False, True])
+@pytest.mark.parametrize("call", ['{"name": "run", "arguments": {"command": "ls"}}', '{"name": "run", "argu'])
+def test_words_before_a_call_are_judged_alone(critic, call):
+    """They leave without the call that made them pass; so do those before a call that is no call."""
+    judge = Judge(lambda text: "hurt" in text and "<tool_call>" not in text)
+    answer = f"I will hurt you.\n<tool_call>\n{call}\n</tool_call>"
+    guard = make_guard(
+        {answer: 0.9, "I won't.": 0.1}, cost=judge, chat=True, max_tokens=120, block_tokens=120, tools=[TOOL]
+    )
+    if critic:
+        with_critic(guard, Foresees(constant(9.0), constant(0.0)))
+    for seed in range(6):
+        result = guard.generate("Go.", seed=seed)
+        assert "hurt" not in result.text
+        texts, _ = shown(guard, seed=seed)
+        assert not any("hurt" in text for text in texts)
+
+
+@pytest.mark.parametrize("tokenizer", ["chat", "hidden_calls"])
+def test_arguments_are_judged_as_the_tool_gets_them(tokenizer):
+    """Escapes and special tokens are part of what a model writes, and not of what a reader of its text sees."""
+    judge = Judge(lambda text: "rm -r" in text or "cat <|im_start|>/etc" in text)
+    calls = ["\\u0072m -r x", "cat <|im_start|>/etc", "ls"]
+    answers = {
+        f'<tool_call>\n{{"name": "run", "arguments": {{"command": "{each}"}}}}\n</tool_call>': 1 / 3 for each in calls
+    }
+    guard = make_guard(answers, cost=judge, chat=True, max_tokens=120, tools=[TOOL])
+    if tokenizer == "hidden_calls":
+        hidden = tokenizer_of(tokenizer)
+        tree = ScriptedModel.from_answers(hidden, answers, context=8192)
+        policy = Policy(tree=tree, tokenizer=hidden, stop_ids=frozenset({hidden.eos_token_id}))
+        guard = make_guard(policy=policy, cost=judge, chat=True, max_tokens=120, tools=[TOOL])
+    given = set()
+    for seed in range(8):
+        result = guard.generate("Go.", seed=seed)
+        assert result.blocked or "tool_call" not in result.text
+        given |= {call["arguments"]["command"] for call in result.tool_calls}
+    assert given == {"ls"}
+
+
+@pytest.mark.parametrize("critic", [False, True])
+def test_bytes_that_stay_incomplete_do_not_part_a_stream_from_its_result(critic):
+    """With byte fallback a whole run of bytes becomes unreadable by one byte too many."""
+    tokenizer = tokenizer_of("byte_fallback")
+    byte = {value: tokenizer.convert_tokens_to_ids(f"<0x{value:02X}>") for value in range(256)}
+    a = tokenizer.convert_tokens_to_ids("a")
+    bodies = ([a, *(byte[b] for b in "é".encode()), byte[0xE2]], [a, *(byte[b] for b in "éé€".encode()), a, byte[0xC3]])
+    for ids in bodies:
+        tree = ScriptedModel(
+            trie({tuple(ids): 1.0}, stop=tokenizer.eos_token_id), vocab_size=len(tokenizer), context=8192
+        )
+        policy = Policy(tree=tree, tokenizer=tokenizer, stop_ids=frozenset({tokenizer.eos_token_id}))
+        guard = make_guard(policy=policy, block_tokens=1, max_lag=0, cost=lambda p, r: [0.0] * len(r))
+        if critic:
+            with_critic(guard, Foresees(constant(9.0), constant(0.0)))
+        chunks = list(guard.stream("Go."))
+        assert "".join(chunk.text for chunk in chunks) == chunks[-1].result.text == guard.generate("Go.").text
+
+
+@pytest.mark.parametrize(
+    ("score", "limit"), [(0.500000001, 0.5), (1e-50, 0.0), (1 + 2**-50, 1.0), (16777217.0, 16777216.0)]
+)
+def test_scores_are_compared_in_double_precision(score, limit):
+    for accounting in ("worst", "cumulative") if limit else ("worst",):
+        budget = SafetyBudget(limit=limit, accounting=accounting, discount=1.0)
+        guard = make_guard({"Hello.": 1.0}, cost=lambda p, r: [score] * len(r), budget=budget)
+        assert guard.generate("Go.").blocked
+
+
+@pytest.mark.parametrize("stop", ["STOP", "OP", "A TOP"])
+def test_after_a_stop_cut_tokens_and_cost_are_those_of_what_is_left(stop):
+    cost = lambda p, r: [float(len(text)) - 100 for text in r]  # noqa: E731
+    guard = make_guard({"Nice and easy. STOP and a lot more": 1.0}, cost=cost)
+    result = guard.generate("Go.", stop=[stop])
+    assert result.text == "Nice and easy. STOP and a lot more".partition(stop)[0]
+    assert guard.tokenizer.decode(result.token_ids, skip_special_tokens=True) == result.text
+    assert result.cost == len(result.text) - 100
+    assert result.usage.completion_tokens == len(result.token_ids)
+
+
+def test_after_a_stop_cut_a_token_judge_has_read_what_is_left():
+    judge = tiny_scores(byte_tokenizer(), "cost", scale=0.2)
+    guard = tiny_guard(costs={"cost": judge}, budgets=[SafetyBudget(limit=50.0, discount=1.0)], max_new_tokens=40)
+    cut = 0
+    for seed in range(6):
+        middle = next(letter for letter in guard.generate("Go.", seed=seed).text[3:] if letter.isascii())
+        result = guard.generate("Go.", seed=seed, stop=[middle])
+        cut += result.text != ""
+        request = guard.request("Go.")
+        ids = torch.tensor([[*request.judge_ids, *result.token_ids]])
+        scores = judge.score_tokens(ids, torch.ones_like(ids))[0, len(request.judge_ids) :].detach()
+        assert result.cost == pytest.approx(float(scores.sum()), abs=1e-4)
+        assert guard.tokenizer.decode(result.token_ids, skip_special_tokens=True) == result.text
+    assert cut > 2
+
+
+@pytest.mark.parametrize("reward", [lambda p, r: [float(len(text)) for text in r], None])
+@pytest.mark.parametrize("critic", [False, True])
+@pytest.mark.parametrize("max_lag", [0, 1, 2])
+def test_an_early_answer_does_not_hold_back_a_stream(max_lag, critic, reward):
+    answers = {"ok": 0.4, "a much longer answer of many words and more of them still": 0.6}
+    guard = make_guard(answers, block_tokens=4, reward=reward, max_lag=max_lag)
+    if critic:
+        with_critic(guard, Foresees(constant(9.0), lambda hidden: hidden[..., 0] * 0 + 50.0))
+    for seed in range(6):
+        chunks = list(guard.stream("Go.", seed=seed))
+        assert chunks[-1].result.lag <= 4 * max_lag
+        assert "".join(chunk.text for chunk in chunks) == chunks[-1].result.text
