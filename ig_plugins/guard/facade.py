@@ -229,7 +229,7 @@ class InferenceGuard:
             while True:
                 chunk = await ticket.anext()
                 if chunk.result is not None:
-                    self._checked(chunk.result, {})
+                    self._checked(chunk.result, {"on_block": ticket.options.on_block})
                 yield chunk
                 if chunk.result is not None:
                     return

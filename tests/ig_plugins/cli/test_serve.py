@@ -30,6 +30,7 @@ def test_it_serves_where_it_says_with_keys_and_a_log_and_ends_in_order(tmp_path)
     keys.write_text("a-key\n")
     paths = os.pathsep.join(dict.fromkeys(str(Path(path).resolve()) for path in sys.path if path))
     line = ["serve", "--port", "0", "--api-keys", str(keys), "--access-log", "--max-candidates", "20"]
+    line += ["--candidates", "8", "--max-tokens", "24", "--max-answer-tokens", "30"]
     server = subprocess.Popen(
         [sys.executable, "-c", "from ig_plugins.cli import main; main()", *line],
         stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
@@ -43,12 +44,18 @@ def test_it_serves_where_it_says_with_keys_and_a_log_and_ends_in_order(tmp_path)
             client.headers["authorization"] = "Bearer a-key"
             refused = client.post("/v1/chat/completions", json=ask)
             assert (refused.status_code, "at most 20" in refused.text) == (400, True)
-            assert client.post("/v1/chat/completions", json={**ask, "candidates": 8}).status_code == 200
+            refused = client.post("/v1/chat/completions", json={**ask, "candidates": 8, "max_tokens": 31})
+            assert (refused.status_code, "at most 30" in refused.text) == (400, True)
+            del ask["candidates"]
+            answer = client.post("/v1/chat/completions", json=ask)
+            assert answer.status_code == 200
+            assert answer.json()["usage"]["completion_tokens"] <= 24
+            assert max(block["candidates"] for block in answer.json()["inference_guard"]["blocks"]) <= 8
         server.send_signal(signal.SIGTERM)
         heard = server.stderr.read()
         assert server.wait(20) == 0
         logged = [json.loads(each) for each in heard.splitlines() if each.startswith("{")]
-        assert [each["status"] for each in logged] == [401, 400, 200]
+        assert [each["status"] for each in logged] == [401, 400, 400, 200]
         assert "kettle" not in heard
         assert "Traceback" not in heard
     finally:

@@ -1,13 +1,15 @@
 """Small requests do not wait for large ones to end, and are not decoded in step with them."""
 
 import threading
+import time
 from types import SimpleNamespace
 
 from ig_plugins.runtime import shares as module
+from ig_plugins.runtime import worker
 from ig_plugins.runtime.batch import ALIKE, alike, work_of
 from ig_plugins.runtime.shares import Shares
 from ig_plugins.search import BlockSearch, Capacity
-from tests.kit.guards import make_guard
+from tests.kit.guards import cost_of_marker, make_guard
 from tests.kit.observe import until
 
 
@@ -82,6 +84,42 @@ def test_a_small_request_is_not_decoded_in_step_with_a_large_one(monkeypatch):
         thread.join()
     assert ended == ["small", "large"]
     assert set(sizes) == {1}
+
+
+def test_a_large_request_whose_judge_hangs_holds_up_neither_small_nor_large_ones():
+    """It is left to its thread; the next large one need not wait for its row."""
+    free = threading.Event()
+
+    def judge(prompts, responses):
+        if any("poison" in prompt for prompt in prompts):
+            free.wait(60)
+        return cost_of_marker(prompts, responses)
+
+    guard = make_guard({"word " * 10: 1.0}, cost=judge, judge_timeout=50.0)
+    large = {"candidates": 100, "beams": 4, "block_tokens": 32, "max_tokens": 64}
+    found = {}
+
+    def ask(prompt, **options):
+        found[prompt] = guard.generate(prompt, **options).text
+
+    stuck = threading.Thread(target=ask, args=("poison",), kwargs=large)
+    stuck.start()
+    time.sleep(0.2)
+    others = [
+        threading.Thread(target=ask, args=("large",), kwargs=large, daemon=True),
+        threading.Thread(target=ask, args=("small",), kwargs={"block_tokens": 4, "max_tokens": 64}, daemon=True),
+    ]
+    for thread in others:
+        thread.start()
+    for thread in others:
+        thread.join(30)
+    try:
+        assert found == {"large": "word " * 10, "small": "word " * 10}
+    finally:
+        free.set()
+        stuck.join(30)
+    assert found["poison"] == "word " * 10
+    until(lambda: not worker()._lines)
 
 
 def test_requests_that_are_each_like_the_first_need_not_be_like_one_another():
