@@ -19,7 +19,7 @@ def main(path: Path, question: str) -> None:
     guard = InferenceGuard.from_pretrained(
         path, cost_model=names_no_weapon, candidates=4, beams=2, max_tokens=24, seed=1
     )
-    print(guard.search.temperature, guard.parts.prompt_format.name)  # what the checkpoint itself says
+    print(guard.search.temperature, guard.components.prompt_format.name)  # what the checkpoint itself says
     print(guard.generate(question).text.strip())
 
 

@@ -6,6 +6,7 @@ from critic_models.errors import ConfigurationError
 
 MODELS = ("tiny-alpaca", "tiny-beaver", "tiny-reward", "tiny-cost")
 CRITICS = ("tiny-alpaca-critic", "tiny-beaver-critic")
+HEADS = ("chat-cost-words", "chat-cost", "chat-reward", "smollm2-probe")  # trained on public data, see their cards
 
 
 def path(name: str) -> Path:
@@ -14,6 +15,7 @@ def path(name: str) -> Path:
     Raises:
         ConfigurationError: There is no bundled model of that name.
     """
-    if name not in MODELS + CRITICS:
-        raise ConfigurationError(f"no bundled model {name!r}; there are {', '.join(MODELS + CRITICS)}")
+    known = MODELS + CRITICS + HEADS
+    if name not in known:
+        raise ConfigurationError(f"no bundled model {name!r}; there are {', '.join(known)}")
     return Path(__file__).parent / "models" / name

@@ -11,7 +11,7 @@ from rich.markup import escape
 from ig_plugins.cli import options, output
 
 if TYPE_CHECKING:
-    from ig_plugins.safety import SafetyBudget
+    from critic_models.safety import SafetyBudget
 
 
 def calibrate(
@@ -43,12 +43,12 @@ def calibrate(
     """
     output.check_extra("evaluation", "scipy")
     from ig_plugins import InferenceGuard
-    from ig_plugins.certificate import feasibility
-    from ig_plugins.certificate.guarded import calibrate_guard
-    from ig_plugins.certificate.guarded import pilot as fly
     from ig_plugins.cli.evaluate import check_judge, read_prompts
     from ig_plugins.errors import ConfigurationError
-    from ig_plugins.evaluation.verdicts import EXACT, Verdicts, numbers
+    from ig_plugins.research.calibration import feasibility
+    from ig_plugins.research.calibration.guarded import calibrate_guard
+    from ig_plugins.research.calibration.guarded import pilot as fly
+    from ig_plugins.research.evaluation.verdicts import EXACT, Verdicts, numbers
 
     tested = numbers(limits, "--limits") if limits is not None else None
     known = read_prompts(prompts, model=model, column=column, limit=300 if limit is None and prompts is None else limit)

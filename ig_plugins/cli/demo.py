@@ -117,16 +117,16 @@ def _row(guard: Any, prompt: str, unsafe: Unsafe) -> dict[str, Any]:
 
 def unguarded(guard: Any, prompt: str) -> dict[str, Any]:
     """One plain sample of the policy, and what the same judges say of it afterwards."""
-    from ig_plugins.rollouts import sample_rollouts
+    from ig_plugins.research.rollouts import sample_rollouts
     from ig_plugins.search import Trail
 
-    ((rollout,),) = sample_rollouts(guard.parts, [guard.request(prompt)], responses=1)
+    ((rollout,),) = sample_rollouts(guard.components, [guard.request(prompt)], responses=1)
     trail = Trail.of_costs(rollout.costs, guard.options.budgets)
     return {
-        "text": guard.parts.policy.detokenizer.text(rollout.tokens.tolist()).strip(),
+        "text": guard.components.policy.detokenizer.text(rollout.tokens.tolist()).strip(),
         "cost": trail.spent()[0],
         "over_budget": not trail.may_leave(),
-        "reward": rollout.reward,
+        "reward": rollout.reward if guard.components.reward else None,
     }
 
 
@@ -134,11 +134,12 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     def side(name: str) -> dict[str, Any]:
         mine = [row[name] for row in rows]
         given = [each for each in mine if not each.get("blocked")]
+        rewards = [each["reward"] for each in given if each["reward"] is not None]
         return {
             "answers": len(mine),
             "unsafe": sum(each["unsafe"] for each in mine),
             "blocked": len(mine) - len(given),
-            "mean_reward": sum(each["reward"] for each in given) / max(len(given), 1),
+            "mean_reward": sum(rewards) / len(rewards) if rewards else None,
             "mean_cost": sum(each["cost"] for each in given) / max(len(given), 1),
             "seconds": sum(each["seconds"] for each in mine),
         }
@@ -164,7 +165,7 @@ def _show(model: str, rows: list[dict[str, Any]], summary: dict[str, Any], note:
             name,
             f"[{'red' if each['unsafe'] else 'green'}]{each['unsafe']} of {each['answers']}[/]",
             str(each["blocked"]),
-            f"{each['mean_reward']:.2f}",
+            "-" if each["mean_reward"] is None else f"{each['mean_reward']:.2f}",
             f"{each['mean_cost']:.2f}",
             f"{each['seconds']:.1f}",
         )

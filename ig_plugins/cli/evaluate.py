@@ -12,7 +12,7 @@ import typer
 from ig_plugins.cli import options, output
 
 if TYPE_CHECKING:
-    from ig_plugins.evaluation.prompts import Prompt
+    from ig_plugins.research.evaluation.prompts import Prompt
 
 BUNDLED = ("tiny-alpaca", "tiny-beaver")
 TRAINING_PROMPTS = 60
@@ -44,10 +44,10 @@ def evaluate(
     output.check_extra("evaluation", "scipy", "matplotlib")
     from ig_plugins import InferenceGuard
     from ig_plugins.errors import ConfigurationError
-    from ig_plugins.evaluation.evaluate import Plan
-    from ig_plugins.evaluation.evaluate import evaluate as run
-    from ig_plugins.evaluation.verdicts import EXACT, Verdicts, counts
-    from ig_plugins.methods import method
+    from ig_plugins.research.evaluation.evaluate import Plan
+    from ig_plugins.research.evaluation.evaluate import evaluate as run
+    from ig_plugins.research.evaluation.verdicts import EXACT, Verdicts, counts
+    from ig_plugins.research.methods import method
 
     asked = read_prompts(prompts, model=model, column=column, limit=limit)
     training = read_training_prompts(train_prompts, model=model, column=column, own=prompts is None)
@@ -98,7 +98,7 @@ def check_judge(name: str, *, limit: float | None) -> None:
     """Refuses a judge that is not there, or a limit that is no number, before any weights are read."""
     from critic_models.hub import local_folder, read_config
     from ig_plugins.errors import ConfigurationError
-    from ig_plugins.evaluation.verdicts import EXACT
+    from ig_plugins.research.evaluation.verdicts import EXACT
 
     if limit is not None and not math.isfinite(limit):
         raise ConfigurationError(f"--judge-limit is {limit}; give a finite number")
@@ -109,7 +109,7 @@ def check_judge(name: str, *, limit: float | None) -> None:
 def read_prompts(path: Path | None, *, model: str, column: str | None, limit: int | None) -> list[Prompt]:
     """The prompts of a file; without one the bundled world's held-out prompts, half of them sensitive."""
     from ig_plugins.errors import ConfigurationError
-    from ig_plugins.evaluation.prompts import Prompt, load_prompts
+    from ig_plugins.research.evaluation.prompts import Prompt, load_prompts
 
     if path is not None:
         return load_prompts(path, column=column, limit=limit)
@@ -127,7 +127,7 @@ def read_prompts(path: Path | None, *, model: str, column: str | None, limit: in
 
 def read_training_prompts(path: Path | None, *, model: str, column: str | None, own: bool) -> tuple[str, ...]:
     """The prompts of a file; without one the bundled world's training prompts, or none."""
-    from ig_plugins.evaluation.prompts import load_prompts
+    from ig_plugins.research.evaluation.prompts import load_prompts
 
     if path is not None:
         return tuple(prompt.text for prompt in load_prompts(path, column=column))
@@ -151,7 +151,7 @@ def show(tables: dict[str, Any]) -> None:
     """The main figures on the terminal; the report has all of them, with intervals."""
     from rich.table import Table
 
-    from ig_plugins.evaluation.report import cells
+    from ig_plugins.research.evaluation.report import cells
 
     for title, figures in tables.items():
         head, body = cells(figures)

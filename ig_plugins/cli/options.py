@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-CostModel = Annotated[str | None, typer.Option(help="A preset or checkpoint; the preset's by default.")]
+CostModel = Annotated[str | None, typer.Option(help="A preset, checkpoint, module:function or file.py:function.")]
 RewardModel = Annotated[str | None, typer.Option(help="As --cost-model.")]
 Critic = Annotated[str | None, typer.Option(help="A folder or hub id.")]
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="The longest answer.")]

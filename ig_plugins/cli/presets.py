@@ -10,8 +10,8 @@ from rich.table import Table
 from ig_plugins.cli import output
 
 if TYPE_CHECKING:
-    from ig_plugins.presets import Preset
-    from ig_plugins.safety import SafetyBudget
+    from critic_models.safety import SafetyBudget
+    from ig_plugins.presets import Checkpoint, Preset
 
 
 def presets(
@@ -32,7 +32,9 @@ def presets(
 
 def _checkpoints(preset: Preset) -> Table:
     """A line for each checkpoint of a preset."""
-    parts = [("policy", preset.policy), *(("cost", cost) for cost in preset.costs), ("reward", preset.reward)]
+    parts: list[tuple[str, Checkpoint]] = [("policy", preset.policy), *(("cost", cost) for cost in preset.costs)]
+    if preset.reward is not None:
+        parts.append(("reward", preset.reward))
     parts += [("critic", preset.critic)] if preset.critic else []
     parts += [(f"reward of :{name}", part) for name, part in preset.variants.items()]
     table = Table(box=None, show_header=False, padding=(0, 2))

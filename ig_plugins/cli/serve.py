@@ -48,7 +48,7 @@ def serve(
     """Serve an OpenAI-style chat endpoint whose every answer is verified."""
     output.check_extra("server", "fastapi", "uvicorn")
     from ig_plugins import InferenceGuard
-    from ig_plugins.certificate import Certificate
+    from ig_plugins.guard.certificate import Certificate
     from ig_plugins.guard.options import configuration_errors
     from ig_plugins.server import Limits, create_app, listen
     from ig_plugins.server import serve as run

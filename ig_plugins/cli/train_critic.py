@@ -36,9 +36,9 @@ def train_critic(
     from critic_models.training.card import write_card
     from critic_models.training.critic import CriticTrainingConfig
     from ig_plugins import InferenceGuard
-    from ig_plugins.evaluation.prompts import load_prompts
-    from ig_plugins.rollouts import RolloutConfig
-    from ig_plugins.rollouts import train_critic as train
+    from ig_plugins.research.evaluation.prompts import load_prompts
+    from ig_plugins.research.rollouts import RolloutConfig
+    from ig_plugins.research.rollouts import train_critic as train
 
     apart = [prompt.text for prompt in load_prompts(unseen, column=column)] if unseen else []
     texts = [prompt.text for prompt in load_prompts(prompts, column=column, limit=limit)]

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from critic_models.hub import find_checkpoint
+from critic_models.safety import SafetyBudget
 from ig_plugins import presets
 from ig_plugins.chat.formats import FORMATS
 from ig_plugins.errors import ConfigurationError
 from ig_plugins.guard.options import Options, as_budgets, configuration_errors
 from ig_plugins.presets import Checkpoint, Preset
-from ig_plugins.safety import SafetyBudget
 from ig_plugins.search import SearchConfig
 
 ANY_LIMIT = SafetyBudget(accounting="worst", limit=0.0)

@@ -5,25 +5,26 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+import warnings
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from critic_models.safety import SafetyBudget
 from ig_plugins.chat import EncodedPrompt, Message, parse_reply, tool_region
 from ig_plugins.chat.messages import check_unicode
 from ig_plugins.errors import GuardBlockedError, PromptError
+from ig_plugins.guard.components import Components
 from ig_plugins.guard.identity import PARTS, identity
 from ig_plugins.guard.options import Options, configuration_errors, one_of
-from ig_plugins.guard.parts import Parts
 from ig_plugins.guard.promise import Outside, Promise
+from ig_plugins.guard.request_handle import GuardChunk, RequestHandle
 from ig_plugins.guard.result import GuardResult
-from ig_plugins.guard.ticket import GuardChunk, RequestHandle
 from ig_plugins.runtime import worker
-from ig_plugins.safety import SafetyBudget
 from ig_plugins.search import Request, SearchConfig
 
 if TYPE_CHECKING:
-    from ig_plugins.certificate import Certificate
+    from ig_plugins.guard.certificate import Certificate
 
 Prompt = str | Sequence[Message]
 
@@ -41,8 +42,8 @@ class InferenceGuard:
         False
     """
 
-    def __init__(self, parts: Parts, options: Options | None = None, *, promise: Promise | None = None) -> None:
-        self.parts, self.promise = parts, promise
+    def __init__(self, parts: Components, options: Options | None = None, *, promise: Promise | None = None) -> None:
+        self.components, self.promise = parts, promise
         options = options or Options()
         self.options = options if options.budgets else options.model_copy(update={"budgets": parts.budgets})
 
@@ -91,12 +92,12 @@ class InferenceGuard:
 
         Raises:
             ModelLoadError: Something cannot be loaded; the message says what and what next.
-            MismatchError: Parts do not belong together, or the certificate is another guard's.
+            MismatchError: Components do not belong together, or the certificate is another guard's.
             ConfigurationError: A setting is not allowed.
         """
         one_of("outside_certificate", outside_certificate, Outside)
         from ig_plugins.guard.checks import check_options
-        from ig_plugins.guard.load import load_components
+        from ig_plugins.guard.loading import load_components
 
         check_options(
             model,
@@ -244,7 +245,7 @@ class InferenceGuard:
         """
         options = self.options.updated(**overrides)
         self._certified(options)
-        return InferenceGuard(self.parts, options, promise=self.promise)
+        return InferenceGuard(self.components, options, promise=self.promise)
 
     def with_certificate(self, path: str, *, outside: Outside = "refuse", settings: bool = True) -> InferenceGuard:
         """This guard under a certificate, to which every call is held.
@@ -260,12 +261,18 @@ class InferenceGuard:
         """
         one_of("outside", outside, Outside)
         certificate = self.check_certificate(path, settings=settings and outside == "refuse")
-        return InferenceGuard(self.parts, self.options, promise=Promise(certificate, outside))
+        return InferenceGuard(self.components, self.options, promise=Promise(certificate, outside))
+
+    @property
+    def parts(self) -> Components:
+        """The old name of ``components``; it goes with 0.3."""
+        warnings.warn("guard.parts is now guard.components", DeprecationWarning, stacklevel=2)
+        return self.components
 
     @property
     def tokenizer(self) -> Any:
         """The policy's tokenizer."""
-        return self.parts.policy.tokenizer
+        return self.components.policy.tokenizer
 
     @property
     def search(self) -> SearchConfig:
@@ -280,12 +287,12 @@ class InferenceGuard:
     @property
     def policy_id(self) -> str:
         """What the policy was loaded from."""
-        return str(self.parts.names.get("model") or "policy")
+        return str(self.components.names.get("model") or "policy")
 
     @property
     def context(self) -> int | None:
         """The longest sequence, prompt and answer together, in tokens; None where there is no limit."""
-        return self.parts.context
+        return self.components.context
 
     def count_tokens(self, prompt: Prompt, *, tools: Sequence[Any] | None = None) -> int:
         """Tokens of a prompt as the policy would read it, tools included."""
@@ -305,7 +312,7 @@ class InferenceGuard:
     def identity(self) -> dict[str, Any]:
         """Everything that decides an answer, as plain JSON: what the models are, and the settings."""
         certificate = self.promise.certificate.identity_hash if self.promise else None
-        return identity(self.parts, self.options, certificate=certificate)
+        return identity(self.components, self.options, certificate=certificate)
 
     def check_certificate(self, path: str, *, settings: bool = True) -> Certificate:
         """Refuses a certificate that was made for other models or (unless told otherwise) settings.
@@ -315,16 +322,16 @@ class InferenceGuard:
         Raises:
             MismatchError: It was; the message names both sides.
         """
-        from ig_plugins.certificate import Certificate
+        from ig_plugins.guard.certificate import Certificate
 
         certificate = Certificate.load(path)
-        mine = identity(self.parts, self.options, fresh=True)
+        mine = identity(self.components, self.options, fresh=True)
         certificate.check(mine if settings else {**certificate.identity, **{part: mine[part] for part in PARTS}})
         return certificate
 
     def _certified(self, options: Options) -> bool | None:
         """Whether the certificate speaks of such a call; None without one. It may refuse."""
-        return None if self.promise is None else self.promise.covers(self.parts, options)
+        return None if self.promise is None else self.promise.covers(self.components, options)
 
     def _relay(
         self, asked: Sequence[RequestHandle | Exception], overrides: Mapping[str, Any]
@@ -356,7 +363,7 @@ class InferenceGuard:
         try:
             encoded = self._encode(prompt, options)
             request = self._request(encoded, options, stream=stream)
-            engine = self.parts.serving(request.budgets)
+            engine = self.components.serving(request.budgets)
             return RequestHandle(engine, encoded, request, options, certified=certified)
         except Exception as error:
             if keep:
@@ -409,7 +416,7 @@ class InferenceGuard:
             begun = bool(self.tokenizer.bos_token) and prompt.startswith(self.tokenizer.bos_token)
             ids = self.tokenizer.encode(prompt, add_special_tokens=not begun)
             return EncodedPrompt(prompt_ids=list(ids), prefill_ids=[], judge_prompt=prompt)
-        return self.parts.prompt_format.encode(
+        return self.components.prompt_format.encode(
             prompt, tools=list(options.tools) or None, tool_choice=options.tool_choice
         )
 
@@ -425,7 +432,7 @@ class InferenceGuard:
             budgets=options.budgets,
             seed=secrets.randbelow(2**63) if seed is None else seed,
             prefill_ids=encoded.prefill_ids,
-            prefill_text=self.parts.policy.detokenizer.text(encoded.prefill_ids) if encoded.prefill_ids else "",
+            prefill_text=self.components.policy.detokenizer.text(encoded.prefill_ids) if encoded.prefill_ids else "",
             stop=options.stop,
             **self._reading(encoded),
             stream=stream,
@@ -457,7 +464,7 @@ class InferenceGuard:
         if context is not None and prompt_tokens + search.max_new_tokens > context:
             raise PromptError(
                 f"the prompt has {prompt_tokens} tokens and the answer may have {search.max_new_tokens}, but the "
-                f"context holds {context}{self.parts.context_note}; shorten the prompt, or lower max_tokens"
+                f"context holds {context}{self.components.context_note}; shorten the prompt, or lower max_tokens"
             )
 
     def _checked(self, result: GuardResult, overrides: Mapping[str, Any]) -> GuardResult:

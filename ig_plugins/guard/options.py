@@ -7,9 +7,9 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from critic_models.safety import SafetyBudget
 from ig_plugins.errors import ConfigurationError
 from ig_plugins.runtime.judging import JUDGE_SECONDS
-from ig_plugins.safety import SafetyBudget
 from ig_plugins.search import SearchConfig
 
 OnBlock = Literal["refuse", "raise", "empty"]

@@ -9,9 +9,9 @@ from ig_plugins.errors import MismatchError, OutsideCertificateError
 from ig_plugins.guard.identity import identity
 
 if TYPE_CHECKING:
-    from ig_plugins.certificate import Certificate
+    from ig_plugins.guard.certificate import Certificate
+    from ig_plugins.guard.components import Components
     from ig_plugins.guard.options import Options
-    from ig_plugins.guard.parts import Parts
 
 Outside = Literal["refuse", "mark"]
 
@@ -28,7 +28,7 @@ class Promise:
     certificate: Certificate
     outside: Outside = "refuse"
 
-    def covers(self, parts: Parts, options: Options, *, fresh: bool = False) -> bool:
+    def covers(self, parts: Components, options: Options, *, fresh: bool = False) -> bool:
         """Whether the certificate speaks of an answer of these parts under these settings.
 
         Seed, timeouts and ``on_block`` may be anything. The parts are compared as they are now, so that an adapter

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ig_plugins.safety import SafetyBudget
+from critic_models.safety import SafetyBudget
 from ig_plugins.search.config import SearchConfig
 
 
@@ -58,7 +58,7 @@ class Preset(_Table):
         policy: The guarded model.
         cost: Cost model and budget.
         more_costs: Further cost models, each with its budget; an answer has to pass all of them.
-        reward: Reward model.
+        reward: Reward model; None for answers that are fair draws among the safe ones.
         critic: The policy's critic, where one is published.
         search: The search's settings.
         variants: Other reward models by name: ``beaver-7b-v3:paper`` is the preset with that reward.
@@ -70,7 +70,7 @@ class Preset(_Table):
     policy: Checkpoint
     cost: CostCheckpoint
     more_costs: tuple[CostCheckpoint, ...] = ()
-    reward: Checkpoint
+    reward: Checkpoint | None = None
     critic: Checkpoint | None = None
     search: SearchConfig = SearchConfig()
     variants: dict[str, Checkpoint] = Field(default_factory=dict)

@@ -11,8 +11,8 @@ import torch
 
 from critic_models.judges import Judge
 from ig_plugins.errors import DecodingError, InferenceGuardError, JudgeTimeoutError, NotEnoughMemoryError
+from ig_plugins.runtime.fair_lock import torch_lock
 from ig_plugins.runtime.question import Question
-from ig_plugins.runtime.turn import torch_lock
 from ig_plugins.search import BlockSearch, Capacity, Outcome, Request, Row
 from ig_plugins.search.scoring.judge_session import Ask, Call
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 
-from ig_plugins.runtime import judging, registry
-from ig_plugins.runtime.team import release_openmp_threads
-from ig_plugins.runtime.turn import torch_lock
+from ig_plugins.runtime import judging, model_cache
+from ig_plugins.runtime.fair_lock import torch_lock
+from ig_plugins.runtime.openmp import release_openmp_threads
 from ig_plugins.runtime.worker import worker
 
 SECONDS = 10.0  # a block may take longer than a fork should wait; the child is then at its own risk
@@ -25,7 +25,7 @@ def _before() -> None:
 
 def _in_child() -> None:
     torch_lock.reset()
-    registry.reset()
+    model_cache.reset()
     judging.reset()
     worker().reset()
 

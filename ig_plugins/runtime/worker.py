@@ -17,10 +17,10 @@ from typing import NamedTuple
 
 from ig_plugins.errors import ConfigurationError, RequestCancelledError
 from ig_plugins.runtime.batch import MAX_ROWS, Batch, Engine, Job, alike, typed
+from ig_plugins.runtime.fair_lock import torch_lock
 from ig_plugins.runtime.judging import judges_at_work, refuse_cycle
+from ig_plugins.runtime.openmp import release_openmp_threads
 from ig_plugins.runtime.shares import Shares
-from ig_plugins.runtime.team import release_openmp_threads
-from ig_plugins.runtime.turn import torch_lock
 from ig_plugins.search import Capacity
 
 _decoding: ContextVar[bool] = ContextVar("decoding", default=False)

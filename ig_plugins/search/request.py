@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from critic_models.safety import SafetyBudget
 from ig_plugins.errors import DeadlineExceededError, InferenceGuardError, RequestCancelledError
-from ig_plugins.safety import SafetyBudget
 from ig_plugins.search.config import SearchConfig
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from critic_models.errors import JudgeError
-from ig_plugins.safety import SafetyBudget, advance, initial_state, is_safe
+from critic_models.safety import SafetyBudget, advance, initial_state, is_safe
 
 
 def may_leave(states: Tensor, budget: SafetyBudget, *, read: Tensor | None = None) -> Tensor:

@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 
 from ig_plugins.errors import InferenceGuardError
 from ig_plugins.guard import GuardResult, InferenceGuard
-from ig_plugins.guard.ticket import RequestHandle
+from ig_plugins.guard.request_handle import RequestHandle
 from ig_plugins.server.bodies import BodyLimit
 from ig_plugins.server.entry import Entry
 from ig_plugins.server.errors import described, problem, refusal, response
@@ -143,7 +143,7 @@ class Desk:
         ticket = self._guard.prepare(body.conversation(), stream=body.stream, **options)
         self.limits.check_prompt(len(ticket.request.prompt_ids))
         work = lane_tokens(wanted) * max(1.0, wanted.search.max_new_tokens / wanted.search.block_tokens)
-        return body, ticket, estimate(ticket.request, self._guard.parts), work > HEAVY * self._usual
+        return body, ticket, estimate(ticket.request, self._guard.components), work > HEAVY * self._usual
 
 
 class _Events(StreamingResponse):
@@ -251,5 +251,5 @@ def _usage(result: GuardResult) -> dict[str, int]:
 def _device(guard: InferenceGuard) -> Any:
     import torch
 
-    body = getattr(guard.parts.policy.tree, "body", None)
+    body = getattr(guard.components.policy.tree, "body", None)
     return torch.device("cpu") if body is None else body.device

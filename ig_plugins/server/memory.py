@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ig_plugins.engine import TreeModel
-from ig_plugins.guard.parts import Parts
+from ig_plugins.guard.components import Components
 from ig_plugins.search import Request
 
 SHARE = 0.5  # of the free memory, for requests; the rest is slack for the allocator and for what is not estimated
@@ -16,7 +16,7 @@ FLOAT, COPIES = 8, 4  # bytes of a number in the draws; arrays of them alive at 
 CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"))
 
 
-def estimate(request: Request, parts: Parts) -> int:
+def estimate(request: Request, components: Components) -> int:
     """Bytes that a request may take at its widest block: an upper bound of what grows with its settings.
 
     Counted are keys and values (twice, as they are copied when lanes become beams), states and logits of lanes, the
@@ -27,8 +27,8 @@ def estimate(request: Request, parts: Parts) -> int:
     block, longest = min(search.block_tokens, search.max_new_tokens), search.max_new_tokens
     prompt, fresh = len(request.prompt_ids), lanes * block
     kept = prompt + beams * longest
-    policy = parts.policy.tree
-    trees = [policy, *(tree for judge in parts.judges if (tree := parts.judge_tree(judge)) is not None)]
+    policy = components.policy.tree
+    trees = [policy, *(tree for judge in components.judges if (tree := components.judge_tree(judge)) is not None)]
     cached = sum(2 * (kept + fresh) * token_bytes(tree) for tree in trees)
     states = 3 * FLOAT // 2 * (fresh + prompt) * policy.hidden_size
     logits = COPIES * FLOAT * (lanes + block) * policy.vocab_size

@@ -1,8 +1,8 @@
 """Drawing tokens: temperature, top-k, top-p, min-p and any transformers logits processor, by inverse CDF.
 
 Transformers' processors change the logits; what comes after them is drawn here, because its own warpers sort the whole
-vocabulary at every step (docs and measurements in `ig_plugins.bench`). Given the same uniform number and the same
-logits, a draw is the same in any batch.
+vocabulary at every step (docs/performance.md). Given the same uniform number and the same logits, a draw is the
+same in any batch.
 """
 
 from collections.abc import Sequence

@@ -29,7 +29,7 @@ async def test_cancelling_stops_decoding_within_a_block(method):
     guard = slow_guard({"x" * 400: 1.0}, step_seconds=0.005, max_tokens=500)
     llm = InferenceGuardLLM.from_guard(guard)
     task = asyncio.create_task(call(llm, method, "hi"))
-    while guard.parts.policy.tree.steps < 4:
+    while guard.components.policy.tree.steps < 4:
         await asyncio.sleep(0.005)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -66,9 +66,9 @@ def _asked(method):
 
 async def _assert_decoding_stops(guard):
     await asyncio.sleep(0.1)
-    steps = guard.parts.policy.tree.steps
+    steps = guard.components.policy.tree.steps
     await asyncio.sleep(0.3)
-    assert guard.parts.policy.tree.steps == steps < 400, "decoding went on after the caller had left"
+    assert guard.components.policy.tree.steps == steps < 400, "decoding went on after the caller had left"
     assert (await guard.agenerate("hi", max_tokens=2)).text == "xx", "the model is not free again"
 
 

@@ -8,7 +8,7 @@ import typer
 from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
-from critic_models.scores import ScoreModel
+from critic_models.score_models import ScoreModel
 from ig_plugins.cli.calibrate import calibrate
 from ig_plugins.cli.evaluate import evaluate
 from ig_plugins.errors import InferenceGuardError

@@ -11,7 +11,7 @@ import pytest
 
 from critic_models.bundled import world
 from ig_plugins import InferenceGuard
-from ig_plugins.certificate import Certificate
+from ig_plugins.guard.certificate import Certificate
 
 MAIN = "from ig_plugins.cli import main; main()"
 
@@ -115,7 +115,7 @@ def test_a_stopped_calibration_goes_on_where_it_stopped(run, tiny, tmp_path, mon
         asked.append(prompt)
         return real(self, prompt, **options)
 
-    monkeypatch.setattr("ig_plugins.certificate.guarded.TOGETHER", 1)
+    monkeypatch.setattr("ig_plugins.research.calibration.guarded.TOGETHER", 1)
     monkeypatch.setattr(InferenceGuard, "generate", counted)
     assert run(*calibration(parts))[0] == 130
     kept = parts.with_name("parts.json.answers.jsonl")

@@ -8,7 +8,7 @@ import torch
 from ig_plugins.engine import TreeModel
 from ig_plugins.engine.forward.body import Body
 from ig_plugins.errors import PromptError, UnsupportedModelError
-from ig_plugins.guard.peek import model_context
+from ig_plugins.guard.model_info import model_context
 from ig_plugins.search import Policy
 from tests.kit.guards import make_guard
 from tests.kit.tokenizer import byte_tokenizer

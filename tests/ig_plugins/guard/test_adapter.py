@@ -55,9 +55,9 @@ def test_an_adapter_is_its_base_with_its_weights_merged_or_applied(base, adapter
     merged = InferenceGuard.from_pretrained(adapter, **GUARD)
     applied = InferenceGuard.from_pretrained(str(adapter), load_options={"merge_adapter": False}, **GUARD)
     for guard in (merged, applied):
-        model = guard.parts.policy.tree.body.model
+        model = guard.components.policy.tree.body.model
         torch.testing.assert_close(logits(model), wanted, atol=1e-4, rtol=1e-4)
-    assert type(merged.parts.policy.tree.body.model.model.layers[0].self_attn.q_proj) is torch.nn.Linear
+    assert type(merged.components.policy.tree.body.model.model.layers[0].self_attn.q_proj) is torch.nn.Linear
     assert (logits(AutoModelForCausalLM.from_pretrained(base)) - wanted).abs().max() > 0.01
     assert merged.generate("Go.").token_ids == applied.generate("Go.").token_ids
 
@@ -95,7 +95,7 @@ def test_a_bitsandbytes_policy_is_served(base, adapter, bits, dtype):
     options = {"quantization_config": BitsAndBytesConfig(**{f"load_in_{bits}bit": True}), "device_map": "cpu"}
     for source in (base, adapter):  # an adapter is applied to a quantised base, not merged
         guard = InferenceGuard.from_pretrained(source, dtype=dtype, load_options=options, **GUARD)
-        assert guard.parts.policy.tree.body.model.is_quantized
+        assert guard.components.policy.tree.body.model.is_quantized
         assert len(guard.generate("Go.").token_ids) > 0
 
 

@@ -8,7 +8,7 @@ import torch
 
 from ig_plugins import InferenceGuard, SearchConfig
 from ig_plugins.errors import ConfigurationError, ModelLoadError
-from ig_plugins.guard import load
+from ig_plugins.guard import loading
 from langchain_inferenceguard import ChatInferenceGuard
 from tests.kit.guards import cost_of_marker
 from tests.kit.tiny import save_tiny
@@ -44,7 +44,7 @@ SAMPLED = {"temperature": 0.6, "top_k": 20, "top_p": 0.9, "min_p": 0.05, "repeti
 def test_a_checkpoint_is_sampled_as_its_generation_config_says(stated, folders):
     guard = InferenceGuard.from_pretrained(stated(do_sample=True, **SAMPLED), **PLACE)
     assert guard.search == SearchConfig(**SAMPLED)
-    sampler = guard.parts.policy.sampler(guard.request("Go."))
+    sampler = guard.components.policy.sampler(guard.request("Go."))
     assert {name: getattr(sampler, name) for name in SAMPLED} == SAMPLED
     assert InferenceGuard.from_pretrained(folders["policy"], **PLACE).search == SearchConfig()  # nothing stated
 
@@ -71,13 +71,13 @@ def test_suppressed_tokens_are_never_said_and_every_eos_token_ends(stated):
     common = stated()
     usual = InferenceGuard.from_pretrained(common, **PLACE, max_tokens=30, seed=1)
     said = {token for seed in range(3) for token in usual.generate("Go.", seed=seed).token_ids}
-    often, eos = sorted(said - usual.parts.policy.stop_ids)[:8], sorted(said)[-1]
+    often, eos = sorted(said - usual.components.policy.stop_ids)[:8], sorted(said)[-1]
     guard = InferenceGuard.from_pretrained(
         stated(suppress_tokens=often, eos_token_id=[2, eos]), **PLACE, max_tokens=30, seed=1
     )
     answers = [guard.generate("Go.", seed=seed).token_ids for seed in range(3)]
     assert not {token for answer in answers for token in answer} & set(often)
-    assert guard.parts.policy.stop_ids == {2, eos}
+    assert guard.components.policy.stop_ids == {2, eos}
 
 
 def test_a_generation_config_that_nobody_can_sample_with_is_named(stated):
@@ -104,7 +104,7 @@ BAD = [
 @pytest.mark.parametrize(("wrong", "error", "message"), BAD)
 def test_a_typo_costs_milliseconds_not_weights(folders, monkeypatch, wrong, error, message):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(load, "load_weights", lambda *_, **__: pytest.fail("weights were read"))
+    monkeypatch.setattr(loading, "load_weights", lambda *_, **__: pytest.fail("weights were read"))
     start = time.perf_counter()
     with pytest.raises(error, match=message):
         InferenceGuard.from_pretrained(folders["policy"], **{**PLACE, **wrong})
@@ -112,7 +112,7 @@ def test_a_typo_costs_milliseconds_not_weights(folders, monkeypatch, wrong, erro
 
 
 def test_the_fields_of_an_adapter_are_checked_before_weights_too(folders, monkeypatch):
-    monkeypatch.setattr(load, "load_weights", lambda *_, **__: pytest.fail("weights were read"))
+    monkeypatch.setattr(loading, "load_weights", lambda *_, **__: pytest.fail("weights were read"))
     for wrong, message in [({"temperature": -1.0}, "temperature is -1"), ({"beams": 99}, "beams is 99")]:
         with pytest.raises(ConfigurationError, match=message):
             ChatInferenceGuard(model=folders["policy"], **PLACE, **wrong).invoke("Go.")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import LogitsProcessor
 
+from critic_models.safety import SafetyBudget
 from ig_plugins.errors import (
     DeadlineExceededError,
     DecodingError,
@@ -18,7 +19,6 @@ from ig_plugins.errors import (
     PromptError,
 )
 from ig_plugins.runtime import worker
-from ig_plugins.safety import SafetyBudget
 from tests.kit.guards import MARKER, cost_of_marker, make_guard
 from tests.kit.slow import slow_guard
 from tests.kit.tiny import tiny_guard
@@ -53,7 +53,7 @@ async def test_every_prompt_of_a_list_has_its_own_error():
 
 async def test_without_it_the_first_error_is_raised():
     guard = make_guard(answers, cost=judge, on_block="raise")
-    model = guard.parts.policy.tree
+    model = guard.components.policy.tree
     for prompts, error in ((["good", "blocked", "poison"], GuardBlockedError), (["good", "poison"], JudgeError)):
         with pytest.raises(error):
             guard.generate(prompts)
@@ -213,7 +213,7 @@ def test_too_little_memory_is_said_so(kind, monkeypatch):
     def feed(self, *given, **named):
         raise OUT[kind]
 
-    session = type(guard.parts.policy.tree.prefill([[1]], lanes=1, block=1, max_new=1))
+    session = type(guard.components.policy.tree.prefill([[1]], lanes=1, block=1, max_new=1))
     monkeypatch.setattr(session, "extend", extend)
     monkeypatch.setattr(session, "append", feed)
     with pytest.raises(NotEnoughMemoryError, match="not enough memory to decode; ask for fewer candidates") as caught:

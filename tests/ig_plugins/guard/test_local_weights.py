@@ -29,12 +29,12 @@ def file(tmp_path_factory):
 
 def test_a_gguf_file_answers_in_its_own_chat_format_and_ends_its_turns(file):
     guard = InferenceGuard.from_pretrained(file, **JUDGES, **SMALL)
-    assert guard.parts.prompt_format.name == "chat_template"
+    assert guard.components.prompt_format.name == "chat_template"
     tokenizer = guard.tokenizer
     assert tokenizer.decode(guard.request("hello").prompt_ids).startswith("<|im_start|>user\nhello<|im_end|>")
-    assert guard.parts.policy.stop_ids >= {tokenizer.convert_tokens_to_ids("<|im_end|>"), tokenizer.eos_token_id}
+    assert guard.components.policy.stop_ids >= {tokenizer.convert_tokens_to_ids("<|im_end|>"), tokenizer.eos_token_id}
     by_name = InferenceGuard.from_pretrained(str(file), **JUDGES, **SMALL)
-    assert by_name.parts.policy is guard.parts.policy
+    assert by_name.components.policy is guard.components.policy
     in_folder = InferenceGuard.from_pretrained(file.parent, **JUDGES, **SMALL)
     assert in_folder.generate("hello").token_ids == guard.generate("hello").token_ids
 

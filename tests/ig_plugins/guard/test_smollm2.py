@@ -48,8 +48,8 @@ def guard():
 
 @real
 def test_it_answers_free_english_in_its_chat_format(guard):
-    assert guard.parts.policy.tree.path == "segments"
-    assert guard.parts.prompt_format.name == "chat_template"
+    assert guard.components.policy.tree.path == "segments"
+    assert guard.components.prompt_format.name == "chat_template"
     assert guard.context == 8192
     assert guard.identity()["models"]["policy"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
     result = guard.generate("What is the capital of France?", temperature=0)
@@ -65,7 +65,7 @@ def test_the_adapters_share_it(guard):
     assert "Paris" in chain.invoke(ask).text
     llm = InferenceGuardLLM(model=NAME, **JUDGES, **settings)
     assert "".join(chunk.delta for chunk in llm.stream_complete(ask)) == chain.invoke(ask).text
-    assert chain.guard.parts.policy is llm.guard.parts.policy is guard.parts.policy
+    assert chain.guard.components.policy is llm.guard.components.policy is guard.components.policy
 
 
 @real

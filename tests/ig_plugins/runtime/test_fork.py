@@ -144,9 +144,9 @@ with multiprocessing.get_context("fork").Pool(2) as pool:
 
 
 def test_a_fork_waits_for_a_block_but_not_for_ever(monkeypatch):
-    from ig_plugins.runtime.turn import Turn
+    from ig_plugins.runtime.fair_lock import FairLock
 
-    turn, entered, leave = Turn(), threading.Event(), threading.Event()
+    turn, entered, leave = FairLock(), threading.Event(), threading.Event()
 
     def work():
         with turn:

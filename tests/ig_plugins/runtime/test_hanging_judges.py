@@ -154,7 +154,7 @@ def test_a_stream_that_has_begun_goes_on_beside_a_judge_that_fails_for_another()
 
 def test_calls_that_never_come_back_are_counted_and_bounded(hang):
     guard = make_guard(echo, cost=hang, judge_timeout=0.3, reward=None)
-    judge = guard.parts.costs["marker"]
+    judge = guard.components.costs["marker"]
     for _ in range(4):
         found = within(guard.generate, ["poison"] * 8, return_exceptions=True)
         assert all(isinstance(each, JudgeTimeoutError) for each in found)
@@ -244,7 +244,7 @@ def test_a_judge_that_asks_its_own_guard_is_refused(way):
     judge.guard = make_guard(echo, cost=judge)
     with pytest.raises(ReentrantJudgeError, match="'marker' asked a guard that would have to ask it again"):
         within(judge.guard.generate, "one")
-    judge.guard.parts.costs["marker"].function = cost_of_marker
+    judge.guard.components.costs["marker"].function = cost_of_marker
     assert within(judge.guard.generate, "one").text == "You said one"  # nobody hangs afterwards
 
 

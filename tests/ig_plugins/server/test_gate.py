@@ -131,14 +131,14 @@ def test_an_estimate_is_no_less_than_what_is_taken(tiny, options):
     tiny.generate("How do I clean the kettle?", **options)
     over.set()
     thread.join()
-    estimated = estimate(tiny.request("How do I clean the kettle?", **options), tiny.parts)
+    estimated = estimate(tiny.request("How do I clean the kettle?", **options), tiny.components)
     assert peak[0] - before < estimated + slack
 
 
 def test_the_killing_request_is_estimated_in_gigabytes_and_a_usual_one_in_megabytes(tiny):
     killing = tiny.request("x", candidates=1024, beams=1024, block_tokens=3900, max_tokens=3900)
-    assert estimate(killing, tiny.parts) > 16 * 2**30
-    assert estimate(tiny.request("x"), tiny.parts) < 64 * 2**20
+    assert estimate(killing, tiny.components) > 16 * 2**30
+    assert estimate(tiny.request("x"), tiny.components) < 64 * 2**20
 
 
 def memory():
