@@ -212,7 +212,7 @@ def test_a_short_prompt_is_not_read_behind_long_ones():
     server = Server()
     try:
         ended = []
-        long = json.dumps({"messages": [{"role": "user", "content": "word " * 30_000}]})
+        long = json.dumps({"messages": [{"role": "user", "content": "word " * 200_000}]})
 
         def send(number):
             httpx.post(f"{server.http.base_url}/v1/chat/completions", content=long, timeout=60)
