@@ -28,8 +28,8 @@ WHOLE = {  # options that take a whole number, and such that are out of range
     },
     "bench": {"--prompt": ("0",), "--candidates": ("0",), "--new": ("0", "-1"), "--block": ("0",), "--repeats": ("0",)},
     "serve": {"--port": ("-1", "65536"), "--max-candidates": ("0",), "--max-memory": ("0", "-1"),
-              "--max-queued": ("-1",), "--max-running": ("0",), "--max-answer-tokens": ("0",), "--max-tokens": ("0", "-2"),
-              "--candidates": ("0", "-1", "1025")},
+              "--max-queued": ("-1",), "--max-running": ("0",), "--max-answer-tokens": ("0",),
+              "--max-tokens": ("0", "-2"), "--candidates": ("0", "-1", "1025")},
 }  # fmt: skip
 REAL = {  # options that take a number, and such that mean nothing
     "generate": {"--budget": ("0", "-1", "nan", "inf"), "--temperature": ("-1", "nan", "inf"),
