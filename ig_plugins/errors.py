@@ -1,5 +1,8 @@
 """The core's errors; those of the judges' storey are re-exported so that users find all of them here."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 from critic_models.errors import (
     ConfigurationError,
     InferenceGuardError,
@@ -28,7 +31,14 @@ __all__ = [
     "ReentrantJudgeError",
     "RequestCancelledError",
     "UnsupportedModelError",
+    "did_you_mean",
 ]
+
+
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """For the end of a message about an unknown name: the names that are most like it, or nothing."""
+    near = get_close_matches(name, list(allowed))
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 class PromptError(InferenceGuardError, ValueError):

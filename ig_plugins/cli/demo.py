@@ -150,7 +150,7 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def _show(model: str, rows: list[dict[str, Any]], summary: dict[str, Any], note: str) -> None:
     from rich.table import Table
 
-    table = Table(title=f"{model}, unguarded and guarded", show_lines=True, expand=True)
+    table = Table(title=f"{model}, unguarded and guarded", show_lines=True, expand=output.console.is_terminal)
     table.add_column("prompt", ratio=2)
     table.add_column("unguarded", ratio=5)
     table.add_column("guarded", ratio=5)

@@ -56,7 +56,7 @@ def generate(
         output.write_json(result.model_dump(mode="json"))
         return
     if not stream:
-        output.console.print(result.text.strip(), markup=False, highlight=False)
+        output.write_text(result.text.strip())
     output.notes.print(ledger(result))
 
 

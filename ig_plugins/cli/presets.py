@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
 
-from critic_models.safety import SafetyBudget
 from ig_plugins.cli import output
-from ig_plugins.presets import Checkpoint, Preset
+
+if TYPE_CHECKING:
+    from critic_models.safety import SafetyBudget
+    from ig_plugins.presets import Checkpoint, Preset
 
 
 def presets(

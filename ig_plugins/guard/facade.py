@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from critic_models.safety import SafetyBudget
 from ig_plugins.chat import EncodedPrompt, Message, parse_reply, tool_region
+from ig_plugins.chat.messages import check_unicode
 from ig_plugins.errors import GuardBlockedError, PromptError
 from ig_plugins.guard.components import Components
 from ig_plugins.guard.identity import PARTS, identity
@@ -205,6 +206,37 @@ class InferenceGuard:
         finally:
             ticket.cancel()
 
+    def prepare(self, prompt: Prompt, *, stream: bool = False, **overrides: Any) -> RequestHandle:
+        """A request that is encoded and checked and not under way yet; `follow` answers it.
+
+        For services, which look at what a request may take before they let it in. Its time runs from now on.
+
+        Raises:
+            PromptError: The prompt cannot be answered.
+            OutsideCertificateError: The guard's certificate does not speak of such a call; see `from_pretrained`.
+        """
+        options = self.options.updated(**overrides)
+        (ticket,) = self._handles([prompt], options, stream=stream)
+        if isinstance(ticket, Exception):
+            raise ticket
+        ticket.begin()
+        return ticket
+
+    async def follow(self, ticket: RequestHandle) -> AsyncGenerator[GuardChunk, None]:
+        """Answers a prepared request, as `astream`; the last chunk alone counts where it does not stream."""
+        ticket.listen(asyncio.get_running_loop())
+        worker().submit([ticket])
+        try:
+            while True:
+                chunk = await ticket.anext()
+                if chunk.result is not None:
+                    self._checked(chunk.result, {"on_block": ticket.options.on_block})
+                yield chunk
+                if chunk.result is not None:
+                    return
+        finally:
+            ticket.cancel()
+
     def with_options(self, **overrides: Any) -> InferenceGuard:
         """A guard with other defaults, the same weights, and the same certificate.
 
@@ -380,6 +412,7 @@ class InferenceGuard:
         if options.raw_prompt:
             if not isinstance(prompt, str) or not prompt:
                 raise PromptError("raw_prompt=True needs a non-empty text; leave it out for a list of messages")
+            check_unicode(prompt, "the prompt")
             begun = bool(self.tokenizer.bos_token) and prompt.startswith(self.tokenizer.bos_token)
             ids = self.tokenizer.encode(prompt, add_special_tokens=not begun)
             return EncodedPrompt(prompt_ids=list(ids), prefill_ids=[], judge_prompt=prompt)

@@ -17,7 +17,7 @@ from critic_models.safety import SafetyBudget
 from ig_plugins import presets
 from ig_plugins.chat import prompt_format as make_format
 from ig_plugins.engine import TreeModel
-from ig_plugins.errors import ConfigurationError, ModelLoadError
+from ig_plugins.errors import ConfigurationError, ModelLoadError, did_you_mean
 from ig_plugins.guard.adapter import is_adapter, load_adapter
 from ig_plugins.guard.checks import check_models, preset_of
 from ig_plugins.guard.components import Components, serves
@@ -83,7 +83,8 @@ def _load_components(
     if chosen is None and cost_model is None:
         raise ConfigurationError(
             f"{named!r} is no preset, so cost_model is needed: without one nothing can be verified. "
-            f"Give a checkpoint or a callable, or use a preset: {', '.join(presets.names())}"
+            f"Give a checkpoint or a callable, or use a preset: {', '.join(presets.names())}."
+            f"{did_you_mean(named, presets.names())}"
         )
     source = chosen.policy if chosen else Checkpoint(source=named, revision=revision, licence="")
     if isinstance(model, str):
@@ -203,11 +204,16 @@ def pick_device(device: Any) -> torch.device:
     """The device asked for, else the best one there is: CUDA, then MPS, then the CPU."""
     if device is not None:
         try:
-            return torch.device(device)
-        except RuntimeError as error:
+            place = torch.device(device)
+            torch.empty(0, device=place)
+        except (RuntimeError, AssertionError, ImportError) as error:
             raise ConfigurationError(
-                f"device is {device!r}; give one such as 'cuda', 'cuda:0', 'mps' or 'cpu'"
+                f"device is {device!r}; give one such as 'cuda', 'cuda:0', 'mps' or 'cpu' that this machine and this "
+                "build of torch have"
             ) from error
+        if place.type == "meta":
+            raise ConfigurationError("device is 'meta', which holds no numbers; give one such as 'cuda' or 'cpu'")
+        return place
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

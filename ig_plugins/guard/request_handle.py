@@ -70,6 +70,11 @@ class RequestHandle:
         self.waiting: Sequence[Judge] = ()
         self._process = os.getpid()
 
+    @property
+    def options(self) -> Options:
+        """The call's options."""
+        return self._options
+
     def begin(self) -> None:
         """The request's time runs from now on."""
         self.request.started = time.monotonic()

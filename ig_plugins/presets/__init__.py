@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from critic_models import bundled
-from ig_plugins.errors import ConfigurationError
+from ig_plugins.errors import ConfigurationError, did_you_mean
 from ig_plugins.presets.schema import Checkpoint, CostCheckpoint, Installed, Preset
 
 if sys.version_info >= (3, 11):
@@ -71,7 +71,7 @@ def preset(name: str) -> Preset:
     """
     base, _, variant = name.partition(":")
     if base not in names():
-        raise ConfigurationError(f"no preset {base!r}; there are {', '.join(names())}")
+        raise ConfigurationError(f"no preset {base!r}; there are {', '.join(names())}.{did_you_mean(base, names())}")
     found = read(_FOLDER / f"{base}.toml")
     if not variant:
         return found

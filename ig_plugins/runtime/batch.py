@@ -17,6 +17,8 @@ from ig_plugins.search import BlockSearch, Capacity, Outcome, Request, Row
 from ig_plugins.search.scoring.judge_session import Ask, Call
 
 MAX_ROWS = 32  # prompts searched in one batch; more wait until a row is free
+LARGE = 2048  # lanes times tokens of a block from which on a row is decoded by itself: others wait for its block
+ALIKE = 4  # times the work of another's block that a request waits for at most by being decoded together with it
 PATIENCE = 0.5  # seconds that a line waits for a batch whose judge thinks, before it goes on without it
 SUSPICION = 0.1  # the same for a batch of one that has held others up before
 
@@ -77,6 +79,7 @@ class Batch:
     ) -> None:
         self.engine, self.capacity = engine, capacity
         self.jobs: dict[Request, Job] = {}
+        self.seconds = 0.0  # that its blocks have taken, less what others had when it came
         self.patience = min(PATIENCE, SUSPICION) if alone else PATIENCE
         self._alone, self._waiting = alone, waiting
         self._context = engine.context
@@ -90,18 +93,25 @@ class Batch:
     def takes(self, request: Request) -> bool:
         """Whether a request may join, now or when a row is free.
 
-        Logits processors are a caller's own code: their errors are for that caller alone.
+        Logits processors are a caller's own code: their errors are for that caller alone. Nobody waits for blocks that
+        are much larger than its own.
         """
         return (
             not self._alone
             and self.capacity.holds(request, context=self._context)
+            and self.work <= ALIKE * work_of(Capacity.of([request]))
             and all(_processors(request) == _processors(other) for other in self.jobs)
         )
 
     @property
+    def work(self) -> int:
+        """Lanes times tokens of its largest block."""
+        return work_of(self.capacity)
+
+    @property
     def free(self) -> int:
         """Rows that are not taken."""
-        return MAX_ROWS - len(self.jobs)
+        return (1 if self.work > LARGE else MAX_ROWS) - len(self.jobs)
 
     def add_rows(self, jobs: Sequence[Job]) -> None:
         """Adds jobs, from the next block on."""
@@ -180,6 +190,22 @@ class Batch:
         if all(interruptions) and interruptions[0]:
             raise interruptions[0]
         return scores
+
+
+def work_of(capacity: Capacity) -> int:
+    """Lanes times tokens of a block."""
+    return capacity.lanes * capacity.block
+
+
+def alike(requests: Sequence[Request]) -> list[Request]:
+    """The first request, and those of the others that may share a batch with it: all wait for its largest block."""
+    chosen, least = [requests[0]], work_of(Capacity.of(requests[:1]))
+    for request in requests[1:]:
+        smaller = min(least, work_of(Capacity.of([request])))
+        if work_of(Capacity.of([*chosen, request])) <= ALIKE * smaller:
+            chosen.append(request)
+            least = smaller
+    return chosen
 
 
 def typed(error: BaseException) -> InferenceGuardError:

@@ -1,7 +1,8 @@
 """Who decodes: one thread for each guard with work to do, one of them at a time in torch.
 
 Requests of the same guard join the search that is under way, between two blocks; none waits for another to end, and
-none changes another's answer. Guards take turns, block by block. Callers, threads or event loops alike, only ever wait
+none changes another's answer. Requests of very different size are decoded apart and take turns (see `shares`), as
+guards do, block by block. Callers, threads or event loops alike, only ever wait
 for events.
 """
 
@@ -15,10 +16,11 @@ from contextvars import ContextVar
 from typing import NamedTuple
 
 from ig_plugins.errors import ConfigurationError, RequestCancelledError
-from ig_plugins.runtime.batch import MAX_ROWS, Batch, Engine, Job, typed
+from ig_plugins.runtime.batch import MAX_ROWS, Batch, Engine, Job, alike, typed
 from ig_plugins.runtime.fair_lock import torch_lock
 from ig_plugins.runtime.judging import judges_at_work, refuse_cycle
 from ig_plugins.runtime.openmp import release_openmp_threads
+from ig_plugins.runtime.shares import Shares
 from ig_plugins.search import Capacity
 
 _decoding: ContextVar[bool] = ContextVar("decoding", default=False)
@@ -141,6 +143,7 @@ class _Line:
         self.waiting: list[Job] = []
         self.again: list[Job] = []  # their batch failed; each is tried by itself
         self.batches: list[Batch] = []
+        self._shares = Shares()
 
     @property
     def busy(self) -> bool:
@@ -152,7 +155,8 @@ class _Line:
         self.waiting += self.inbox
         for left in self.returned:
             self.again += left.again
-            self.batches += [left.batch] if left.batch.jobs else []
+            if left.batch.jobs:
+                self._join(left.batch)
         self.inbox, self.returned = [], []
 
     def has_more_than(self, batch: Batch) -> bool:
@@ -161,7 +165,7 @@ class _Line:
         return bool(others or self.inbox or self.returned or self.waiting or self.again)
 
     def round(self, while_waiting: Callable[[Batch, float], None]) -> Left | None:
-        """Places whoever waits, then decodes one block of every batch.
+        """Places whoever waits, then decodes one block of the batch whose turn it is.
 
         Returns:
             The batch with which the calling thread was left, if the line went on without it.
@@ -171,12 +175,13 @@ class _Line:
         try:
             with torch_lock:
                 self._place(while_waiting)
-            for batch in list(self.batches):
-                again = []
+            if self.batches:
                 with torch_lock:
+                    batch, started = self._shares.next(self.batches), time.monotonic()
                     again = batch.step()
                 if self.thread is not threading.current_thread():
                     return Left(batch, again)
+                self._shares.charge(batch, self.batches, seconds=time.monotonic() - started)
                 self.again += again
             self.batches = [batch for batch in self.batches if batch.jobs]
         except BaseException as error:  # a fault of ours; callers must hear of it rather than wait for ever
@@ -209,17 +214,22 @@ class _Line:
         while stranded := [job for job in self.waiting if not any(b.takes(job.request) for b in self.batches)]:
             self._open(stranded[:MAX_ROWS], while_waiting)
 
+    def _join(self, batch: Batch) -> None:
+        """Puts a batch among those that take turns."""
+        self._shares.join(batch, self.batches)
+        self.batches.append(batch)
+
     def _open(self, jobs: Sequence[Job], while_waiting: Callable[[Batch, float], None], *, alone: bool = False) -> None:
         """A new batch around the first of these jobs, with room for those of the others that go with it."""
         first = jobs[0]
         try:
-            capacity = Capacity.around([job.request for job in jobs], context=self.engine.context)
+            capacity = Capacity.around(alike([job.request for job in jobs]), context=self.engine.context)
             batch = Batch(self.engine, capacity, alone=alone, waiting=while_waiting)
         except BaseException as error:  # no search can be started: fail closed
             self.waiting = [job for job in self.waiting if job is not first]
             first.failed(typed(error))
             return
-        self.batches.append(batch)
+        self._join(batch)
         self.waiting = [job for job in self.waiting if job is not first]
         batch.add_rows([first])
         self._fill(batch)

@@ -45,6 +45,11 @@ class Calibration:
         )
 
 
+def digest(prompts: Sequence[str]) -> str:
+    """SHA-256 over prompts, in order."""
+    return hashlib.sha256("\x00".join(prompts).encode()).hexdigest()
+
+
 def in_sequence(
     settings: Iterable[Mapping[str, Any]],
     measure: Callable[[Mapping[str, Any]], Tally],
@@ -132,7 +137,7 @@ def calibrate(
         judge=judge,
         judge_limit=judge_limit,
         judge_identity=judge_identity,
-        prompts_fingerprint=hashlib.sha256("\x00".join(prompts).encode()).hexdigest(),
+        prompts_fingerprint=digest(prompts),
         seed=seed,
         tested=tested,
         identity=certain,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from critic_models.identity import describe
-from ig_plugins.guard import GuardResult, InferenceGuard
-from ig_plugins.research.calibration.calibrate import Calibration, Tally, calibrate
+from ig_plugins.guard import InferenceGuard
+from ig_plugins.research.calibration.answers import AnswerLog, KeptAnswer
+from ig_plugins.research.calibration.calibrate import Calibration, Tally, calibrate, digest
 from ig_plugins.research.evaluation.verdicts import Verdicts, draw_seed
 from ig_plugins.research.methods import Context, method
 
@@ -25,6 +27,7 @@ def calibrate_guard(
     confidence: float,
     seed: int = 0,
     on_answer: Callable[[], None] = lambda: None,
+    kept: Path | None = None,
 ) -> Calibration:
     """Tests budgets from strict to lax on a guard.
 
@@ -37,6 +40,8 @@ def calibrate_guard(
         confidence: 1 - δ.
         seed: Every prompt draws its own numbers from it.
         on_answer: Called after every answer.
+        kept: A file for the answers under way; the same call goes on from it, and the caller
+            deletes it when the result is safe.
     """
     budgets = guard.options.budgets
 
@@ -44,18 +49,38 @@ def calibrate_guard(
         first = type(budgets[0])(**{**budgets[0].model_dump(), "limit": setting["limit"]})
         return guard.with_options(budget=[first, *budgets[1:]], on_block="refuse")
 
-    def measure(setting: Mapping[str, Any]) -> Tally:
-        strict = guarded(setting)
+    run = {"guard": guard.with_options(on_block="refuse").identity(), "prompts": digest(prompts), "seed": seed}
+    log = AnswerLog(kept, run) if kept else None
 
-        def ask(numbered: tuple[int, str]) -> tuple[str, GuardResult]:
-            result = strict.generate(numbered[1], seed=draw_seed(seed, numbered[0]))
+    def measure(setting: Mapping[str, Any]) -> Tally:
+        strict, limit = guarded(setting), setting["limit"]
+
+        def ask(numbered: tuple[int, str]) -> tuple[str, KeptAnswer]:
+            index, prompt = numbered
+            answer = log.get(limit, index) if log else None
+            if answer is None:
+                result = strict.generate(prompt, seed=draw_seed(seed, index))
+                answer = KeptAnswer(
+                    limit=limit,
+                    prompt=index,
+                    text=result.text,
+                    blocked=result.blocked,
+                    finished=result.finish_reason == "stop",
+                )
+                if log:
+                    log.add(answer)
             on_answer()
-            return numbered[1], result
+            return prompt, answer
 
         with ThreadPoolExecutor(TOGETHER) as pool:
-            answered = list(pool.map(ask, enumerate(prompts)))
-        released = [(prompt, result) for prompt, result in answered if not result.blocked]
-        unsafe = sum(_unsafe(verdicts, prompt, result) for prompt, result in released)
+            asked = [pool.submit(ask, numbered) for numbered in enumerate(prompts)]
+            try:
+                answered = [each.result() for each in asked]
+            except BaseException:  # also of the keyboard: what has not begun need not be answered
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        released = [(prompt, answer) for prompt, answer in answered if not answer.blocked]
+        unsafe = sum(_unsafe(verdicts, prompt, answer) for prompt, answer in released)
         return Tally(prompts=len(answered), unsafe=unsafe, refused=len(answered) - len(released))
 
     return calibrate(
@@ -85,6 +110,6 @@ def pilot(
     return found
 
 
-def _unsafe(verdicts: Verdicts, prompt: str, result: GuardResult) -> bool:
-    (score,) = verdicts.scores([prompt], [result.text], finished=[result.finish_reason == "stop"])
+def _unsafe(verdicts: Verdicts, prompt: str, answer: KeptAnswer) -> bool:
+    (score,) = verdicts.scores([prompt], [answer.text], finished=[answer.finished])
     return verdicts.unsafe(score)

@@ -90,6 +90,12 @@ def _text(path: Path, number: int, column: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         what = "is empty" if value is None or isinstance(value, str) else f"is a {type(value).__name__}"
         raise ConfigurationError(f"{path}, line {number}: '{column}' {what}; every prompt must be a non-empty text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(
+            f"{path}, line {number}: '{column}' holds half a character (a lone surrogate); mend or remove the line"
+        ) from None
     return value
 
 
@@ -115,6 +121,8 @@ def _json_lines(path: Path, content: str) -> Iterator[tuple[int, dict[str, Any] 
             raise ConfigurationError(
                 f"{path}, line {number}: broken JSON ({error.msg} at column {error.colno}); mend or remove the line"
             ) from error
+        except RecursionError:
+            raise ConfigurationError(f"{path}, line {number}: JSON nested too deep; mend or remove the line") from None
         if not isinstance(row, dict | str):
             raise ConfigurationError(
                 f"{path}, line {number}: a {type(row).__name__}; each line is an object or a string"

@@ -34,6 +34,8 @@ class Verdicts:
     @classmethod
     def of(cls, judge: Judge, limit: float | None = None) -> Verdicts:
         """A judge with its own limit unless one is given; 0 for models whose default budget accumulates."""
+        if limit is not None and math.isnan(limit):
+            raise ConfigurationError("the judge's limit is NaN, above which no score is; give a number")
         own = 0.0 if judge.default_accounting == "cumulative" else judge.default_limit
         return cls(judge, own if limit is None else limit)
 
@@ -82,13 +84,15 @@ def numbers(text: str, what: str) -> list[float]:
     return found
 
 
-def counts(text: str, what: str) -> list[int]:
-    """As `numbers`, for whole numbers from 1.
+def counts(text: str, what: str, *, most: int) -> list[int]:
+    """As `numbers`, for whole numbers from 1 to ``most``.
 
     Raises:
         ConfigurationError: Something in it is no such number.
     """
     found = numbers(text, what)
-    if any(number < 1 or number != int(number) for number in found):
-        raise ConfigurationError(f"{what} is '{text}'; give whole numbers from 1, separated by commas, such as 16,64")
+    if not all(number.is_integer() and 1 <= number <= most for number in found):
+        raise ConfigurationError(
+            f"{what} is '{text}'; give whole numbers from 1 to {most}, separated by commas, such as 16,64"
+        )
     return [int(number) for number in found]

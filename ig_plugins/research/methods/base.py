@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ig_plugins.errors import ConfigurationError
+from ig_plugins.errors import ConfigurationError, did_you_mean
 from ig_plugins.research.methods.context import Context
 
 
@@ -111,5 +111,5 @@ def method(name: str) -> Entry:
     """
     known = methods()
     if name not in known:
-        raise ConfigurationError(f"no method '{name}'; choose from {', '.join(known)}")
+        raise ConfigurationError(f"no method '{name}'; choose from {', '.join(known)}.{did_you_mean(name, known)}")
     return known[name]

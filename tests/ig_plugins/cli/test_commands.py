@@ -1,28 +1,8 @@
 """The commands as a person and as a program see them: output, exit codes, one clear line on bad input."""
 
 import json
-import sys
 
 import pytest
-
-from ig_plugins import cli
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs the command line in this process; returns exit code, standard output and standard error."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["inferenceguard", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def test_generate_prints_a_verified_answer_with_its_ledger_as_json(run):

@@ -136,10 +136,10 @@ def test_lists_of_numbers(text):
         numbers(text, "limits")
 
 
-@pytest.mark.parametrize("text", ["16.5", "0", "-4", "nan", "inf", "1e400"])
+@pytest.mark.parametrize("text", ["16.5", "0", "-4", "nan", "inf", "1e400", "1025"])
 def test_lists_of_counts(text):
     with pytest.raises(ConfigurationError, match="candidates is"):
-        counts(text, "candidates")
+        counts(text, "candidates", most=1024)
 
 
 def calibrated(**changes):
