@@ -118,7 +118,7 @@ def test_layers_that_round_a_forward_as_a_whole_are_served_on_the_portable_path(
     for layer in model.model.layers:
         layer.mlp.down_proj = RoundsTogether(layer.mlp.down_proj)
         layer.self_attn.q_proj = RoundsTogether(layer.self_attn.q_proj)
-    assert TreeModel.attach(model).path == "portable"
+    assert TreeModel.attach(model).backend == "portable"
 
 
 def test_floating_layers_have_no_such_allowance(base):

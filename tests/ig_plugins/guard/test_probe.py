@@ -36,12 +36,12 @@ def test_a_guard_loads_a_probe_onto_its_own_policy_and_keeps_its_budget(layer, t
     guard = InferenceGuard.from_pretrained(
         parts["policy"], cost_model=probe, prompt_format="beaver", device="cpu", **SEARCH
     )
-    judge, policy = guard.parts.judges[0], guard.parts.policy
+    judge, policy = guard.components.judges[0], guard.components.policy
     own = {id(parameter) for parameter in policy.tree.body.model.parameters()}
     assert {id(parameter) for parameter in judge.body.parameters()} <= own
-    assert guard.parts.judge_tree(judge) is not None
-    assert guard.parts.budgets[0].accounting == "cumulative"
-    assert guard.parts.budgets[0].limit == 2.0
+    assert guard.components.judge_tree(judge) is not None
+    assert guard.components.budgets[0].accounting == "cumulative"
+    assert guard.components.budgets[0].limit == 2.0
     result = guard.generate("hello")
     assert result.blocked or result.cost <= 2.0
 
@@ -82,4 +82,4 @@ def test_a_function_is_a_cost_model_by_its_name(tmp_path):
     )
     result = guard.generate("hello")
     assert result.blocked or len(result.text) <= 8
-    assert next(iter(guard.parts.costs)).endswith("rules.py:short")
+    assert next(iter(guard.components.costs)).endswith("rules.py:short")

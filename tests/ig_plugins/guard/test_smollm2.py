@@ -48,7 +48,7 @@ def guard():
 
 @real
 def test_it_answers_free_english_in_its_chat_format(guard):
-    assert guard.components.policy.tree.path == "segments"
+    assert guard.components.policy.tree.backend == "segments"
     assert guard.components.prompt_format.name == "chat_template"
     assert guard.context == 8192
     assert guard.identity()["models"]["policy"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
