@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "private-apis.md"
 LIBRARIES = {
     "torch": "torch", "transformers": "transformers", "langchain_core": "langchain-core", "langchain": "langchain",
-    "langgraph": "langgraph", "llama_index": "llama-index-core",
+    "langgraph": "langgraph", "llama_index": "llama-index-core", "uvicorn": "uvicorn",
 }  # fmt: skip
 OURS = ("ig_plugins", "critic_models", "langchain_inferenceguard", "llama_index.llms.inferenceguard")
 FOLDERS = ("ig_plugins", "critic_models", "adapters")
@@ -54,8 +54,11 @@ def instance(owner: type) -> Any:
     """A small object of a class whose attributes are made in ``__init__``; the class itself where none is known."""
     import torch
     import transformers
+    import uvicorn
     from tokenizers import Tokenizer, models
 
+    if owner is uvicorn.Server:
+        return uvicorn.Server(uvicorn.Config(app="none:app"))
     if owner is torch.nn.Module:
         return torch.nn.Linear(1, 1)
     if issubclass(owner, transformers.PreTrainedTokenizerBase):
