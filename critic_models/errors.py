@@ -23,3 +23,11 @@ class UnsupportedModelError(ModelLoadError):
 
 class JudgeError(InferenceGuardError):
     """A judge that raised, was late, or returned something that is not one finite score per response."""
+
+
+class JudgeTimeoutError(JudgeError, TimeoutError):
+    """A judge that took longer for a call than ``judge_timeout`` allows, or of which too many calls never came back."""
+
+
+class ReentrantJudgeError(JudgeError):
+    """A judge that asked a guard which would have to ask this very judge again, and so on for ever."""

@@ -13,8 +13,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from critic_models.errors import ModelLoadError
+from critic_models.gguf import converted, find_gguf
 
 WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "README.md"]
+ADAPTER = "adapter_config.json"
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 HARMLESS = re.compile(r"rotary_emb\.|\.attn\.(masked_)?bias$|position_ids$|^normalizer\.")  # nothing learned in them
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -29,18 +32,24 @@ def local_folder(path_or_id: str | Path, *, revision: str | None = None) -> Path
     """The folder with the checkpoint's files, downloaded once through huggingface_hub if it is a hub id.
 
     Args:
-        path_or_id: A folder on disk, or a hub id such as ``PKU-Alignment/beaver-7b-unified-cost``.
+        path_or_id: A folder on disk, a hub id such as ``PKU-Alignment/beaver-7b-unified-cost``, or a GGUF file: its
+            path, a folder with one, or ``org/name:file.gguf``.
         revision: Branch, tag or commit on the hub.
 
     Raises:
-        ModelLoadError: Neither a folder nor a repository that can be reached.
+        ModelLoadError: Neither a folder nor a repository that can be reached, or a GGUF file that cannot be read.
     """
+    gguf = find_gguf(path_or_id, revision=revision)
+    if gguf is not None:
+        return converted(gguf)
     folder = Path(path_or_id).expanduser()
     if folder.is_dir():
         return folder
     name = str(path_or_id)
     if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ModelLoadError(f"{name} is not a folder. Give the folder that holds config.json, or a hub id")
+        raise ModelLoadError(
+            f"{name} is not a folder. Give the folder that holds config.json, a GGUF file, or a hub id"
+        )
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=WANTED))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError) as error:
@@ -48,6 +57,26 @@ def local_folder(path_or_id: str | Path, *, revision: str | None = None) -> Path
             f"{name!r} is neither a local folder nor a hub checkpoint that can be reached "
             f"({type(error).__name__}). Check the spelling, the network, and `hf auth login` for gated models"
         ) from error
+
+
+def find_checkpoint(path_or_id: str | Path, *, revision: str | None = None) -> None:
+    """Refuses a name that stands for no checkpoint; at most a config.json is downloaded, and no weights are read.
+
+    Raises:
+        ModelLoadError: As `local_folder` and `read_config`.
+    """
+    if find_gguf(path_or_id, revision=revision) is not None:
+        return
+    folder = Path(path_or_id).expanduser()
+    if folder.is_dir():
+        read_config(folder, ADAPTER if (folder / ADAPTER).is_file() else "config.json")
+    elif folder.exists() or not HUB_ID.fullmatch(str(path_or_id)):
+        local_folder(path_or_id, revision=revision)
+    else:
+        try:
+            huggingface_hub.hf_hub_download(str(path_or_id), "config.json", revision=revision)
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError, ValueError):
+            local_folder(path_or_id, revision=revision)
 
 
 def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:

@@ -109,8 +109,8 @@ def ours(folder: str) -> Side:
         "max_tokens": TOKENS, "candidates": 4, "beams": 2, "block_tokens": 4, "seed": 0,
     }  # fmt: skip
     text, chat = InferenceGuardLLM(**settings), ChatInferenceGuard(**settings)
-    policy = text.guard.parts.policy
-    assert chat.guard.parts.policy is policy
+    policy = text.guard.components.policy
+    assert chat.guard.components.policy is policy
     limit = lambda n: {"max_tokens": n}  # noqa: E731
     greedy = {"temperature": 0.0}
     return Side("langchain_inferenceguard", text, chat, policy.tree.body.model, policy.tokenizer, limit, greedy)
@@ -256,7 +256,7 @@ def traces(side: Side) -> bool:
 
 def copies(side: Side) -> bool:
     """A deep copy of the model object shares the weights."""
-    network = lambda m: m.pipeline.model if hasattr(m, "pipeline") else m.guard.parts.policy.tree.body.model  # noqa: E731
+    network = lambda m: m.pipeline.model if hasattr(m, "pipeline") else m.guard.components.policy.tree.body.model  # noqa: E731
     return network(copy.deepcopy(side.text)) is network(side.text)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from critic_models.bundled import world
 from ig_plugins import InferenceGuard
-from ig_plugins.bench.adaptive import measure_adaptive
+from ig_plugins.research.bench.adaptive import measure_adaptive
 
 
 def main() -> None:

@@ -13,8 +13,8 @@ from statistics import mean
 
 from critic_models.bundled import world
 from ig_plugins import InferenceGuard
-from ig_plugins.rollouts import sample_rollouts
-from ig_plugins.search.verifier import Scored, Trail
+from ig_plugins.research.rollouts import sample_rollouts
+from ig_plugins.search import Trail
 
 
 def policy_samples(guard, prompts, count, batch=16):
@@ -22,11 +22,11 @@ def policy_samples(guard, prompts, count, batch=16):
     found = []
     for start in range(0, len(prompts), batch):
         requests = [guard.request(prompt, seed=start + at) for at, prompt in enumerate(prompts[start : start + batch])]
-        for request, rollouts in zip(requests, sample_rollouts(guard.parts, requests, responses=count), strict=True):
-            costs = [r.costs[:, 0].double() for r in rollouts]
-            scored = [Scored(each, tuple(range(1, len(each) + 1)), whole=False) for each in costs]
-            trails = [Trail.start(request.budgets).extended([each]) for each in scored]
-            texts = [guard.parts.policy.detokenizer.text(r.tokens.tolist()) for r in rollouts]
+        for request, rollouts in zip(
+            requests, sample_rollouts(guard.components, requests, responses=count), strict=True
+        ):
+            trails = [Trail.of_costs(r.costs, request.budgets) for r in rollouts]
+            texts = [guard.components.policy.detokenizer.text(r.tokens.tolist()) for r in rollouts]
             found.append([(t.may_leave(), r.reward, text) for t, r, text in zip(trails, rollouts, texts, strict=True)])
     return found
 
@@ -41,7 +41,7 @@ def guarded(guard, prompts, batch=32):
 
 def reward_of(guard, prompts, texts):
     """The reward model's scores of finished answers."""
-    return guard.parts.reward.score(prompts, texts, finished=[True] * len(texts))
+    return guard.components.reward.score(prompts, texts, finished=[True] * len(texts))
 
 
 def main() -> None:
@@ -63,7 +63,11 @@ def main() -> None:
         adaptive=options.adaptive,
     )
     half = options.answers // 2
-    figures = {"model": options.model, "critic": guard.parts.critic is not None, "candidates": guard.search.candidates}
+    figures = {
+        "model": options.model,
+        "critic": guard.components.critic is not None,
+        "candidates": guard.search.candidates,
+    }
     for kind in ("sensitive", "benign"):
         prompts = world.prompts("test", kind)[:half]
         base = [samples[0] for samples in policy_samples(guard, prompts, 1)]

@@ -13,7 +13,7 @@ import torch
 
 from critic_models.bundled import world
 from ig_plugins import InferenceGuard
-from ig_plugins.bench.callers import measure_callers, ways_to_ask
+from ig_plugins.research.bench.callers import measure_callers, ways_to_ask
 from langchain_inferenceguard import ChatInferenceGuard
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from critic_models import bundled
 from critic_models.bundled.critic_prompts import critic_prompts
-from critic_models.latent import LatentCritic
+from critic_models.critic import LatentCritic
 from critic_models.training.card import write_card
 from ig_plugins import InferenceGuard
-from ig_plugins.rollouts import RolloutConfig, measure_critic
+from ig_plugins.research.rollouts import RolloutConfig, measure_critic
 
 
 def main() -> None:

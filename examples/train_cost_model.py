@@ -23,7 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from critic_models.bundled.tokenizer import train_tokenizer
 from critic_models.judges import ScoreJudge
 from critic_models.judges.score import TEXT
-from critic_models.scores import ScoreModel
+from critic_models.score_models import ScoreModel
 from critic_models.training.metrics import auc
 from critic_models.training.policy import TrainingPlan, train_policy
 from critic_models.training.scores import epochs, labelled, preferred, train_score_model

@@ -8,22 +8,28 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from critic_models.safety.budget import SafetyBudget
     from ig_plugins.errors import (
         ConfigurationError,
         DeadlineExceededError,
+        DecodingError,
         GuardBlockedError,
         InferenceGuardError,
         JudgeError,
+        JudgeTimeoutError,
+        LogitsProcessorError,
         MismatchError,
         ModelLoadError,
+        NotEnoughMemoryError,
+        OutsideCertificateError,
         PromptError,
+        ReentrantJudgeError,
         RequestCancelledError,
         UnsupportedModelError,
     )
     from ig_plugins.guard.facade import InferenceGuard
+    from ig_plugins.guard.request_handle import GuardChunk
     from ig_plugins.guard.result import BlockRecord, GuardResult, Usage
-    from ig_plugins.guard.ticket import GuardChunk
-    from ig_plugins.safety.budget import SafetyBudget
     from ig_plugins.search.config import SearchConfig
 
     __version__: str
@@ -32,15 +38,21 @@ __all__ = [
     "BlockRecord",
     "ConfigurationError",
     "DeadlineExceededError",
+    "DecodingError",
     "GuardBlockedError",
     "GuardChunk",
     "GuardResult",
     "InferenceGuard",
     "InferenceGuardError",
     "JudgeError",
+    "JudgeTimeoutError",
+    "LogitsProcessorError",
     "MismatchError",
     "ModelLoadError",
+    "NotEnoughMemoryError",
+    "OutsideCertificateError",
     "PromptError",
+    "ReentrantJudgeError",
     "RequestCancelledError",
     "SafetyBudget",
     "SearchConfig",
@@ -50,13 +62,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BlockRecord": "guard.result",
-    "GuardChunk": "guard.ticket",
-    "GuardResult": "guard.result",
-    "InferenceGuard": "guard.facade",
-    "SafetyBudget": "safety.budget",
-    "SearchConfig": "search.config",
-    "Usage": "guard.result",
+    "BlockRecord": "ig_plugins.guard.result",
+    "GuardChunk": "ig_plugins.guard.request_handle",
+    "GuardResult": "ig_plugins.guard.result",
+    "InferenceGuard": "ig_plugins.guard.facade",
+    "SafetyBudget": "critic_models.safety.budget",
+    "SearchConfig": "ig_plugins.search.config",
+    "Usage": "ig_plugins.guard.result",
 }
 
 
@@ -65,7 +77,7 @@ def __getattr__(name: str) -> Any:
         return version("inferenceguard")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}")
-    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    value = getattr(import_module(_HOMES.get(name, "ig_plugins.errors")), name)
     globals()[name] = value
     return value
 

@@ -1,27 +1,44 @@
 """The core's errors; those of the judges' storey are re-exported so that users find all of them here."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 from critic_models.errors import (
     ConfigurationError,
     InferenceGuardError,
     JudgeError,
+    JudgeTimeoutError,
     MismatchError,
     ModelLoadError,
+    ReentrantJudgeError,
     UnsupportedModelError,
 )
 
 __all__ = [
     "ConfigurationError",
     "DeadlineExceededError",
+    "DecodingError",
     "GuardBlockedError",
     "InferenceGuardError",
     "JudgeError",
+    "JudgeTimeoutError",
+    "LogitsProcessorError",
     "MismatchError",
     "ModelLoadError",
+    "NotEnoughMemoryError",
     "OutsideCertificateError",
     "PromptError",
+    "ReentrantJudgeError",
     "RequestCancelledError",
     "UnsupportedModelError",
+    "did_you_mean",
 ]
+
+
+def did_you_mean(name: str, allowed: Iterable[str]) -> str:
+    """For the end of a message about an unknown name: the names that are most like it, or nothing."""
+    near = get_close_matches(name, list(allowed))
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 class PromptError(InferenceGuardError, ValueError):
@@ -38,6 +55,18 @@ class DeadlineExceededError(InferenceGuardError, TimeoutError):
 
 class RequestCancelledError(InferenceGuardError):
     """The caller cancelled the request; decoding stopped at the next step."""
+
+
+class DecodingError(InferenceGuardError):
+    """Decoding failed with an error that this project does not know; it is attached as the cause. No text left."""
+
+
+class LogitsProcessorError(DecodingError):
+    """A logits processor of the caller raised, or returned no scores for the tokens; the message names its class."""
+
+
+class NotEnoughMemoryError(DecodingError, MemoryError):
+    """The host or the device ran out of memory while decoding; no text left."""
 
 
 class GuardBlockedError(InferenceGuardError, ValueError):

@@ -85,3 +85,20 @@ def test_every_promised_name_is_there(package):
         assert name in dir(module)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'; it offers"):
         _ = module.nothing
+
+
+def test_everything_public_is_there_under_the_name_that_was_installed():
+    import critic_models
+    import ig_plugins
+    import inferenceguard
+
+    assert set(inferenceguard.__all__) == {*ig_plugins.__all__, *critic_models.__all__}
+    for name in inferenceguard.__all__:
+        home = ig_plugins if name in ig_plugins.__all__ else critic_models
+        assert getattr(inferenceguard, name) == getattr(home, name)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'; it offers"):
+        _ = inferenceguard.nothing
+    assert not loaded_after("import sys; sys.path.insert(0, 'adapters'); import inferenceguard") & {
+        "torch",
+        *FRAMEWORKS,
+    }

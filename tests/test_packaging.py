@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOTS = ("ig_plugins", "critic_models", "langchain_inferenceguard", "llama_index")
+ROOTS = ("inferenceguard", "ig_plugins", "critic_models", "langchain_inferenceguard", "llama_index")
 NAMESPACES = ("adapters", "adapters/llama_index", "adapters/llama_index/llms")
 DATA = {".toml", ".safetensors", ".json", ".jsonl", ".typed", ".md", ".txt", ".html", ".css", ".js", ".svg", ".png"}
 
@@ -45,7 +45,13 @@ def test_the_wheel_has_the_import_roots_and_nothing_else(wheel):
 def test_the_wheel_has_every_tracked_file_of_the_packages(wheel):
     """Presets, bundled models, type markers: nothing that the code reads at run time may stay behind."""
     names = wheel[0]
-    ours = tracked("ig_plugins", "critic_models", "adapters/langchain_inferenceguard", "adapters/llama_index")
+    ours = tracked(
+        "adapters/inferenceguard",
+        "ig_plugins",
+        "critic_models",
+        "adapters/langchain_inferenceguard",
+        "adapters/llama_index",
+    )
     assert {name.removeprefix("adapters/") for name in ours} <= set(names)
 
 

@@ -11,7 +11,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, PrivateAttr, model_validator
 from typing_extensions import Self
 
-from ig_plugins.guard.fields import GuardFields, GuardHandle
+from ig_plugins.guard.adapter_fields import GuardFields, GuardHandle
 from langchain_inferenceguard._convert import PROVIDER, to_messages
 
 # Standard parameters of hosted models. A local model has nothing to retry and no key; code written for any

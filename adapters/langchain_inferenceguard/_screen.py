@@ -12,7 +12,8 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMe
 from langchain_core.messages.tool import ToolCall
 
 from critic_models.judges import Judge
-from ig_plugins.errors import ConfigurationError, JudgeError
+from ig_plugins.errors import ConfigurationError
+from ig_plugins.runtime.judging import JUDGE_SECONDS, ask_judge
 
 # In the arguments of a call that was stopped, instead of them. Who forges it stops their own call.
 STOPPED = "stopped_by_inference_guard"
@@ -64,8 +65,10 @@ class Screen:
         limit: The highest score that passes; the judge's own default if None.
     """
 
-    def __init__(self, judge: Judge, limit: float | None) -> None:
-        self.judge = judge
+    def __init__(self, judge: Judge, limit: float | None, *, judge_timeout: float = JUDGE_SECONDS) -> None:
+        if not (isinstance(judge_timeout, int | float) and 0 < judge_timeout < math.inf):
+            raise ConfigurationError(f"judge_timeout is {judge_timeout!r}; give a number of seconds above 0")
+        self.judge, self.judge_timeout = judge, float(judge_timeout)
         self.limit = judge.default_limit if limit is None else float(limit)
         if not math.isfinite(self.limit):
             raise ConfigurationError(f"limit is {limit}; give a finite number, or None for {judge.default_limit}")
@@ -76,16 +79,17 @@ class Screen:
         """The verdict on texts that belong together: that on the worst of them, or on all as one.
 
         Raises:
-            JudgeError: The judge failed. The texts have not been judged then, and must not pass.
+            JudgeError: The judge failed, took too long or asked itself. The texts have not been judged then, and must
+                not pass.
         """
         asked = [text for text in dict.fromkeys(texts) if self._digest("own", "", text) not in self._passed]
         if len(asked) > 1:
             asked.append("\n".join(asked))
         known = {text: self._passed.get(self._digest(stage, prompt, text)) for text in asked}
         fresh = [text for text, score in known.items() if score is None]
-        scores = self.judge.score([prompt] * len(fresh), fresh, finished=[True] * len(fresh)) if fresh else []
-        if len(scores) != len(fresh) or not all(math.isfinite(score) for score in scores):
-            raise JudgeError(f"the judge {self.judge.name!r} gave {len(scores)} scores, or one that is not finite")
+        ended = [True] * len(fresh)
+        prompts = [prompt] * len(fresh)
+        scores = ask_judge(self.judge, prompts, fresh, finished=ended, seconds=self.judge_timeout) if fresh else []
         for text, score in zip(fresh, scores, strict=True):
             known[text] = float(score)
             if score <= self.limit:

@@ -22,7 +22,7 @@ from typing_extensions import Self
 from critic_models.identity import describe
 from ig_plugins.chat.tools import choose
 from ig_plugins.guard import GuardResult, InferenceGuard
-from ig_plugins.guard.peek import model_context, preset_max_tokens
+from ig_plugins.guard.model_info import model_context, preset_max_tokens
 from langchain_inferenceguard._base import STRICT, GuardedModel
 from langchain_inferenceguard._convert import to_chat_chunk, to_chat_generation, to_messages, token_usage
 from langchain_inferenceguard._structured import structured, with_instruction

@@ -10,10 +10,12 @@ from langchain_core.language_models import BaseLLM, LangSmithParams, LanguageMod
 from langchain_core.outputs import GenerationChunk, LLMResult
 from langchain_core.prompt_values import PromptValue, StringPromptValue
 from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import get_config_list
 from pydantic import PrivateAttr
 from typing_extensions import Self
 
 from ig_plugins.guard.result import GuardResult
+from ig_plugins.runtime.batch import MAX_ROWS
 from langchain_inferenceguard._base import STRICT, GuardedModel
 from langchain_inferenceguard._convert import to_chunk, to_llm_result, to_messages
 
@@ -275,7 +277,7 @@ class InferenceGuardLLM(GuardedModel, BaseLLM):
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
                 yield chunk
 
-    # ---- batches: one blocked prompt is not everybody's exception ----
+    # ---- batches: one prompt's error is not everybody's ----
 
     def batch(
         self,
@@ -287,11 +289,12 @@ class InferenceGuardLLM(GuardedModel, BaseLLM):
     ) -> list[str]:
         """One search over all prompts (slices of `max_concurrency`, if set).
 
-        With ``return_exceptions`` and ``on_block="raise"`` the prompts run one by one (the engine still takes them
-        together), because `BaseLLM` would hand one prompt's exception to the whole batch.
+        With ``return_exceptions`` every prompt is a call of its own, which the engine takes together all the same:
+        `BaseLLM` would hand one prompt's exception to the whole batch.
         """
-        each = Runnable.batch if return_exceptions and self._raises(kwargs) else BaseLLM.batch
-        return each(self, inputs, config, return_exceptions=return_exceptions, **kwargs)
+        if not return_exceptions:
+            return BaseLLM.batch(self, inputs, config, **kwargs)
+        return Runnable.batch(self, inputs, _all_at_once(inputs, config), return_exceptions=True, **kwargs)
 
     async def abatch(
         self,
@@ -302,12 +305,20 @@ class InferenceGuardLLM(GuardedModel, BaseLLM):
         **kwargs: Any,
     ) -> list[str]:
         """See `batch`."""
-        each = Runnable.abatch if return_exceptions and self._raises(kwargs) else BaseLLM.abatch
-        return await each(self, inputs, config, return_exceptions=return_exceptions, **kwargs)
-
-    def _raises(self, kwargs: Mapping[str, Any]) -> bool:
-        return bool(kwargs.get("on_block", self.on_block or self.guard.options.on_block) == "raise")
+        if not return_exceptions:
+            return await BaseLLM.abatch(self, inputs, config, **kwargs)
+        return await Runnable.abatch(self, inputs, config, return_exceptions=True, **kwargs)
 
     def __str__(self) -> str:
         """The fields; `BaseLLM` would load the weights to print its identity."""
         return repr(self)
+
+
+def _all_at_once(
+    inputs: Sequence[LanguageModelInput], config: RunnableConfig | list[RunnableConfig] | None
+) -> list[RunnableConfig]:
+    """A configuration for each input, with threads enough for a whole batch of the engine's."""
+    return [
+        {**each, "max_concurrency": each.get("max_concurrency") or min(len(inputs), MAX_ROWS)}
+        for each in get_config_list(config, len(inputs))
+    ]

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from critic_models.judges import Judge
 from ig_plugins.errors import ConfigurationError, GuardBlockedError
-from ig_plugins.guard.load import load_cost_model
+from ig_plugins.guard.loading import load_cost_model
+from ig_plugins.runtime.judging import JUDGE_SECONDS
 from langchain_inferenceguard._parts import MEDIA, Parts, call_text, parts_of, strings
 from langchain_inferenceguard._quiet import keep_models_quiet
 from langchain_inferenceguard._screen import (
@@ -115,6 +116,7 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
         violation_message: May use `{stage}`, `{judge}`, `{score}` and `{limit}`.
         hold_stream: Do not let other models stream; see above.
         allow_media: Let images, audio, video, files and sealed thoughts pass, though nobody judges them.
+        judge_timeout: Seconds that the judge may take over one text; then a `JudgeTimeoutError`, and no text passes.
 
     Raises:
         ConfigurationError: An `exit_behavior` or placeholder that does not exist, or a limit that is no number.
@@ -143,12 +145,13 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
         violation_message: str = VIOLATION_MESSAGE,
         hold_stream: bool = True,
         allow_media: bool = False,
+        judge_timeout: float = JUDGE_SECONDS,
     ) -> None:
         super().__init__()
         if exit_behavior not in ("end", "error", "replace"):
             raise ConfigurationError(f"exit_behavior is {exit_behavior!r}; choose 'end', 'error' or 'replace'")
         judge = load_cost_model(cost_model)
-        self.screen = Screen(judge, limit)
+        self.screen = Screen(judge, limit, judge_timeout=judge_timeout)
         self.check_input = check_input
         self.check_output = check_output
         self.check_tool_results = check_tool_results

@@ -21,7 +21,7 @@ from critic_models.bundled.annotators import cost_example, reward_example
 from critic_models.bundled.tokenizer import world_tokenizer
 from critic_models.bundled.world import corpus
 from critic_models.bundled.world.behaviour import ALPACA, BEAVER, Behaviour
-from critic_models.scores import ScoreModel
+from critic_models.score_models import ScoreModel
 from critic_models.training.policy import Example, TrainingPlan, train_policy
 from critic_models.training.scores import train_score_model
 

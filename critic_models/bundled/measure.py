@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from critic_models.bundled.world import answers, helpfulness, parses, prompts, sentences_parse, unsafe
 from critic_models.bundled.world.corpus import ASSISTANT, BEGIN, USER
-from critic_models.scores import ScoreModel
+from critic_models.score_models import ScoreModel
 
 BUDGET, DISCOUNT = 10.0, 0.999
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from critic_models.errors import ConfigurationError, JudgeError
+from critic_models.errors import ConfigurationError, JudgeError, ReentrantJudgeError
 from critic_models.identity import label
 from critic_models.judges.protocol import Accounting, check_pairs, check_scores
 
@@ -52,6 +52,8 @@ class CallableJudge:
             return []
         try:
             raw = self.function(list(prompts), list(responses))
+        except ReentrantJudgeError:  # says what the caller has to change, and quotes nobody
+            raise
         except Exception as error:
             # The exception's own text may quote the prompt, so only its type is named here.
             raise JudgeError(f"judge {self.name!r} raised {type(error).__name__}; see the cause above") from error

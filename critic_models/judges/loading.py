@@ -18,15 +18,18 @@ from critic_models.hub import load_weights, local_folder, read_config, read_tens
 from critic_models.judges.callables import CallableJudge
 from critic_models.judges.classifier import ClassifierJudge, Label
 from critic_models.judges.guard_llm import GuardJudge
+from critic_models.judges.named import is_function_name, named_function
 from critic_models.judges.protocol import Judge, Kind
 from critic_models.judges.score import ScoreJudge
 from critic_models.judges.templates import GuardTemplate
-from critic_models.scores import ScoreModel
+from critic_models.score_models import ScoreModel
 
+HEADS = TEXT_HEAD, PROBE = "InferenceGuardTextHead", "InferenceGuardProbe"
 VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
 ALLOWED = (
-    "a callable f(prompts, responses) -> list of floats, a checkpoint's folder or hub id, a (model, tokenizer) pair, "
-    "a text-classification pipeline, or an object with the Judge protocol"
+    "a callable f(prompts, responses) -> list of floats, its name (module:function or file.py:function), a "
+    "checkpoint's folder or hub id, a (model, tokenizer) pair, a text-classification pipeline, or an object with the "
+    "Judge protocol"
 )
 
 
@@ -71,12 +74,14 @@ def load_judge(
     unsafe_label: Label | Sequence[Label] | None = None,
     template: str | GuardTemplate | None = None,
     judge_options: dict[str, Any] | None = None,
+    policy: tuple[Any, PreTrainedTokenizerBase] | None = None,
     **load_kwargs: Any,
 ) -> Judge:
     """Loads a judge's checkpoint; config.json's ``architectures`` say of which kind it is.
 
     Args:
-        path_or_id: A Safe-RLHF score model, a sequence classifier, a reward model with one output, or a guard LLM.
+        path_or_id: A Safe-RLHF score model, a sequence classifier, a reward model with one output, a guard LLM, or a
+            head from train-judge; or a function's name, ``module:function`` or ``file.py:function``.
         kind: Whether it scores cost or reward.
         name: Shown in results; the checkpoint's name if None.
         revision: Branch, tag or commit on the hub.
@@ -85,15 +90,23 @@ def load_judge(
         unsafe_label: Of a classifier, where ``id2label`` does not say it.
         template: Of a guard LLM: a family's name, a text, or a ``GuardTemplate``.
         judge_options: More of the judge's own arguments: ``batch_size``, ``max_tokens``, ``reads``, ``label``, ...
+        policy: Whose hidden states a probe reads, with its tokenizer; other judges do not need it.
         **load_kwargs: Passed on to transformers: ``device_map``, ``quantization_config``, ...
 
     Raises:
         ModelLoadError: Nothing there, an unsafe format, or a checkpoint of no kind that judges.
         ConfigurationError: The checkpoint loads, but how to read it is ambiguous.
     """
+    if isinstance(path_or_id, str) and is_function_name(path_or_id):
+        found = named_function(path_or_id)
+        if isinstance(found, str | Path):
+            raise ConfigurationError(f"{path_or_id!r} is a text, not a function; give {ALLOWED}")
+        return as_judge(found, kind=kind, name=None if isinstance(found, Judge) else name)
     folder = local_folder(path_or_id, revision=revision)
     architecture = _architecture(folder, source=str(path_or_id))
     options = {"name": name or str(path_or_id), **(judge_options or {})}
+    if architecture in HEADS:
+        return _head(architecture, folder, kind=kind, device=device, policy=policy, **options)
     if unsafe_label is not None:
         options["label"] = unsafe_label
     if template is not None:
@@ -106,6 +119,27 @@ def load_judge(
         auto = AutoModelForSequenceClassification if architecture.endswith("Classification") else AutoModelForCausalLM
         model = load_weights(auto.from_pretrained, folder, source=str(path_or_id), **placing)
     return judge_of(model, tokenizer, kind=kind, **options)
+
+
+def is_probe(path_or_id: str | Path, *, revision: str | None = None) -> bool:
+    """Whether a name leads to a probe, which is loaded onto a policy; nothing is loaded here.
+
+    Raises:
+        ModelLoadError: It leads nowhere.
+    """
+    if isinstance(path_or_id, str) and is_function_name(path_or_id):
+        return False
+    raw = read_config(local_folder(path_or_id, revision=revision))
+    return PROBE in (raw.get("architectures") or [])
+
+
+def _head(architecture: str, folder: Path, *, policy: Any, device: Any, **options: Any) -> Judge:
+    """A text head or a probe."""
+    from critic_models.judges.heads import Probe, TextHead  # they are judges themselves, so they import this package
+
+    if architecture == TEXT_HEAD:
+        return TextHead.from_pretrained(folder, device=device, **options)
+    return Probe.from_pretrained(folder, policy=policy, **options)
 
 
 def judge_of(model: nn.Module, tokenizer: PreTrainedTokenizerBase, *, kind: Kind, **options: Any) -> Judge:
@@ -146,13 +180,16 @@ def _architecture(folder: Path, *, source: str) -> str:
     """
     named = read_config(folder).get("architectures") or []
     for architecture in map(str, named):
-        if architecture.endswith(("ForScore", "ForSequenceClassification", "ForCausalLM", "LMHeadModel")):
+        if architecture in HEADS or architecture.endswith(
+            ("ForScore", "ForSequenceClassification", "ForCausalLM", "LMHeadModel")
+        ):
             return architecture
     if not named and read_tensors(folder, prefix="score_head."):
         return "LlamaForScore"
     raise ModelLoadError(
         f"{source}: its architectures are {named or 'not given'}, and a judge is a score model (...ForScore), a "
-        "classifier (...ForSequenceClassification) or a guard LLM (...ForCausalLM). Name another checkpoint"
+        "classifier (...ForSequenceClassification), a guard LLM (...ForCausalLM) or a head from train-judge. Name "
+        "another checkpoint"
     )
 
 

@@ -12,6 +12,8 @@ from critic_models.errors import JudgeError
 
 Accounting = Literal["cumulative", "worst"]
 Kind = Literal["cost", "reward"]
+LARGEST = 1e30
+"""The largest score. Sums of larger ones overflow, and an infinite balance would no longer know what was spent."""
 
 
 @runtime_checkable
@@ -90,7 +92,7 @@ def check_scores(raw: Any, *, count: int, judge: str) -> list[float]:
     Raises:
         JudgeError: Not one finite number per response.
     """
-    values = raw.tolist() if hasattr(raw, "tolist") else raw
+    values = _plain(raw, "tolist", judge=judge)
     if not isinstance(values, list | tuple):
         raise JudgeError(
             f"judge {judge!r} returned {type(raw).__name__}; it must return a list with one number per response"
@@ -101,9 +103,26 @@ def check_scores(raw: Any, *, count: int, judge: str) -> list[float]:
         )
     scores = []
     for index, value in enumerate(values):
-        value = value.item() if hasattr(value, "item") else value
-        if not isinstance(value, Real) or not math.isfinite(value):
-            shown = value if isinstance(value, Real) else type(value).__name__
-            raise JudgeError(f"judge {judge!r} scored response {index} as {shown}; every score must be a finite number")
-        scores.append(float(value))
+        scores.append(_score(_plain(value, "item", judge=judge), index, judge=judge))
     return scores
+
+
+def _plain(value: Any, way: str, *, judge: str) -> Any:
+    """A tensor's or an array's plain value, by its own method; other things as they are."""
+    try:
+        return getattr(value, way)() if hasattr(value, way) else value
+    except Exception as error:  # several values where there should be one, or a device that fails
+        raise JudgeError(f"judge {judge!r} returned a {type(value).__name__} that cannot be read") from error
+
+
+def _score(value: Any, index: int, *, judge: str) -> float:
+    advice = f"every score must be a finite number, between -{LARGEST:g} and {LARGEST:g}"
+    if not isinstance(value, Real):
+        raise JudgeError(f"judge {judge!r} scored response {index} as {type(value).__name__}; {advice}")
+    try:
+        score = float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        score = math.inf
+    if not abs(score) <= LARGEST:  # NaN, too
+        raise JudgeError(f"judge {judge!r} scored response {index} as {score}; {advice}")
+    return score

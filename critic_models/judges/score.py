@@ -7,7 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from critic_models.errors import ConfigurationError
 from critic_models.judges.batching import ModelJudge, Row, plain_ids
-from critic_models.scores import ScoreModel
+from critic_models.score_models import ScoreModel
 
 TEXT = "BEGINNING OF CONVERSATION: USER: {prompt} ASSISTANT:{response}"
 

@@ -4,8 +4,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from critic_models.critic import CriticBinding, LatentCritic
 from critic_models.errors import ConfigurationError
-from critic_models.latent import CriticBinding, LatentCritic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from critic_models.critic import CriticConfig, CriticCost, LatentCritic
 from critic_models.errors import ConfigurationError
-from critic_models.latent import CriticConfig, CriticCost, LatentCritic
 from critic_models.training.metrics import explained, safety_metrics
 from critic_models.training.rollouts import Ledger, RolloutData
 from critic_models.training.settings import CriticTrainingConfig, TrainingCost

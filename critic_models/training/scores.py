@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from critic_models.errors import ConfigurationError
-from critic_models.scores import ScoreModel
+from critic_models.score_models import ScoreModel
 from critic_models.training.policy import Optimisers, TrainingPlan, batches, pad
 
 Objective = Literal["regress", "classify", "prefer"]

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from critic_models.latent.config import Accounting, Reading, spread_reading
+from critic_models.critic.config import Accounting, Reading, spread_reading
 
 
 class _Settings(BaseModel):

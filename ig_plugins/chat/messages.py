@@ -38,6 +38,8 @@ def as_messages(prompt: str | Sequence[Message]) -> list[dict[str, Any]]:
     if not isinstance(prompt, Sequence) or not prompt:
         raise PromptError(f"the prompt is {_shape(prompt)}; give a text or a non-empty list of messages")
     checked = [_message(message, index) for index, message in enumerate(prompt)]
+    for index, message in enumerate(checked):
+        check_unicode(message, f"message {index}")
     if not any(message["role"] == "user" for message in checked):
         raise PromptError("the conversation has no user message; add one, such as {'role': 'user', 'content': '...'}")
     _name_results(checked)
@@ -45,6 +47,21 @@ def as_messages(prompt: str | Sequence[Message]) -> list[dict[str, Any]]:
     turns = [message for message in checked if message["role"] != "system"]
     head = [{"role": "system", "content": "\n\n".join(system)}] if system else []
     return head + _joined(turns)
+
+
+def check_unicode(value: Any, where: str) -> None:
+    """Refuses texts with half a character, which JSON can carry and no tokenizer can read.
+
+    Raises:
+        PromptError: There is one in this JSON value.
+    """
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(
+            f"{where} holds the lone surrogate U+{ord(error.object[error.start]):04X}, which is half a character; "
+            "send whole characters"
+        ) from None
 
 
 def judge_prompt(messages: Sequence[Message]) -> str:
@@ -136,7 +153,7 @@ def _call(call: Any, where: str) -> dict[str, Any]:
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             arguments = None
     if not isinstance(name, str) or not name or not isinstance(arguments, Mapping):
         raise PromptError(f"{where} has a tool call without a name or without a JSON object of arguments")

@@ -1,9 +1,11 @@
 """Tools as callers offer them, the choice among them, and the instruction for models without a tool template."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from ig_plugins.chat.messages import check_unicode
 from ig_plugins.errors import PromptError
 
 Tool: TypeAlias = Mapping[str, Any]
@@ -23,8 +25,10 @@ def as_tools(tools: Sequence[Tool] | None) -> tuple[dict[str, Any], ...]:
     """
     checked = tuple(_tool(tool, index) for index, tool in enumerate(tools or ()))
     names = [tool["function"]["name"] for tool in checked]
-    if repeated := [name for name in names if names.count(name) > 1]:
-        raise PromptError(f"the tool name {repeated[0]!r} is given twice; give every tool a name of its own")
+    check_unicode(checked, "a tool")
+    name, times = Counter(names).most_common(1)[0] if names else ("", 1)
+    if times > 1:
+        raise PromptError(f"the tool name {name!r} is given twice; give every tool a name of its own")
     return checked
 
 

@@ -32,10 +32,22 @@ def bench(
     """Compare the tree with generate() of one and of N: interleaved rounds, medians, one thread, random weights."""
     from dataclasses import replace
 
-    from ig_plugins.bench import Case, run, run_device
+    from ig_plugins.engine.model import BACKENDS
+    from ig_plugins.errors import ConfigurationError, did_you_mean
+    from ig_plugins.research.bench import Case, run, run_device
 
     base = Case(prompt=prompt, candidates=candidates, beams=max(1, candidates // 4), new=new, block=block)
+    if path not in ("auto", *BACKENDS):
+        raise ConfigurationError(
+            f"--path is {path!r}; choose from auto, {', '.join(BACKENDS)}.{did_you_mean(path, ['auto', *BACKENDS])}"
+        )
+    if full:
+        output.check_extra("evaluation", "matplotlib")
+        output.check_folder(out)
     if device is not None:
+        from ig_plugins.guard.loading import pick_device
+
+        pick_device(device)
         found: Any = run_device(replace(base, candidates=4 * candidates, beams=candidates), device=device)
         return output.write_json(found) if json else _show_device(found)
     if full:
@@ -52,7 +64,7 @@ def bench(
 
 def _full(base: Any, *, repeats: int, folder: Path) -> dict[str, dict[str, Any]]:
     """Measure what the folder lacks, and draw what it holds."""
-    from ig_plugins.bench import figures, points
+    from ig_plugins.research.bench import figures, points
 
     wanted = points.points(repeats=repeats, base=base)
     with output.progress_bar() as bar:

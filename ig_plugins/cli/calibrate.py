@@ -6,25 +6,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from ig_plugins.cli import options, output
 
 if TYPE_CHECKING:
-    from ig_plugins.safety import SafetyBudget
+    from critic_models.safety import SafetyBudget
 
 
 def calibrate(
-    out: Annotated[Path, typer.Option(help="Where the certificate goes.")] = Path("certificate.json"),
+    out: Annotated[Path, typer.Option(help="Where the certificate goes; a stopped run goes on there.")] = Path(
+        "certificate.json"
+    ),
     model: Annotated[str, typer.Option(help="The policy: a preset, a hub id or a local folder.")] = "tiny-beaver",
     prompts: Annotated[Path | None, typer.Option(help="JSON lines, CSV or text; bundled ones by default.")] = None,
     column: options.Column = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many prompts; 300 of the bundled ones.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many prompts; 300 of the bundled ones.")] = None,
     judge: Annotated[str | None, typer.Option(help="Independent judge: a checkpoint, or exact (bundled).")] = None,
     judge_limit: Annotated[float | None, typer.Option(help="Scores above it are unsafe.")] = None,
     target: Annotated[float, typer.Option(help="α: the unsafe rate to stay below.")] = 0.05,
     confidence: Annotated[float, typer.Option(help="1 - δ.")] = 0.95,
     limits: Annotated[str | None, typer.Option(help="Budgets to test, separated by commas.")] = None,
-    candidates: Annotated[int | None, typer.Option(help="N.")] = None,
+    candidates: Annotated[int | None, typer.Option(min=1, max=1024, help="N.")] = None,
     pilot: Annotated[int, typer.Option(min=0, help="Prompts on which the cost in refusals is foreseen.")] = 20,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     cost_model: options.CostModel = None,
@@ -38,15 +41,16 @@ def calibrate(
 
     Exit code 1 means that nothing could be certified.
     """
+    output.check_extra("evaluation", "scipy")
     from ig_plugins import InferenceGuard
-    from ig_plugins.certificate import feasibility
-    from ig_plugins.certificate.guarded import calibrate_guard
-    from ig_plugins.certificate.guarded import pilot as fly
-    from ig_plugins.cli.evaluate import read_prompts
+    from ig_plugins.cli.evaluate import check_judge, read_prompts
     from ig_plugins.errors import ConfigurationError
-    from ig_plugins.evaluation.verdicts import EXACT, Verdicts, numbers
+    from ig_plugins.research.calibration import feasibility
+    from ig_plugins.research.calibration.guarded import calibrate_guard
+    from ig_plugins.research.calibration.guarded import pilot as fly
+    from ig_plugins.research.evaluation.verdicts import EXACT, Verdicts, numbers
 
-    asked = numbers(limits, "limits") if limits is not None else None
+    tested = numbers(limits, "--limits") if limits is not None else None
     known = read_prompts(prompts, model=model, column=column, limit=300 if limit is None and prompts is None else limit)
     texts = [prompt.text for prompt in known]
     before = feasibility(len(texts), target=target, confidence=confidence)
@@ -55,6 +59,10 @@ def calibrate(
     chosen = judge or (EXACT if prompts is None else None)
     if chosen is None:
         raise ConfigurationError("--judge is needed: a certificate rests on a judge that is not the cost model itself")
+    check_judge(chosen, limit=judge_limit)
+    output.check_file(out)
+    kept = out.with_name(f"{out.name}.answers.jsonl")
+    output.check_file(kept)
     with output.loading(model):
         guard = InferenceGuard.from_pretrained(
             model,
@@ -66,6 +74,11 @@ def calibrate(
             max_tokens=max_tokens,
         )
         verdicts = Verdicts.load(chosen, limit=judge_limit, device=device)
+    tested = _default_limits(guard.budget) if tested is None else tested
+    for text in texts:
+        guard.request(text)
+    for each in tested:
+        guard.with_options(budget=[each, *guard.options.budgets[1:]])  # refused here rather than after the pilot
     if pilot:
         with output.notes.status("asking the unguarded policy"):
             # Spread over the file, so that a sorted one is not judged by its head.
@@ -73,7 +86,6 @@ def calibrate(
             judged = fly(guard, some, verdicts, samples=guard.search.candidates, seed=seed)
         before = feasibility(len(texts), target=target, confidence=confidence, pilot=judged)
     output.notes.print(before.statement(), highlight=False)
-    tested = asked or _default_limits(guard.budget)
     with output.progress_bar() as bar:
         task = bar.add_task("calibrating", total=len(texts) * len(tested))
         result = calibrate_guard(
@@ -85,13 +97,16 @@ def calibrate(
             confidence=confidence,
             seed=seed,
             on_answer=lambda: bar.advance(task),
+            kept=kept,
         )
     if json:
         output.write_json([setting.model_dump() for setting in result.tested])
     output.notes.print(result.statement(), highlight=False)
     if result.certificate is None:
+        kept.unlink()
         raise typer.Exit(1)
-    output.notes.print(f"certificate: [bold]{result.certificate.save(out)}[/]", highlight=False)
+    output.notes.print(f"certificate: [bold]{escape(str(result.certificate.save(out)))}[/]", highlight=False)
+    kept.unlink()
 
 
 def _default_limits(budget: SafetyBudget) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ import typer
 from ig_plugins.cli import options, output
 
 if TYPE_CHECKING:
-    from ig_plugins.evaluation.prompts import Prompt
+    from ig_plugins.research.evaluation.prompts import Prompt
 
 BUNDLED = ("tiny-alpaca", "tiny-beaver")
 TRAINING_PROMPTS = 60
@@ -24,7 +25,7 @@ def evaluate(
     methods: Annotated[str, typer.Option(help="Names separated by commas, or all.")] = "all",
     prompts: Annotated[Path | None, typer.Option(help="JSON lines, CSV or text; bundled ones by default.")] = None,
     column: options.Column = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many prompts; 100 of the bundled ones.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many prompts; 100 of the bundled ones.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How often each prompt is asked.")] = 2,
     candidates: Annotated[str, typer.Option(help="N, separated by commas.")] = "16,64",
     judge: Annotated[str | None, typer.Option(help="Independent judge: a checkpoint, or exact (bundled).")] = None,
@@ -40,13 +41,30 @@ def evaluate(
     json: Annotated[bool, typer.Option("--json", help="The summary as JSON on standard output.")] = False,
 ) -> None:
     """Measure every method on the same prompts and seeds; write results.jsonl, summary.json and reports."""
+    output.check_extra("evaluation", "scipy", "matplotlib")
     from ig_plugins import InferenceGuard
-    from ig_plugins.evaluation.evaluate import Plan
-    from ig_plugins.evaluation.evaluate import evaluate as run
-    from ig_plugins.evaluation.verdicts import EXACT, Verdicts, counts
+    from ig_plugins.errors import ConfigurationError
+    from ig_plugins.research.evaluation.evaluate import Plan
+    from ig_plugins.research.evaluation.evaluate import evaluate as run
+    from ig_plugins.research.evaluation.verdicts import EXACT, Verdicts, counts
+    from ig_plugins.research.methods import method
 
     asked = read_prompts(prompts, model=model, column=column, limit=limit)
     training = read_training_prompts(train_prompts, model=model, column=column, own=prompts is None)
+    chosen = judge or (EXACT if prompts is None else None)
+    plan = Plan(
+        methods=() if methods == "all" else tuple(method(name.strip()).name for name in methods.split(",")),
+        candidates=tuple(counts(candidates, "--candidates", most=1024)),
+        seeds=tuple(range(seeds)),
+        multiplier=multiplier,
+        training_prompts=training,
+        answers=grammar() if chosen == EXACT else None,
+    )
+    if not math.isfinite(multiplier) or multiplier < 0:
+        raise ConfigurationError(f"--multiplier is {multiplier}; give a finite number from 0")
+    if chosen:
+        check_judge(chosen, limit=judge_limit)
+    output.check_folder(out)
     with output.loading(model):
         guard = InferenceGuard.from_pretrained(
             model,
@@ -57,16 +75,9 @@ def evaluate(
             max_tokens=max_tokens,
             device=device,
         )
-        chosen = judge or (EXACT if prompts is None else None)
         verdicts = Verdicts.load(chosen, limit=judge_limit, device=device) if chosen else None
-    plan = Plan(
-        methods=() if methods == "all" else tuple(name.strip() for name in methods.split(",")),
-        candidates=tuple(counts(candidates, "candidates")),
-        seeds=tuple(range(seeds)),
-        multiplier=multiplier,
-        training_prompts=training,
-        answers=grammar() if chosen == EXACT else None,
-    )
+    for prompt in asked:
+        guard.request(prompt.text)  # one that is too long is refused before the first is answered
     with output.progress_bar() as bar:
         tasks: dict[str, Any] = {}
 
@@ -83,10 +94,22 @@ def evaluate(
         output.notes.print(f"report: [bold]{out / 'report.html'}[/]", highlight=False)
 
 
+def check_judge(name: str, *, limit: float | None) -> None:
+    """Refuses a judge that is not there, or a limit that is no number, before any weights are read."""
+    from critic_models.hub import local_folder, read_config
+    from ig_plugins.errors import ConfigurationError
+    from ig_plugins.research.evaluation.verdicts import EXACT
+
+    if limit is not None and not math.isfinite(limit):
+        raise ConfigurationError(f"--judge-limit is {limit}; give a finite number")
+    if name != EXACT:
+        read_config(local_folder(name))
+
+
 def read_prompts(path: Path | None, *, model: str, column: str | None, limit: int | None) -> list[Prompt]:
     """The prompts of a file; without one the bundled world's held-out prompts, half of them sensitive."""
     from ig_plugins.errors import ConfigurationError
-    from ig_plugins.evaluation.prompts import Prompt, load_prompts
+    from ig_plugins.research.evaluation.prompts import Prompt, load_prompts
 
     if path is not None:
         return load_prompts(path, column=column, limit=limit)
@@ -104,7 +127,7 @@ def read_prompts(path: Path | None, *, model: str, column: str | None, limit: in
 
 def read_training_prompts(path: Path | None, *, model: str, column: str | None, own: bool) -> tuple[str, ...]:
     """The prompts of a file; without one the bundled world's training prompts, or none."""
-    from ig_plugins.evaluation.prompts import load_prompts
+    from ig_plugins.research.evaluation.prompts import load_prompts
 
     if path is not None:
         return tuple(prompt.text for prompt in load_prompts(path, column=column))
@@ -128,7 +151,7 @@ def show(tables: dict[str, Any]) -> None:
     """The main figures on the terminal; the report has all of them, with intervals."""
     from rich.table import Table
 
-    from ig_plugins.evaluation.report import cells
+    from ig_plugins.research.evaluation.report import cells
 
     for title, figures in tables.items():
         head, body = cells(figures)

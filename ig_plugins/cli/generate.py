@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to ask.")],
-    model: Annotated[str, typer.Option(help="A preset, a hub id or a local folder.")] = "tiny-beaver",
+    model: Annotated[str, typer.Option(help="A preset, a hub id, a local folder or a GGUF file.")] = "tiny-beaver",
     cost_model: options.CostModel = None,
     reward_model: options.RewardModel = None,
     budget: Annotated[float | None, typer.Option(help="The budget's limit; the preset's by default.")] = None,
@@ -56,7 +56,7 @@ def generate(
         output.write_json(result.model_dump(mode="json"))
         return
     if not stream:
-        output.console.print(result.text.strip(), markup=False, highlight=False)
+        output.write_text(result.text.strip())
     output.notes.print(ledger(result))
 
 

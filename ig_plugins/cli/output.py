@@ -1,19 +1,31 @@
-"""What the commands share of writing to a terminal: people read standard error, programs read standard output."""
+"""What the commands share of writing: people read standard error, programs read standard output."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-console = Console()
-notes = Console(stderr=True)
+UNWRAPPED = 10_000  # columns of a file or a pipe, which nobody reads through a window of 80
+PROBE = 4096  # bytes written to see whether a disk has room
+
+
+def _console(stream: IO[str], *, stderr: bool = False) -> Console:
+    wide = not stream.isatty() and "COLUMNS" not in os.environ
+    return Console(stderr=stderr, width=UNWRAPPED if wide else None)
+
+
+console = _console(sys.stdout)
+notes = _console(sys.stderr, stderr=True)
 
 
 def complain(message: str) -> None:
@@ -21,9 +33,63 @@ def complain(message: str) -> None:
     notes.print(f"[bold red]error:[/] {escape(' '.join(message.split()))}", soft_wrap=True, highlight=False)
 
 
+def write_text(text: str) -> None:
+    """A text on standard output: wrapped between words on a terminal, as it is elsewhere."""
+    console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)
+
+
 def write_json(value: Any) -> None:
     """JSON on standard output, nothing else."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def check_file(path: Path, *, option: str = "--out") -> None:
+    """Sees to it, before any work is done, that a file can be written there; nothing is left behind.
+
+    Raises:
+        ConfigurationError: It cannot; the message says why.
+    """
+    _check_place(path, path.parent, option, "a file", lambda: path.exists() and not path.is_file())
+
+
+def check_folder(path: Path, *, option: str = "--out") -> None:
+    """As `check_file`, for files in a folder that need not exist yet."""
+    _check_place(path, path, option, "a folder", lambda: path.exists() and not path.is_dir())
+
+
+def _check_place(path: Path, folder: Path, option: str, wanted: str, taken: Any) -> None:
+    from ig_plugins.errors import ConfigurationError
+
+    try:
+        if taken():
+            raise ConfigurationError(f"{option} '{path}' is there and is not {wanted}; give {wanted}, or a new name")
+        while not folder.exists():
+            folder = folder.parent
+        if not folder.is_dir():
+            raise ConfigurationError(f"{option} '{path}' is under '{folder}', which is a file; give another place")
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(PROBE))
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        raise ConfigurationError(
+            f"{option} '{path}' cannot be written: {error.strerror}; give another place"
+        ) from error
+
+
+def check_extra(extra: str, *modules: str) -> None:
+    """Sees to it that an extra's packages are installed, without importing them.
+
+    Raises:
+        ConfigurationError: One is missing; the message says how to get it.
+    """
+    from importlib.util import find_spec
+
+    from ig_plugins.errors import ConfigurationError
+
+    for module in modules:
+        if find_spec(module) is None:
+            raise ConfigurationError(f"{module} is missing; pip install 'inferenceguard[{extra}]'")
 
 
 @contextmanager
@@ -32,7 +98,7 @@ def loading(name: str) -> Iterator[None]:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    with notes.status(f"loading {name}"):
+    with notes.status(f"loading {escape(name)}"):
         yield
 
 
@@ -46,4 +112,5 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
         console=notes,
         transient=True,
+        disable=not notes.is_terminal,
     )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
 
 from ig_plugins.cli import output
-from ig_plugins.presets import Preset
+
+if TYPE_CHECKING:
+    from critic_models.safety import SafetyBudget
+    from ig_plugins.presets import Checkpoint, Preset
 
 
 def presets(
@@ -29,7 +32,9 @@ def presets(
 
 def _checkpoints(preset: Preset) -> Table:
     """A line for each checkpoint of a preset."""
-    parts = [("policy", preset.policy), ("cost", preset.cost), ("reward", preset.reward)]
+    parts: list[tuple[str, Checkpoint]] = [("policy", preset.policy), *(("cost", cost) for cost in preset.costs)]
+    if preset.reward is not None:
+        parts.append(("reward", preset.reward))
     parts += [("critic", preset.critic)] if preset.critic else []
     parts += [(f"reward of :{name}", part) for name, part in preset.variants.items()]
     table = Table(box=None, show_header=False, padding=(0, 2))
@@ -42,9 +47,16 @@ def _checkpoints(preset: Preset) -> Table:
 
 def _settings(preset: Preset) -> str:
     """Prompt format, budget and search in one line."""
-    budget, search = preset.cost.budget, preset.search
+    search = preset.search
+    budgets = "; ".join(_budget(cost.budget) for cost in preset.costs)
     return (
-        f"  format {preset.prompt_format}; {budget.accounting} budget {budget.limit:g}, discount {budget.discount:g}; "
+        f"  format {preset.prompt_format}; {budgets}; "
         f"{search.candidates} candidates, {search.beams} beams, blocks of {search.block_tokens}, "
         f"at most {search.max_new_tokens} tokens"
     )
+
+
+def _budget(budget: SafetyBudget | Literal["own"]) -> str:
+    if budget == "own":
+        return "the cost model's own budget"
+    return f"{budget.accounting} budget {budget.limit:g}, discount {budget.discount:g}"

@@ -23,10 +23,10 @@ def train_critic(
         Path | None, typer.Option(help="Prompts about topics that none of the others is about: measured for the card.")
     ] = None,
     column: options.Column = None,
-    limit: Annotated[int | None, typer.Option(help="Read at most so many prompts.")] = None,
+    limit: options.Limit = None,
     responses: Annotated[int, typer.Option(min=1, help="Rollouts per prompt.")] = 8,
     batch: Annotated[int, typer.Option(min=1, help="Prompts decoded together.")] = 16,
-    max_tokens: Annotated[int | None, typer.Option(help="The longest rollout.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest rollout.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of training.")] = None,
     device: options.Device = None,
@@ -36,12 +36,13 @@ def train_critic(
     from critic_models.training.card import write_card
     from critic_models.training.critic import CriticTrainingConfig
     from ig_plugins import InferenceGuard
-    from ig_plugins.evaluation.prompts import load_prompts
-    from ig_plugins.rollouts import RolloutConfig
-    from ig_plugins.rollouts import train_critic as train
+    from ig_plugins.research.evaluation.prompts import load_prompts
+    from ig_plugins.research.rollouts import RolloutConfig
+    from ig_plugins.research.rollouts import train_critic as train
 
     apart = [prompt.text for prompt in load_prompts(unseen, column=column)] if unseen else []
     texts = [prompt.text for prompt in load_prompts(prompts, column=column, limit=limit)]
+    output.check_folder(out)
     with output.loading(model):
         guard = InferenceGuard.from_pretrained(
             model,

@@ -7,12 +7,14 @@ from typing import Literal
 import torch
 from transformers import PreTrainedModel
 
-from ig_plugins.engine.backends.base import Path, Sizes
+from ig_plugins.engine.backends.base import Sizes, TreeBackend
 from ig_plugins.engine.backends.per_sequence import PerSequenceBackend
+from ig_plugins.engine.backends.quantised import has_quantised_layers, own_tolerance
 from ig_plugins.engine.backends.segmented import SegmentedBackend
 from ig_plugins.engine.backends.selftest import prove
 from ig_plugins.engine.backends.tree_mask import TreeMaskBackend
 from ig_plugins.engine.forward.body import Body
+from ig_plugins.engine.forward.numerics import tolerance
 from ig_plugins.engine.lengths import context_of
 from ig_plugins.engine.session import TreeSession
 from ig_plugins.engine.speedups.cuda_graphs import StepRecorder
@@ -21,11 +23,13 @@ from ig_plugins.errors import ConfigurationError, ModelLoadError, PromptError, U
 
 logger = logging.getLogger(__name__)
 
-PathName = Literal["auto", "segments", "masked", "portable"]
+BackendName = Literal["auto", "segments", "masked", "portable"]
 # In the order of preference. No rule by size between the first two: their processor time was the same within 2 % (16
 # lanes on prompts of 512 and 2048, 64 lanes on 512), while segments allocate less (36 MB for 46 at 64 lanes) and run
 # no padding where lanes or rows have ended.
-PATHS: dict[str, type[Path]] = {path.name: path for path in (SegmentedBackend, TreeMaskBackend, PerSequenceBackend)}
+BACKENDS: dict[str, type[TreeBackend]] = {
+    backend.name: backend for backend in (SegmentedBackend, TreeMaskBackend, PerSequenceBackend)
+}
 
 
 class TreeModel:
@@ -37,36 +41,36 @@ class TreeModel:
         recorder: Records its decoding steps; None where there are no graphs to record into.
     """
 
-    def __init__(self, body: Body, path: type[Path], limit: tuple[int, str] | None = None) -> None:
+    def __init__(self, body: Body, backend: type[TreeBackend], limit: tuple[int, str] | None = None) -> None:
         self.body = body
         self.drafts = NgramDrafts()
         self.recorder = StepRecorder.of(body.model)
-        self._path, self._limit = path, limit
+        self._backend, self._limit = backend, limit
 
     @classmethod
-    def attach(cls, model: PreTrainedModel, *, path: PathName = "auto") -> "TreeModel":
-        """Find the fastest path that gives this model the states of its plain full forward.
+    def attach(cls, model: PreTrainedModel, *, backend: BackendName = "auto") -> "TreeModel":
+        """Find the fastest backend that gives this model the states of its plain full forward.
 
-        The model is put into evaluation mode. On the segments path its attention becomes one that reads segments while
-        a tree is followed and is sdpa otherwise, so that it generates as before. Where the model computes otherwise
-        beyond a length, as with longrope, so that no path could follow it there, ``context`` ends at that length.
+        The model is put into evaluation mode. On the segments backend its attention becomes one that reads segments
+        while a tree is followed and is sdpa otherwise, so that it generates as before. Where the model computes
+        otherwise beyond a length, as with longrope, and no backend could follow it there, ``context`` ends there.
 
         Args:
             model: A causal language model, or a bare body, which then has hidden states and no logits.
-            path: ``auto``, or the one path to use if it passes the self-test.
+            backend: ``auto``, or the one backend to use if it passes the self-test.
 
         Raises:
-            UnsupportedModelError: No path is exact; the message names the family and what each path failed at.
+            UnsupportedModelError: No backend is exact; the message names the family and what each backend failed at.
             ModelLoadError: The model's own forward is not finite.
-            ConfigurationError: An unknown path.
+            ConfigurationError: An unknown backend.
         """
-        if path != "auto" and path not in PATHS:
-            raise ConfigurationError(f"path is {path!r}; choose one of {['auto', *PATHS]}.")
+        if backend != "auto" and backend not in BACKENDS:
+            raise ConfigurationError(f"backend is {backend!r}; choose one of {['auto', *BACKENDS]}.")
         model.eval()
         body = Body(model)
         body.refresh()
         refused = {}
-        for candidate in PATHS.values() if path == "auto" else [PATHS[path]]:
+        for candidate in BACKENDS.values() if backend == "auto" else [BACKENDS[backend]]:
             shown = _shown(body, candidate)
             if not isinstance(shown, str):
                 return cls(body, candidate, shown)
@@ -78,9 +82,9 @@ class TreeModel:
         )
 
     @property
-    def path(self) -> str:
-        """The name of the path in use."""
-        return self._path.name
+    def backend(self) -> str:
+        """The name of the backend in use."""
+        return self._backend.name
 
     @property
     def hidden_size(self) -> int:
@@ -136,19 +140,26 @@ class TreeModel:
         if not prompts:
             raise PromptError("There is no prompt; give at least one.")
         self.body.refresh()
-        return TreeSession(self, self._path(self.body, Sizes(lanes, block, max_new)), prompts, max_new=max_new)
+        return TreeSession(self, self._backend(self.body, Sizes(lanes, block, max_new)), prompts, max_new=max_new)
 
 
-def _shown(body: Body, path: type[Path]) -> tuple[int, str] | str | None:
-    """What the self-test shows, see `prove`; or why a path cannot follow this model's trees."""
+def _shown(body: Body, backend: type[TreeBackend]) -> tuple[int, str] | str | None:
+    """What the self-test shows, see `prove`; or why a backend cannot follow this model's trees."""
     implementation = body.model.config._attn_implementation
     try:
-        path.prepare(body)
-        return prove(body, path)
+        backend.prepare(body)
+        return prove(body, backend, allowed=_allowed(body, backend))
     except (ModelLoadError, torch.OutOfMemoryError):
         raise
-    except Exception as reason:  # whatever a model raises on inputs that it cannot take: the next path may do
-        logger.debug("%s is not followed on the %s path", type(body.model).__name__, path.name, exc_info=True)
+    except Exception as reason:  # whatever a model raises on inputs that it cannot take: the next backend may do
+        logger.debug("%s is not followed on the %s path", type(body.model).__name__, backend.name, exc_info=True)
         if body.model.config._attn_implementation != implementation:
             body.model.set_attn_implementation(implementation)
         return f"{type(reason).__name__}: {reason}"
+
+
+def _allowed(body: Body, backend: type[TreeBackend]) -> float | None:
+    """The tolerance, where the dtype's is too strict: of ordinary caches on quantised layers."""
+    if backend is not PerSequenceBackend or not has_quantised_layers(body.model):
+        return None
+    return max(tolerance(body.model.dtype), own_tolerance(body))

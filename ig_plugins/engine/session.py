@@ -2,17 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from ig_plugins.engine.backends.base import Path, Stepper
+from ig_plugins.engine.backends.base import DeviceBackend, Stepper, TreeBackend, TrimmingBackend
 from ig_plugins.engine.speedups.cuda_graphs import StepRecorder
 from ig_plugins.engine.speedups.ngram_draft import NgramDrafts
 from ig_plugins.engine.states import LaneLogits, appended, chosen, updated
 from ig_plugins.engine.tree import Packing, TokenTree, TreeStateError
 from ig_plugins.errors import PromptError
+
+Able = TypeVar("Able", bound=TreeBackend)
 
 
 class Followed(Protocol):
@@ -64,11 +66,15 @@ class TreeSession:
     """
 
     @torch.inference_mode()
-    def __init__(self, model: Followed, path: Path, prompts: Sequence[Sequence[int]], *, max_new: int) -> None:
-        self.model, self.path, self.max_new = model, path, max_new
+    def __init__(
+        self, model: Followed, backend: TreeBackend, prompts: Sequence[Sequence[int]], *, max_new: int
+    ) -> None:
+        self.model, self.backend, self.max_new = model, backend, max_new
+        self._trimming = backend if isinstance(backend, TrimmingBackend) else None
+        self._device = backend if isinstance(backend, DeviceBackend) else None
         self._check(prompts)
         self.tree = TokenTree([len(prompt) for prompt in prompts])
-        hidden, logits = path.prefill(prompts)
+        hidden, logits = backend.prefill(prompts)
         self.hidden: Tensor = hidden.unsqueeze(1)
         self.logits: Tensor | None = None if logits is None else logits.unsqueeze(1)
         self._packing: Packing | None = None
@@ -110,7 +116,7 @@ class TreeSession:
             TreeStateError: A block is open, or a lane names a beam that is not there.
         """
         self.tree.fork(parents)
-        self.path.fork(self.tree.open_parents)
+        self.backend.fork(self.tree.open_parents)
         self.lane_hidden = chosen(self.hidden, parents)
         self._lane_logits = None if self.logits is None else LaneLogits(self.logits, parents)
 
@@ -153,7 +159,7 @@ class TreeSession:
     @property
     def guessable(self) -> bool:
         """Whether tokens that were proposed can be taken back."""
-        return self.path.trims
+        return self._trimming is not None
 
     @torch.inference_mode()
     def draft(self, tokens: Mapping[tuple[int, int], Sequence[int]]) -> Proposal:
@@ -170,7 +176,7 @@ class TreeSession:
             counts[key] = len(mine)
         packing = self._packed(counts)
         flat = torch.tensor([token for mine in tokens.values() for token in mine])
-        hidden, logits = self.path.forward(self.tree, flat, packing, packing.all)
+        hidden, logits = self.backend.forward(self.tree, flat, packing, packing.all)
         if logits is None:
             raise TreeStateError("A body without LM head gives no logits; nothing can be proposed to it.")
         self.tree.grow(packing)
@@ -181,7 +187,7 @@ class TreeSession:
         """Keep of what was just proposed the first ``kept`` (B, L) tokens of each lane, at least one."""
         packing = proposal.packing
         if not torch.equal(kept, packing.counts):
-            self.path.trim(packing, kept)
+            self._need(self._trimming).trim(packing, kept)
             self.tree.cut(self.tree.grown - packing.counts + kept)
         last = packing.ends(kept)
         self._stand(packing, last, proposal.hidden[last], proposal.logits[last])
@@ -189,7 +195,7 @@ class TreeSession:
     @property
     def runs_ahead(self) -> bool:
         """Whether a block need not be watched: its device is waited for, and what is too much can be taken back."""
-        return self.path.runs_ahead and self.lane_hidden.device.type != "cpu"
+        return self._device is not None and self.lane_hidden.device.type != "cpu"
 
     def prepare(self, active: Tensor, taken: Tensor, steps: int) -> None:
         """Let ``advance`` put tokens on these lanes of a fresh block, bool, shape (B, L), up to so many times.
@@ -200,7 +206,7 @@ class TreeSession:
             steps: At most.
         """
         self._packing = self.tree.pack(active.long())
-        self._stepper = self.path.stepper(self.tree, self._packing, taken, steps)
+        self._stepper = self._need(self._device).stepper(self.tree, self._packing, taken, steps)
 
     @torch.inference_mode()
     def advance(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -257,7 +263,7 @@ class TreeSession:
         states = chosen(self.lane_hidden, lanes)
         if self._leaders is not None:
             lanes = torch.where(lanes < 0, lanes, self._leaders.gather(1, lanes.clamp(min=0)))
-        self.path.select(self.tree, lanes.to("cpu", torch.long))
+        self.backend.select(self.tree, lanes.to("cpu", torch.long))
         self.tree.select(lanes)
         self.hidden = states
         if self._lane_logits is not None:
@@ -267,7 +273,7 @@ class TreeSession:
     @torch.inference_mode()
     def rollback(self) -> None:
         """Drop the open block; the beams are as before ``branch``."""
-        self.path.rollback()
+        self.backend.rollback()
         self.tree.rollback()
         self._close()
 
@@ -281,7 +287,7 @@ class TreeSession:
         """
         self._check(prompts)
         self.tree.add_rows([len(prompt) for prompt in prompts])
-        hidden, logits = self.path.add_rows(prompts)
+        hidden, logits = self.backend.add_rows(prompts)
         self.hidden = appended(self.hidden, hidden)
         if self.logits is not None and logits is not None:
             self.logits = appended(self.logits, logits)
@@ -296,7 +302,7 @@ class TreeSession:
         """
         index = torch.tensor(list(rows), dtype=torch.long)
         self.tree.keep_rows(index)
-        self.path.keep_rows(index)
+        self.backend.keep_rows(index)
         index = index.to(self.hidden.device)
         self.hidden = self.hidden[index]
         self.logits = None if self.logits is None else self.logits[index]
@@ -307,13 +313,20 @@ class TreeSession:
 
         ``allocated`` is what the buffers take, reserve for later blocks included.
         """
-        return self.path.memory(self.tree)
+        return self.backend.memory(self.tree)
 
     def _prepared(self) -> tuple[Packing, Stepper]:
         """What ``prepare`` laid out."""
         if self._packing is None or self._stepper is None:
             raise TreeStateError("Say which lanes advance first; call prepare.")
         return self._packing, self._stepper
+
+    @staticmethod
+    def _need(backend: Able | None) -> Able:
+        """A backend that can do what is asked of it."""
+        if backend is None:
+            raise TreeStateError("This model's backend takes no tokens back; ask `guessable` and `runs_ahead` first.")
+        return backend
 
     def _packed(self, counts: Tensor) -> Packing:
         """The packing of these counts; a step mostly repeats the one before it."""
@@ -324,7 +337,7 @@ class TreeSession:
 
     def _forward(self, tokens: Tensor, packing: Packing) -> Tensor:
         last, single = packing.last, len(packing.last) == len(packing)
-        hidden, logits = self.path.forward(self.tree, tokens, packing, last)
+        hidden, logits = self.backend.forward(self.tree, tokens, packing, last)
         self.tree.grow(packing)
         self._stand(packing, None if single else last, hidden if single else hidden[last], logits)
         return hidden

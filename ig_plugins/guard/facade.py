@@ -5,23 +5,26 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+import warnings
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
 
+from critic_models.safety import SafetyBudget
 from ig_plugins.chat import EncodedPrompt, Message, parse_reply, tool_region
+from ig_plugins.chat.messages import check_unicode
 from ig_plugins.errors import GuardBlockedError, PromptError
+from ig_plugins.guard.components import Components
 from ig_plugins.guard.identity import PARTS, identity
 from ig_plugins.guard.options import Options, configuration_errors, one_of
-from ig_plugins.guard.parts import Parts
 from ig_plugins.guard.promise import Outside, Promise
+from ig_plugins.guard.request_handle import GuardChunk, RequestHandle
 from ig_plugins.guard.result import GuardResult
-from ig_plugins.guard.ticket import GuardChunk, RequestHandle
 from ig_plugins.runtime import worker
-from ig_plugins.safety import SafetyBudget
 from ig_plugins.search import Request, SearchConfig
 
 if TYPE_CHECKING:
-    from ig_plugins.certificate import Certificate
+    from ig_plugins.guard.certificate import Certificate
 
 Prompt = str | Sequence[Message]
 
@@ -39,15 +42,15 @@ class InferenceGuard:
         False
     """
 
-    def __init__(self, parts: Parts, options: Options | None = None, *, promise: Promise | None = None) -> None:
-        self.parts, self.promise = parts, promise
+    def __init__(self, parts: Components, options: Options | None = None, *, promise: Promise | None = None) -> None:
+        self.components, self.promise = parts, promise
         options = options or Options()
         self.options = options if options.budgets else options.model_copy(update={"budgets": parts.budgets})
 
     @classmethod
     def from_pretrained(
         cls,
-        model: str | tuple[Any, Any],
+        model: str | Path | tuple[Any, Any],
         *,
         cost_model: Any = None,
         reward_model: Any = None,
@@ -66,20 +69,22 @@ class InferenceGuard:
         """Loads a guard.
 
         Args:
-            model: A preset (``inferenceguard presets`` lists them), a hub id, a local folder, or a loaded pair of
-                transformers model and tokenizer.
+            model: A preset (``inferenceguard presets`` lists them), a hub id, a local folder, a GGUF file (its path, a
+                folder with one, ``org/name:file.gguf``), or a loaded pair of transformers model and tokenizer.
             cost_model: A preset's name, a checkpoint, a judge, a plain callable
                 ``f(prompts, responses) -> scores``, or a list of these; by default the preset's.
             reward_model: Likewise, one of them.
             critic: A folder or hub id of a `LatentCritic`, or one that is loaded; by default the preset's;
                 ``False`` for none.
             budget: A `SafetyBudget` or a bare limit, or a list with one for each cost model.
-            search: The search's settings; by default the preset's.
+            search: The search's settings; by default the preset's, or without one what the checkpoint's
+                ``generation_config.json`` says about temperature, top-k, top-p, min-p and repetition penalty.
             prompt_format: ``beaver``, ``chat_template``, ``plain`` or ``auto``.
             revision: Of the policy, on the hub.
             device: Where to run; by default CUDA, then MPS, then the CPU.
             dtype: Of the policy's weights.
-            load_options: Passed on to transformers, such as ``device_map`` and ``quantization_config``.
+            load_options: Passed on to transformers, such as ``device_map`` and ``quantization_config``; of a PEFT
+                adapter also ``merge_adapter``, by default True unless its base is quantised.
             certificate: A ``certificate.json``; a guard that it was not made for is refused.
             outside_certificate: What becomes of a call with other settings than the certified ones: ``refuse`` raises,
                 ``mark`` answers with ``certified=False`` in the result.
@@ -87,13 +92,23 @@ class InferenceGuard:
 
         Raises:
             ModelLoadError: Something cannot be loaded; the message says what and what next.
-            MismatchError: Parts do not belong together, or the certificate is another guard's.
+            MismatchError: Components do not belong together, or the certificate is another guard's.
             ConfigurationError: A setting is not allowed.
         """
         one_of("outside_certificate", outside_certificate, Outside)
-        from ig_plugins.guard.load import load_components
+        from ig_plugins.guard.checks import check_options
+        from ig_plugins.guard.loading import load_components
 
-        parts, preset_search = load_components(
+        check_options(
+            model,
+            options,
+            search=search,
+            cost_model=cost_model,
+            budget=budget,
+            prompt_format=prompt_format,
+            dtype=dtype,
+        )
+        parts, defaults = load_components(
             model,
             cost_model=cost_model,
             reward_model=reward_model,
@@ -105,35 +120,48 @@ class InferenceGuard:
             dtype=dtype,
             load_options=dict(load_options or {}),
         )
-        with configuration_errors():
-            defaults = Options(search=search or preset_search)
+        if search is not None:
+            with configuration_errors():
+                defaults = Options.model_validate({**dict(defaults), "search": search})
         guard = cls(parts, defaults.updated(**options))
         return guard if certificate is None else guard.with_certificate(certificate, outside=outside_certificate)
 
     @overload
-    def generate(self, prompt: Prompt, **overrides: Any) -> GuardResult: ...
+    def generate(self, prompt: Prompt, *, return_exceptions: bool = False, **overrides: Any) -> GuardResult: ...
 
     @overload
-    def generate(self, prompt: Sequence[Prompt], **overrides: Any) -> list[GuardResult]: ...
+    def generate(
+        self, prompt: Sequence[Prompt], *, return_exceptions: Literal[False] = False, **overrides: Any
+    ) -> list[GuardResult]: ...
 
-    def generate(self, prompt: Any, **overrides: Any) -> GuardResult | list[GuardResult]:
+    @overload
+    def generate(
+        self, prompt: Sequence[Prompt], *, return_exceptions: bool, **overrides: Any
+    ) -> list[GuardResult | Exception]: ...
+
+    def generate(self, prompt: Any, *, return_exceptions: bool = False, **overrides: Any) -> Any:
         """Answers one prompt, or several in one batch.
 
         Args:
             prompt: A text (one user turn), a conversation (a list of message dicts), or a list of either.
+            return_exceptions: Of a list, a prompt without an answer costs the others nothing: its exception stands in
+                its place. Without it the first prompt's that fails is raised, and the others are given up, as nobody
+                would see their answers. Faults of the call itself, such as an unknown option, are raised in any case.
             **overrides: Any option, for this call; see `Options` and `SearchConfig`.
 
         Raises:
-            PromptError: A prompt that cannot be answered.
+            PromptError: A prompt that cannot be answered. Nothing was decoded then.
             GuardBlockedError: Blocked, with ``on_block="raise"``.
-            JudgeError, DeadlineExceededError, RequestCancelledError: No verified answer; no text leaves.
+            JudgeError, DecodingError, DeadlineExceededError, RequestCancelledError: No verified answer; no text leaves.
             OutsideCertificateError: The guard's certificate does not speak of such a call; see `from_pretrained`.
         """
         many = is_batch(prompt)
-        tickets = self._handles(list(prompt) if many else [prompt], self.options.updated(**overrides))
-        worker().submit(tickets)
+        keep = return_exceptions and many
+        options = self.options.updated(**overrides)
+        asked = self._handles(list(prompt) if many else [prompt], options, keep=keep)
+        tickets = self._submit(asked)
         try:
-            results = [self._checked(ticket.result(), overrides) for ticket in tickets]
+            results = [self._result(each, overrides, keep=keep) for each in asked]
         finally:
             for ticket in tickets:
                 ticket.cancel()
@@ -143,20 +171,22 @@ class InferenceGuard:
         """Answers one prompt in chunks of verified text; the last one carries the result.
 
         The joined texts are the text of `generate` with the same seed. A chunk leaves when no later block can change
-        it: when all beams share it. Decoding starts with the first `next`; closing the iterator stops it.
+        it: when all beams share it. Decoding starts with the first `next`, and so does the time of ``timeout``; closing
+        the iterator stops it.
 
         Where every beam runs into a dead end, `generate` begins anew. A stream of which text has left cannot: it ends
         with the refusal.
         """
-        (ticket,) = self._handles([prompt], self.options.updated(**overrides), stream=True)
-        return self._relay(ticket, overrides)
+        asked = self._handles([prompt], self.options.updated(**overrides), stream=True)
+        return self._relay(asked, overrides)
 
-    async def agenerate(self, prompt: Any, **overrides: Any) -> Any:
+    async def agenerate(self, prompt: Any, *, return_exceptions: bool = False, **overrides: Any) -> Any:
         """As `generate`; the event loop goes on, and cancelling the task stops decoding."""
         many = is_batch(prompt)
-        tickets = await self._listening(list(prompt) if many else [prompt], overrides)
+        keep = return_exceptions and many
+        asked, tickets = await self._listening(list(prompt) if many else [prompt], overrides, keep=keep)
         try:
-            results = [self._checked(await ticket.aresult(), overrides) for ticket in tickets]
+            results = [await self._aresult(each, overrides, keep=keep) for each in asked]
         finally:
             for ticket in tickets:
                 ticket.cancel()
@@ -164,12 +194,43 @@ class InferenceGuard:
 
     async def astream(self, prompt: Prompt, **overrides: Any) -> AsyncGenerator[GuardChunk, None]:
         """As `stream`; the event loop goes on, and cancelling the task stops decoding."""
-        (ticket,) = await self._listening([prompt], overrides, stream=True)
+        _, (ticket,) = await self._listening([prompt], overrides, stream=True)
         try:
             while True:
                 chunk = await ticket.anext()
                 if chunk.result is not None:
                     self._checked(chunk.result, overrides)
+                yield chunk
+                if chunk.result is not None:
+                    return
+        finally:
+            ticket.cancel()
+
+    def prepare(self, prompt: Prompt, *, stream: bool = False, **overrides: Any) -> RequestHandle:
+        """A request that is encoded and checked and not under way yet; `follow` answers it.
+
+        For services, which look at what a request may take before they let it in. Its time runs from now on.
+
+        Raises:
+            PromptError: The prompt cannot be answered.
+            OutsideCertificateError: The guard's certificate does not speak of such a call; see `from_pretrained`.
+        """
+        options = self.options.updated(**overrides)
+        (ticket,) = self._handles([prompt], options, stream=stream)
+        if isinstance(ticket, Exception):
+            raise ticket
+        ticket.begin()
+        return ticket
+
+    async def follow(self, ticket: RequestHandle) -> AsyncGenerator[GuardChunk, None]:
+        """Answers a prepared request, as `astream`; the last chunk alone counts where it does not stream."""
+        ticket.listen(asyncio.get_running_loop())
+        worker().submit([ticket])
+        try:
+            while True:
+                chunk = await ticket.anext()
+                if chunk.result is not None:
+                    self._checked(chunk.result, {"on_block": ticket.options.on_block})
                 yield chunk
                 if chunk.result is not None:
                     return
@@ -184,7 +245,7 @@ class InferenceGuard:
         """
         options = self.options.updated(**overrides)
         self._certified(options)
-        return InferenceGuard(self.parts, options, promise=self.promise)
+        return InferenceGuard(self.components, options, promise=self.promise)
 
     def with_certificate(self, path: str, *, outside: Outside = "refuse", settings: bool = True) -> InferenceGuard:
         """This guard under a certificate, to which every call is held.
@@ -200,12 +261,18 @@ class InferenceGuard:
         """
         one_of("outside", outside, Outside)
         certificate = self.check_certificate(path, settings=settings and outside == "refuse")
-        return InferenceGuard(self.parts, self.options, promise=Promise(certificate, outside))
+        return InferenceGuard(self.components, self.options, promise=Promise(certificate, outside))
+
+    @property
+    def parts(self) -> Components:
+        """The old name of ``components``; it goes with 0.3."""
+        warnings.warn("guard.parts is now guard.components", DeprecationWarning, stacklevel=2)
+        return self.components
 
     @property
     def tokenizer(self) -> Any:
         """The policy's tokenizer."""
-        return self.parts.policy.tokenizer
+        return self.components.policy.tokenizer
 
     @property
     def search(self) -> SearchConfig:
@@ -220,12 +287,12 @@ class InferenceGuard:
     @property
     def policy_id(self) -> str:
         """What the policy was loaded from."""
-        return str(self.parts.names.get("model") or "policy")
+        return str(self.components.names.get("model") or "policy")
 
     @property
     def context(self) -> int | None:
         """The longest sequence, prompt and answer together, in tokens; None where there is no limit."""
-        return self.parts.context
+        return self.components.context
 
     def count_tokens(self, prompt: Prompt, *, tools: Sequence[Any] | None = None) -> int:
         """Tokens of a prompt as the policy would read it, tools included."""
@@ -245,7 +312,7 @@ class InferenceGuard:
     def identity(self) -> dict[str, Any]:
         """Everything that decides an answer, as plain JSON: what the models are, and the settings."""
         certificate = self.promise.certificate.identity_hash if self.promise else None
-        return identity(self.parts, self.options, certificate=certificate)
+        return identity(self.components, self.options, certificate=certificate)
 
     def check_certificate(self, path: str, *, settings: bool = True) -> Certificate:
         """Refuses a certificate that was made for other models or (unless told otherwise) settings.
@@ -255,52 +322,101 @@ class InferenceGuard:
         Raises:
             MismatchError: It was; the message names both sides.
         """
-        from ig_plugins.certificate import Certificate
+        from ig_plugins.guard.certificate import Certificate
 
         certificate = Certificate.load(path)
-        mine = identity(self.parts, self.options, fresh=True)
+        mine = identity(self.components, self.options, fresh=True)
         certificate.check(mine if settings else {**certificate.identity, **{part: mine[part] for part in PARTS}})
         return certificate
 
     def _certified(self, options: Options) -> bool | None:
         """Whether the certificate speaks of such a call; None without one. It may refuse."""
-        return None if self.promise is None else self.promise.covers(self.parts, options)
+        return None if self.promise is None else self.promise.covers(self.components, options)
 
-    def _relay(self, ticket: RequestHandle, overrides: Mapping[str, Any]) -> Generator[GuardChunk, None, None]:
-        worker().submit([ticket])
+    def _relay(
+        self, asked: Sequence[RequestHandle | Exception], overrides: Mapping[str, Any]
+    ) -> Generator[GuardChunk, None, None]:
+        (ticket,) = self._submit(asked)
         for chunk in ticket.chunks():
             if chunk.result is not None:
                 self._checked(chunk.result, overrides)
             yield chunk
 
     async def _listening(
-        self, prompts: Sequence[Prompt], overrides: Mapping[str, Any], *, stream: bool = False
-    ) -> list[RequestHandle]:
-        """Tickets on their way, whose events come to the running loop."""
+        self, prompts: Sequence[Prompt], overrides: Mapping[str, Any], *, stream: bool = False, keep: bool = False
+    ) -> tuple[list[RequestHandle | Exception], list[RequestHandle]]:
+        """As `_handles` and `_submit`; events come to the running loop."""
         options = self.options.updated(**overrides)
-        tickets = await asyncio.to_thread(self._handles, prompts, options, stream=stream)
+        asked = await asyncio.to_thread(self._handles, prompts, options, stream=stream, keep=keep)
+        return asked, self._submit(asked, loop=asyncio.get_running_loop())
+
+    def _handles(
+        self, prompts: Sequence[Prompt], options: Options, *, stream: bool = False, keep: bool = False
+    ) -> list[RequestHandle | Exception]:
+        """A handle for each prompt; with ``keep`` the exception of a prompt that cannot be encoded."""
+        certified = self._certified(options)
+        return [self._handle(each, options, stream=stream, keep=keep, certified=certified) for each in prompts]
+
+    def _handle(
+        self, prompt: Prompt, options: Options, *, stream: bool, keep: bool, certified: bool | None
+    ) -> RequestHandle | Exception:
+        try:
+            encoded = self._encode(prompt, options)
+            request = self._request(encoded, options, stream=stream)
+            engine = self.components.serving(request.budgets)
+            return RequestHandle(engine, encoded, request, options, certified=certified)
+        except Exception as error:
+            if keep:
+                return error
+            raise
+
+    def _submit(
+        self, asked: Sequence[RequestHandle | Exception], *, loop: asyncio.AbstractEventLoop | None = None
+    ) -> list[RequestHandle]:
+        """Hands the tickets among these over; their time begins."""
+        tickets = [each for each in asked if isinstance(each, RequestHandle)]
         for ticket in tickets:
-            ticket.listen(asyncio.get_running_loop())
+            if loop is not None:
+                ticket.listen(loop)
+            ticket.begin()
         worker().submit(tickets)
         return tickets
 
-    def _handles(self, prompts: Sequence[Prompt], options: Options, *, stream: bool = False) -> list[RequestHandle]:
-        tickets, certified = [], self._certified(options)
-        for prompt in prompts:
-            encoded = self._encode(prompt, options)
-            request = self._request(encoded, options, stream=stream)
-            engine = self.parts.serving(request.budgets)
-            tickets.append(RequestHandle(engine, encoded, request, options, certified=certified))
-        return tickets
+    def _result(
+        self, asked: RequestHandle | Exception, overrides: Mapping[str, Any], *, keep: bool
+    ) -> GuardResult | Exception:
+        """Waits for a ticket's result; with ``keep`` its exception is one as well."""
+        if isinstance(asked, Exception):
+            return asked
+        try:
+            return self._checked(asked.result(), overrides)
+        except Exception as error:
+            if keep:
+                return error
+            raise
+
+    async def _aresult(
+        self, asked: RequestHandle | Exception, overrides: Mapping[str, Any], *, keep: bool
+    ) -> GuardResult | Exception:
+        """As `_result`, without blocking the loop."""
+        if isinstance(asked, Exception):
+            return asked
+        try:
+            return self._checked(await asked.aresult(), overrides)
+        except Exception as error:
+            if keep:
+                return error
+            raise
 
     def _encode(self, prompt: Prompt, options: Options) -> EncodedPrompt:
         if options.raw_prompt:
             if not isinstance(prompt, str) or not prompt:
                 raise PromptError("raw_prompt=True needs a non-empty text; leave it out for a list of messages")
+            check_unicode(prompt, "the prompt")
             begun = bool(self.tokenizer.bos_token) and prompt.startswith(self.tokenizer.bos_token)
             ids = self.tokenizer.encode(prompt, add_special_tokens=not begun)
             return EncodedPrompt(prompt_ids=list(ids), prefill_ids=[], judge_prompt=prompt)
-        return self.parts.prompt_format.encode(
+        return self.components.prompt_format.encode(
             prompt, tools=list(options.tools) or None, tool_choice=options.tool_choice
         )
 
@@ -316,11 +432,12 @@ class InferenceGuard:
             budgets=options.budgets,
             seed=secrets.randbelow(2**63) if seed is None else seed,
             prefill_ids=encoded.prefill_ids,
-            prefill_text=self.parts.policy.detokenizer.text(encoded.prefill_ids) if encoded.prefill_ids else "",
+            prefill_text=self.components.policy.detokenizer.text(encoded.prefill_ids) if encoded.prefill_ids else "",
             stop=options.stop,
             **self._reading(encoded),
             stream=stream,
             deadline=None if options.timeout is None else time.monotonic() + options.timeout,
+            judge_timeout=options.judge_timeout,
             processors=options.logits_processors,
         )
 
@@ -347,7 +464,7 @@ class InferenceGuard:
         if context is not None and prompt_tokens + search.max_new_tokens > context:
             raise PromptError(
                 f"the prompt has {prompt_tokens} tokens and the answer may have {search.max_new_tokens}, but the "
-                f"context holds {context}{self.parts.context_note}; shorten the prompt, or lower max_tokens"
+                f"context holds {context}{self.components.context_note}; shorten the prompt, or lower max_tokens"
             )
 
     def _checked(self, result: GuardResult, overrides: Mapping[str, Any]) -> GuardResult:

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from critic_models import weights
-from critic_models.identity import describe, unknown_parts
+from critic_models.identity import describe, unknown_parts, weights
 
 if TYPE_CHECKING:
+    from ig_plugins.guard.components import Components
     from ig_plugins.guard.options import Options
-    from ig_plugins.guard.parts import Parts
 
 FORMAT = 2  # 1: names of models, and hashes of their files
 PARTS = ("policy", "prompt_format", "costs", "reward", "critic")
@@ -23,7 +22,9 @@ PARTS = ("policy", "prompt_format", "costs", "reward", "critic")
 UNBOUND = (("models",), ("certificate",), ("on_block",), ("search", "seed"))
 
 
-def identity(parts: Parts, options: Options, *, certificate: str | None = None, fresh: bool = False) -> dict[str, Any]:
+def identity(
+    parts: Components, options: Options, *, certificate: str | None = None, fresh: bool = False
+) -> dict[str, Any]:
     """Everything that decides an answer.
 
     Args:
@@ -43,7 +44,7 @@ def identity(parts: Parts, options: Options, *, certificate: str | None = None, 
     }
 
 
-def parts_identity(parts: Parts) -> dict[str, Any]:
+def parts_identity(parts: Components) -> dict[str, Any]:
     """What the models are."""
     policy = parts.policy
     body = getattr(policy.tree, "body", None)
@@ -65,7 +66,7 @@ def parts_identity(parts: Parts) -> dict[str, Any]:
 
 
 def settings(options: Options) -> dict[str, Any]:
-    """What the options say; the timeout is left out, since it decides whether there is an answer, not which."""
+    """What the options say; timeouts are left out, since they decide whether there is an answer, not which."""
     return {
         "budgets": [budget.model_dump(mode="json") for budget in options.budgets],
         "search": options.search.model_dump(mode="json"),
@@ -93,5 +94,5 @@ def unknown(identity: Mapping[str, Any]) -> list[str]:
     return [f"{at} ({what})" for at, what in unknown_parts(bound(identity))]
 
 
-def _judge(parts: Parts, judge: Any) -> dict[str, Any]:
+def _judge(parts: Components, judge: Any) -> dict[str, Any]:
     return {"judge": describe(judge), "reads": "text" if parts.judge_tree(judge) is None else "tokens"}

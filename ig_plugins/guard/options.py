@@ -7,8 +7,9 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from critic_models.safety import SafetyBudget
 from ig_plugins.errors import ConfigurationError
-from ig_plugins.safety import SafetyBudget
+from ig_plugins.runtime.judging import JUDGE_SECONDS
 from ig_plugins.search import SearchConfig
 
 OnBlock = Literal["refuse", "raise", "empty"]
@@ -24,7 +25,9 @@ class Options(BaseModel):
         search: The search's settings.
         budgets: One a cost model.
         stop: Strings that end the answer and are not part of it.
-        timeout: Seconds that a request may take, waiting included; None for no limit.
+        timeout: Seconds that a request may take, waiting included; None for no limit. A stream's run from the first
+            `next`, with which decoding begins.
+        judge_timeout: Seconds that one call of a judge of texts may take.
         on_block: What a blocked request gives: the refusal, an exception, or an empty text.
         refusal: The words of the refusal.
         raw_prompt: A text prompt is sent to the policy as it is, without a prompt format.
@@ -39,6 +42,7 @@ class Options(BaseModel):
     budgets: tuple[SafetyBudget, ...] = ()
     stop: tuple[str, ...] = ()
     timeout: float | None = Field(default=None, gt=0)
+    judge_timeout: float = Field(default=JUDGE_SECONDS, gt=0, allow_inf_nan=False)
     on_block: OnBlock = "refuse"
     refusal: str = REFUSAL
     raw_prompt: bool = False

@@ -9,9 +9,9 @@ from ig_plugins.errors import MismatchError, OutsideCertificateError
 from ig_plugins.guard.identity import identity
 
 if TYPE_CHECKING:
-    from ig_plugins.certificate import Certificate
+    from ig_plugins.guard.certificate import Certificate
+    from ig_plugins.guard.components import Components
     from ig_plugins.guard.options import Options
-    from ig_plugins.guard.parts import Parts
 
 Outside = Literal["refuse", "mark"]
 
@@ -28,10 +28,10 @@ class Promise:
     certificate: Certificate
     outside: Outside = "refuse"
 
-    def covers(self, parts: Parts, options: Options, *, fresh: bool = False) -> bool:
+    def covers(self, parts: Components, options: Options, *, fresh: bool = False) -> bool:
         """Whether the certificate speaks of an answer of these parts under these settings.
 
-        Seed, timeout and ``on_block`` may be what they like. The parts are compared as they are now, so that an adapter
+        Seed, timeouts and ``on_block`` may be anything. The parts are compared as they are now, so that an adapter
         loaded, or a template changed, after the guard was made is seen too.
 
         Raises:
@@ -44,7 +44,7 @@ class Promise:
                 return False
             raise OutsideCertificateError(
                 f"this call is not what the guard's certificate speaks of: {error}. Leave the settings as they were "
-                "certified (seed, timeout and on_block are free), or load the guard with outside_certificate='mark', "
+                "certified (seed, timeouts and on_block are free), or load the guard with outside_certificate='mark', "
                 "so that such answers are given and marked"
             ) from error
         return True

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from ig_plugins.safety import Accounting
+from critic_models.safety import Accounting
 
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -9,15 +10,27 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from critic_models import bundled
-from ig_plugins.errors import ConfigurationError
-from ig_plugins.presets.schema import Checkpoint, CostCheckpoint, Preset
+from ig_plugins.errors import ConfigurationError, did_you_mean
+from ig_plugins.presets.schema import Checkpoint, CostCheckpoint, Installed, Preset
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-__all__ = ["BUNDLED", "Checkpoint", "CostCheckpoint", "Preset", "known", "located", "names", "preset", "read"]
+__all__ = [
+    "BUNDLED",
+    "Checkpoint",
+    "CostCheckpoint",
+    "Installed",
+    "Preset",
+    "find_installed",
+    "known",
+    "located",
+    "names",
+    "preset",
+    "read",
+]
 
 BUNDLED = "bundled:"  # starts the sources that are models inside this package
 _FOLDER = Path(__file__).parent
@@ -39,6 +52,16 @@ def located(source: str) -> str:
     return str(bundled.path(source.removeprefix(BUNDLED))) if source.startswith(BUNDLED) else source
 
 
+def find_installed(checkpoint: Checkpoint) -> Path | None:
+    """The checkpoint's file inside an installed package, which is not imported; None if it is not there."""
+    if checkpoint.installed is None:
+        return None
+    package, _, inside = checkpoint.installed.file.partition("/")
+    spec = importlib.util.find_spec(package)
+    folders = spec.submodule_search_locations if spec else None
+    return next((path for folder in folders or () if (path := Path(folder) / inside).is_file()), None)
+
+
 @lru_cache
 def preset(name: str) -> Preset:
     """A preset by name; ``NAME:VARIANT`` takes another reward model.
@@ -48,7 +71,7 @@ def preset(name: str) -> Preset:
     """
     base, _, variant = name.partition(":")
     if base not in names():
-        raise ConfigurationError(f"no preset {base!r}; there are {', '.join(names())}")
+        raise ConfigurationError(f"no preset {base!r}; there are {', '.join(names())}.{did_you_mean(base, names())}")
     found = read(_FOLDER / f"{base}.toml")
     if not variant:
         return found

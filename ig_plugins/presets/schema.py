@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
-from ig_plugins.safety import SafetyBudget
+from critic_models.safety import SafetyBudget
 from ig_plugins.search.config import SearchConfig
 
 
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Installed(_Table):
+    """A checkpoint's file inside another Python package, which is looked for and never imported.
+
+    Attributes:
+        requirement: What to install, without its dependencies.
+        file: The package's folder and the path in it.
+    """
+
+    requirement: str
+    file: str
 
 
 class Checkpoint(_Table):
@@ -19,17 +33,19 @@ class Checkpoint(_Table):
         source: A hub id, or ``bundled:NAME`` for a model inside this package.
         revision: Branch, tag or commit on the hub.
         licence: Of the weights.
+        installed: Where the same model may lie on this machine already; taken before the hub's.
     """
 
     source: str
     revision: str | None = None
     licence: str
+    installed: Installed | None = None
 
 
 class CostCheckpoint(Checkpoint):
-    """A cost model and its budget."""
+    """A cost model and its budget; ``own`` is the one that the cost model's checkpoint states."""
 
-    budget: SafetyBudget = SafetyBudget()
+    budget: SafetyBudget | Literal["own"] = SafetyBudget()
 
 
 class Preset(_Table):
@@ -41,7 +57,8 @@ class Preset(_Table):
         prompt_format: How conversations become tokens.
         policy: The guarded model.
         cost: Cost model and budget.
-        reward: Reward model.
+        more_costs: Further cost models, each with its budget; an answer has to pass all of them.
+        reward: Reward model; None for answers that are fair draws among the safe ones.
         critic: The policy's critic, where one is published.
         search: The search's settings.
         variants: Other reward models by name: ``beaver-7b-v3:paper`` is the preset with that reward.
@@ -52,7 +69,13 @@ class Preset(_Table):
     prompt_format: str = "auto"
     policy: Checkpoint
     cost: CostCheckpoint
-    reward: Checkpoint
+    more_costs: tuple[CostCheckpoint, ...] = ()
+    reward: Checkpoint | None = None
     critic: Checkpoint | None = None
     search: SearchConfig = SearchConfig()
     variants: dict[str, Checkpoint] = Field(default_factory=dict)
+
+    @property
+    def costs(self) -> tuple[CostCheckpoint, ...]:
+        """All cost models."""
+        return (self.cost, *self.more_costs)

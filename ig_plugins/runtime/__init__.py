@@ -1,8 +1,10 @@
 """Who owns the models and the threads that run them."""
 
+from ig_plugins.runtime import fork
 from ig_plugins.runtime.batch import Engine, Job
-from ig_plugins.runtime.registry import shared
-from ig_plugins.runtime.team import release_openmp_threads
+from ig_plugins.runtime.judging import ask_judge
+from ig_plugins.runtime.model_cache import shared
+from ig_plugins.runtime.openmp import release_openmp_threads
 from ig_plugins.runtime.worker import Worker, worker
 
-__all__ = ["Engine", "Job", "Worker", "release_openmp_threads", "shared", "worker"]
+__all__ = ["Engine", "Job", "Worker", "ask_judge", "fork", "release_openmp_threads", "shared", "worker"]

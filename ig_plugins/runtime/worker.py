@@ -1,7 +1,8 @@
 """Who decodes: one thread for each guard with work to do, one of them at a time in torch.
 
 Requests of the same guard join the search that is under way, between two blocks; none waits for another to end, and
-none changes another's answer. Guards take turns, block by block. Callers, threads or event loops alike, only ever wait
+none changes another's answer. Requests of very different size are decoded apart and take turns (see `shares`), as
+guards do, block by block. Callers, threads or event loops alike, only ever wait
 for events.
 """
 
@@ -9,26 +10,47 @@ from __future__ import annotations
 
 import atexit
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from typing import NamedTuple
 
-from ig_plugins.errors import RequestCancelledError
-from ig_plugins.runtime.batch import MAX_ROWS, Batch, Engine, Job
-from ig_plugins.runtime.team import release_openmp_threads
-from ig_plugins.runtime.turn import torch_lock
+from ig_plugins.errors import ConfigurationError, RequestCancelledError
+from ig_plugins.runtime.batch import MAX_ROWS, Batch, Engine, Job, alike, typed
+from ig_plugins.runtime.fair_lock import torch_lock
+from ig_plugins.runtime.judging import judges_at_work, refuse_cycle
+from ig_plugins.runtime.openmp import release_openmp_threads
+from ig_plugins.runtime.shares import Shares
 from ig_plugins.search import Capacity
+
+_decoding: ContextVar[bool] = ContextVar("decoding", default=False)
 
 
 class Worker:
     """Hands requests to the lines of their guards. A line lives while it has work; its thread is a daemon."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """As new; for a forked child, where no thread is left of those that worked."""
         self._lines: dict[int, _Line] = {}
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._closing = False
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Hands requests over; returns at once. The caller's own helper threads are not needed meanwhile."""
+        """Hands requests over; returns at once. The caller's own helper threads are not needed meanwhile.
+
+        Raises:
+            ReentrantJudgeError: A judge of these requests waits for whoever asks.
+            ConfigurationError: The caller is inside a decoding step, which would wait for itself.
+        """
+        _refuse_within_a_step()
+        waiting = judges_at_work()
+        for job in jobs:
+            refuse_cycle(job.engine.judges, waiting)
+            job.waiting = waiting
         release_openmp_threads()
         with self._lock:
             idle = []
@@ -40,10 +62,7 @@ class Worker:
                 line.inbox.append(job)
             self._threads = [thread for thread in self._threads if thread.is_alive()]
             for line in idle:
-                self._threads.append(
-                    threading.Thread(target=self._work, args=(line,), name="inferenceguard", daemon=True)
-                )
-                self._threads[-1].start()
+                self._start(line)
 
     def close(self, *, seconds: float = 5.0) -> None:
         """Ends all work after its block and waits so long for it; for the end of the process.
@@ -51,24 +70,66 @@ class Worker:
         An interpreter that goes down under a thread inside torch aborts. A thread ends a moment after its last answer.
         """
         self._closing = True
+        end = time.monotonic() + seconds
         for thread in self._threads:
-            thread.join(seconds)
+            thread.join(max(0.0, end - time.monotonic()))
+
+    def _start(self, line: _Line) -> None:
+        """Gives a line a thread; with the lock."""
+        line.thread = threading.Thread(target=self._work, args=(line,), name="inferenceguard", daemon=True)
+        self._threads.append(line.thread)
+        line.thread.start()
 
     def _work(self, line: _Line) -> None:
-        while self._has_work(line):
-            line.round()
-            if self._closing:
-                line.abandon(RequestCancelledError("the process ended before the answer"))
+        _decoding.set(True)
+        mine: _Line | None = line
+        while mine is not None and self._has_work(mine):
+            if left := mine.round(self._while_waiting):
+                mine = self._join(left)
+            if mine is not None and self._closing:
+                mine.abandon(RequestCancelledError("the process ended before the answer"))
 
     def _has_work(self, line: _Line) -> bool:
         """Takes what has arrived; takes the line out of service when there is nothing to do."""
         with self._lock:
-            line.waiting += line.inbox
-            line.inbox = []
+            line.take()
             if line.busy:
                 return True
             del self._lines[id(line.engine)]
             return False
+
+    def _while_waiting(self, batch: Batch, seconds: float) -> None:
+        """Told by a thread whose batch waits for a judge: others of the same guard go on, on a new thread."""
+        if self._closing:
+            raise RequestCancelledError("the process ended before the answer")
+        if seconds < batch.patience:
+            return
+        with self._lock:
+            line = self._lines.get(id(batch.engine))
+            if line is not None and line.thread is threading.current_thread() and line.has_more_than(batch):
+                line.batches.remove(batch)
+                self._start(line)
+
+    def _join(self, left: Left) -> _Line | None:
+        """The line that a batch belongs to from now on, if this thread shall go on with it; None if another does."""
+        if not (left.batch.jobs or left.again):
+            return None
+        with self._lock:
+            line = self._lines.get(id(left.batch.engine))
+            if line is not None:
+                line.returned.append(left)
+                return None
+            line = self._lines[id(left.batch.engine)] = _Line(left.batch.engine)
+            line.returned.append(left)
+            line.thread = threading.current_thread()
+            return line
+
+
+class Left(NamedTuple):
+    """A batch that its line went on without, because a judge was slow, and the jobs that it could not serve."""
+
+    batch: Batch
+    again: list[Job]
 
 
 class _Line:
@@ -76,71 +137,117 @@ class _Line:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.thread: threading.Thread | None = None
         self.inbox: list[Job] = []
+        self.returned: list[Left] = []
         self.waiting: list[Job] = []
-        self._again: list[Job] = []  # their batch failed; each is tried by itself
-        self._batches: list[Batch] = []
+        self.again: list[Job] = []  # their batch failed; each is tried by itself
+        self.batches: list[Batch] = []
+        self._shares = Shares()
 
     @property
     def busy(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.waiting or self._again or self._batches)
+        return bool(self.waiting or self.again or self.batches)
 
-    def round(self) -> None:
-        """Places whoever waits, then decodes one block of every batch."""
+    def take(self) -> None:
+        """Takes what has arrived or come back."""
+        self.waiting += self.inbox
+        for left in self.returned:
+            self.again += left.again
+            if left.batch.jobs:
+                self._join(left.batch)
+        self.inbox, self.returned = [], []
+
+    def has_more_than(self, batch: Batch) -> bool:
+        """Whether others wait while this batch does."""
+        others = any(each is not batch for each in self.batches)
+        return bool(others or self.inbox or self.returned or self.waiting or self.again)
+
+    def round(self, while_waiting: Callable[[Batch, float], None]) -> Left | None:
+        """Places whoever waits, then decodes one block of the batch whose turn it is.
+
+        Returns:
+            The batch with which the calling thread was left, if the line went on without it.
+        """
+        batch: Batch | None = None
+        again: list[Job] = []
         try:
             with torch_lock:
-                self._place()
-            for batch in self._batches:
+                self._place(while_waiting)
+            if self.batches:
                 with torch_lock:
-                    self._again += batch.step()
-            self._batches = [batch for batch in self._batches if batch.jobs]
+                    batch, started = self._shares.next(self.batches), time.monotonic()
+                    again = batch.step()
+                if self.thread is not threading.current_thread():
+                    return Left(batch, again)
+                self._shares.charge(batch, self.batches, seconds=time.monotonic() - started)
+                self.again += again
+            self.batches = [batch for batch in self.batches if batch.jobs]
         except BaseException as error:  # a fault of ours; callers must hear of it rather than wait for ever
-            self.abandon(error)
+            if batch is not None and self.thread is not threading.current_thread():
+                batch.abandon(typed(error))
+                return Left(batch, again)
+            self.abandon(typed(error))
+        return None
 
     def abandon(self, error: BaseException) -> None:
         """Gives all work up; whoever waits for it is told why."""
-        jobs = [*self.waiting, *self._again, *(job for batch in self._batches for job in batch.jobs.values())]
-        self.waiting, self._again, self._batches = [], [], []
+        jobs = [*self.waiting, *self.again]
+        batches, self.waiting, self.again, self.batches = self.batches, [], [], []
         for job in jobs:
             job.failed(error)
+        for batch in batches:
+            batch.abandon(error)
 
-    def _place(self) -> None:
+    def _place(self, while_waiting: Callable[[Batch, float], None]) -> None:
         """Puts jobs into batches, in order of arrival, as far as there is room."""
         for job in list(self.waiting):
             if interruption := job.request.interruption():
                 self.waiting.remove(job)
                 job.failed(interruption)
-        again, self._again = self._again, []
+        again, self.again = self.again, []
         for job in again:
-            self._open([job], alone=True)
-        for batch in self._batches:
+            self._open([job], while_waiting, alone=True)
+        for batch in self.batches:
             self._fill(batch)
-        while stranded := [job for job in self.waiting if not any(b.takes(job.request) for b in self._batches)]:
-            self._open(stranded[:MAX_ROWS])
+        while stranded := [job for job in self.waiting if not any(b.takes(job.request) for b in self.batches)]:
+            self._open(stranded[:MAX_ROWS], while_waiting)
 
-    def _open(self, jobs: Sequence[Job], *, alone: bool = False) -> None:
+    def _join(self, batch: Batch) -> None:
+        """Puts a batch among those that take turns."""
+        self._shares.join(batch, self.batches)
+        self.batches.append(batch)
+
+    def _open(self, jobs: Sequence[Job], while_waiting: Callable[[Batch, float], None], *, alone: bool = False) -> None:
         """A new batch around the first of these jobs, with room for those of the others that go with it."""
         first = jobs[0]
         try:
-            capacity = Capacity.around([job.request for job in jobs], context=self.engine.context)
-            batch = Batch(self.engine, capacity, alone=alone)
+            capacity = Capacity.around(alike([job.request for job in jobs]), context=self.engine.context)
+            batch = Batch(self.engine, capacity, alone=alone, waiting=while_waiting)
         except BaseException as error:  # no search can be started: fail closed
             self.waiting = [job for job in self.waiting if job is not first]
-            first.failed(error)
+            first.failed(typed(error))
             return
-        self._batches.append(batch)
-        if alone:
-            self._again += batch.add_rows(jobs)
-        else:
-            self._fill(batch)
+        self._join(batch)
+        self.waiting = [job for job in self.waiting if job is not first]
+        batch.add_rows([first])
+        self._fill(batch)
 
     def _fill(self, batch: Batch) -> None:
         """Lets waiting jobs join a batch."""
-        fitting = [job for job in self.waiting if batch.takes(job.request)][: batch.free]
-        if fitting:
-            self.waiting = [job for job in self.waiting if job not in fitting]
-            self._again += batch.add_rows(fitting)
+        for job in list(self.waiting):
+            if batch.free and batch.takes(job.request):
+                self.waiting.remove(job)
+                batch.add_rows([job])
+
+
+def _refuse_within_a_step() -> None:
+    if _decoding.get():
+        raise ConfigurationError(
+            "a guard was asked from inside a decoding step (by a logits processor or a judge of tokens), which would "
+            "wait for itself; ask it before, or from a judge of texts"
+        )
 
 
 _worker = Worker()

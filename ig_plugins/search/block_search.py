@@ -220,6 +220,7 @@ class BlockSearch:
             return [lanes.stays + beam for beam in range(len(row.beams))]
         accepted = judgement.confident if row.narrow else judgement.safe
         safe = [lane for lane, ok in enumerate(accepted[index].tolist()) if ok]
+        row.tries_made += not safe
         if not safe and not row.last_try:
             row.fail(retry_penalty(lanes, index, self.policy.tree.vocab_size))
             return [lanes.stays + beam for beam in range(len(row.beams))]
@@ -284,7 +285,7 @@ class BlockSearch:
     @staticmethod
     def _refuse(row: Row, border: Border) -> None:
         """The judges refused text that all beams share: whatever contains it is lost, finished answers too."""
-        row.beams = []
+        row.beams, row.tries_made = [], row.tries_made + 1
         row.finished = [answer for answer in row.finished if not answer.step.passes(border.step)]
 
     def _outcome(self, row: Row) -> Outcome:

@@ -65,6 +65,7 @@ class Row:
         attempt: Tries of the open block that failed.
         restarts: How often the search began anew from the prompt.
         narrow: The open block is tried with few lanes (adaptive search).
+        tries_made: Tries of blocks without a safe candidate, those before a restart included.
         retry_penalty: Shape (T, V), taken off the logits on the next try; None on the first.
         sampled: Lanes of the open block, all tries together.
         sampled_tokens: Their tokens.
@@ -82,6 +83,7 @@ class Row:
     attempt: int = 0
     restarts: int = 0
     narrow: bool = False
+    tries_made: int = 0
     retry_penalty: Tensor | None = None
     sampled: int = 0
     sampled_tokens: int = 0
@@ -158,7 +160,7 @@ class Row:
 
     def inherit(self, old: Row) -> None:
         """Takes over the counts of the row that this one is the new beginning of."""
-        self.restarts = old.restarts + 1
+        self.restarts, self.tries_made = old.restarts + 1, old.tries_made
         self.candidate_tokens, self.lag = old.candidate_tokens, old.lag
         self.judge_calls, self.judge_tokens = old.judge_calls, old.judge_tokens
 

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from critic_models.safety import SafetyBudget
 from ig_plugins.errors import DeadlineExceededError, InferenceGuardError, RequestCancelledError
-from ig_plugins.safety import SafetyBudget
 from ig_plugins.search.config import SearchConfig
 
 
@@ -44,6 +44,8 @@ class Request:
         processors: transformers' logits processors, applied to this request's lanes.
         cancelled: Set by the caller to stop.
         begun: Text has been released.
+        judge_timeout: Seconds that one call of a judge of texts may take.
+        failure: Why it must stop, where that is its own fault; nothing leaves any more.
     """
 
     prompt_ids: Sequence[int]
@@ -63,6 +65,8 @@ class Request:
     cancelled: Event = field(default_factory=Event)
     started: float = field(default_factory=time.monotonic)
     begun: bool = False
+    judge_timeout: float = 60.0
+    failure: InferenceGuardError | None = None
 
     def __post_init__(self) -> None:
         self.rewind()
@@ -70,6 +74,7 @@ class Request:
     def rewind(self) -> None:
         """Back to the first draw: the same request again gives the same answer."""
         self._generator = torch.Generator().manual_seed(self.seed)
+        self.failure = None
 
     def uniforms(self, lanes: int, tokens: int, *, beams: int = 1) -> Tensor:
         """Fresh uniform numbers for one block, shape (L, T), float64.
@@ -99,6 +104,8 @@ class Request:
 
     def interruption(self) -> InferenceGuardError | None:
         """Why this request must stop now; None when it need not."""
+        if self.failure is not None:
+            return self.failure
         if self.cancelled.is_set():
             return RequestCancelledError("the request was cancelled by its caller; nothing more was decoded")
         if self.deadline is not None and time.monotonic() > self.deadline:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from critic_models.errors import JudgeError
-from ig_plugins.safety import SafetyBudget, advance, initial_state, is_safe
+from critic_models.safety import SafetyBudget, advance, initial_state, is_safe
 
 
 def may_leave(states: Tensor, budget: SafetyBudget, *, read: Tensor | None = None) -> Tensor:
@@ -166,6 +166,12 @@ class Trail:
     def start(cls, budgets: Sequence[SafetyBudget]) -> Trail:
         """Before the first token: nothing was spent."""
         return cls(tuple(Track.start(budget) for budget in budgets), tuple(budgets))
+
+    @classmethod
+    def of_costs(cls, costs: Tensor, budgets: Sequence[SafetyBudget]) -> Trail:
+        """Of an answer whose costs are known, shape (T, C): one a token and cost model."""
+        ends = tuple(range(1, len(costs) + 1))
+        return cls.start(budgets).extended([Scored(mine.double(), ends, whole=False) for mine in costs.unbind(dim=1)])
 
     def extended(self, found: Sequence[Scored]) -> Trail:
         """With what the cost models said of the text behind the last point.

@@ -14,9 +14,8 @@ from tokenizers import normalizers
 from torch import nn
 from transformers import LlamaForCausalLM, LogitsProcessor, TemperatureLogitsWarper
 
-from critic_models import weights
 from critic_models.errors import ConfigurationError
-from critic_models.identity import describe, token, unknown_parts
+from critic_models.identity import describe, token, unknown_parts, weights
 from critic_models.judges import CallableJudge, ClassifierJudge, GuardTemplate, ScoreJudge
 from tests.kit.tiny import tiny_config, tiny_llama, tiny_scores
 from tests.kit.tokenizer import byte_tokenizer

@@ -7,14 +7,14 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from critic_models.judges import ScoreJudge, as_judge
-from critic_models.scores import ScoreModel
+from critic_models.safety import SafetyBudget
+from critic_models.score_models import ScoreModel
 from ig_plugins.chat import prompt_format
 from ig_plugins.engine import TreeModel
 from ig_plugins.guard import InferenceGuard
+from ig_plugins.guard.components import Components
 from ig_plugins.guard.options import Options
-from ig_plugins.guard.parts import Parts
-from ig_plugins.methods import Bench
-from ig_plugins.safety import SafetyBudget
+from ig_plugins.research.methods import Context
 from ig_plugins.search import Policy, SearchConfig
 from tests.kit.scripted import ScriptedModel
 from tests.kit.tokenizer import byte_tokenizer
@@ -31,7 +31,7 @@ def scripted_bench(
     search: Mapping[str, Any] | None = None,
     hidden: Callable[..., Any] | None = None,
     **options: Any,
-) -> Bench:
+) -> Context:
     """A workbench over a scripted policy.
 
     Args:
@@ -49,7 +49,7 @@ def scripted_bench(
         tokenizer=tokenizer,
         stop_ids=frozenset({tokenizer.eos_token_id}),
     )
-    parts = Parts(
+    parts = Components(
         policy=policy,
         prompt_format=prompt_format("plain", tokenizer),
         costs={"cost": as_judge(_each(cost), name="cost", kind="cost")},
@@ -58,11 +58,11 @@ def scripted_bench(
         names={"model": "scripted", "policy": "scripted"},
     )
     settings = {"candidates": 16, "beams": 4, "block_tokens": 8, "max_new_tokens": 32, **(search or {})}
-    return Bench(InferenceGuard(parts, Options(search=SearchConfig(**settings))), **options)
+    return Context(InferenceGuard(parts, Options(search=SearchConfig(**settings))), **options)
 
 
 def tiny_bench(*, seed: int = 0, budget: SafetyBudget | None = None, search: Mapping[str, Any] | None = None,
-               **options: Any) -> Bench:  # fmt: skip
+               **options: Any) -> Context:  # fmt: skip
     """A workbench over random tiny Llamas: a policy, and a cost and a reward model that follow its tree."""
     tokenizer = byte_tokenizer()
     config = LlamaConfig(
@@ -74,7 +74,7 @@ def tiny_bench(*, seed: int = 0, budget: SafetyBudget | None = None, search: Map
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config).eval()
         cost, reward = (ScoreModel.build(config, score_type=kind).eval() for kind in ("cost", "reward"))
-    parts = Parts(
+    parts = Components(
         policy=Policy(tree=TreeModel.attach(model), tokenizer=tokenizer, stop_ids=frozenset({tokenizer.eos_token_id})),
         prompt_format=prompt_format("plain", tokenizer),
         costs={"cost": ScoreJudge(cost, tokenizer)},
@@ -83,7 +83,7 @@ def tiny_bench(*, seed: int = 0, budget: SafetyBudget | None = None, search: Map
         names={"model": "tiny", "policy": "tiny"},
     )
     settings = {"candidates": 8, "beams": 2, "block_tokens": 4, "max_new_tokens": 12, **(search or {})}
-    return Bench(InferenceGuard(parts, Options(search=SearchConfig(**settings))), **options)
+    return Context(InferenceGuard(parts, Options(search=SearchConfig(**settings))), **options)
 
 
 def _each(score: Callable[[str, str], float]) -> Callable[[list[str], list[str]], list[float]]:

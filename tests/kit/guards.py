@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from critic_models.judges import as_judge
+from critic_models.safety import SafetyBudget
 from ig_plugins.chat import prompt_format
-from ig_plugins.guard import InferenceGuard, Options, Parts
-from ig_plugins.safety import SafetyBudget
+from ig_plugins.guard import Components, InferenceGuard, Options
 from ig_plugins.search import Policy, SearchConfig
 from tests.kit.scripted import ScriptedModel
 from tests.kit.tokenizer import byte_tokenizer
@@ -18,7 +18,7 @@ MARKER = "UNSAFE"
 
 def versioned(guard: InferenceGuard, version: str = "1") -> InferenceGuard:
     """The same guard, whose scripted policy and functions say what they are, so that it can be certified."""
-    for part in (guard.parts.policy.tree, *guard.parts.judges):
+    for part in (guard.components.policy.tree, *guard.components.judges):
         vars(part)["version"] = version
     return guard
 
@@ -60,7 +60,7 @@ def make_guard(
         tokenizer = byte_tokenizer(chat=chat)
         tree = ScriptedModel.from_answers(tokenizer, answers or {"Hello there.": 1.0}, context=8192)
         policy = Policy(tree=tree, tokenizer=tokenizer, stop_ids=frozenset({tokenizer.eos_token_id}))  # type: ignore[arg-type]
-    parts = Parts(
+    parts = Components(
         policy=policy,
         prompt_format=prompt_format("chat_template" if chat else "beaver", policy.tokenizer),
         costs={"marker": as_judge(cost, kind="cost", name="marker")},

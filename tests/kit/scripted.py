@@ -294,7 +294,7 @@ class ScriptedSession:
 class ScriptedTokenJudge:
     """A judge that follows the token tree: the score of a token is a Python function of (prompt, response so far).
 
-    Hand its tree to the guard's parts: ``Parts(..., judge_trees={id(judge): judge.tree})``.
+    Hand its tree to the guard's parts: ``Components(..., judge_trees={id(judge): judge.tree})``.
 
     Args:
         tokenizer: The policy's.

@@ -31,7 +31,7 @@ class SlowSession(ScriptedSession):
 def slow_guard(
     answers: Mapping[str, float] | Callable[[str], Mapping[str, float]], *, step_seconds: float = 0.01, **given: Any
 ) -> InferenceGuard:
-    """As ``make_guard(chat=True)``, but slow; ``guard.parts.policy.tree.steps`` counts decoding steps."""
+    """As ``make_guard(chat=True)``, but slow; ``guard.components.policy.tree.steps`` counts decoding steps."""
     tokenizer = byte_tokenizer(chat=True)
     tree = SlowModel.from_answers(tokenizer, answers, context=8192)
     tree.step_seconds = step_seconds

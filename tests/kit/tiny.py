@@ -8,11 +8,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from critic_models.judges import Judge, ScoreJudge, as_judge
-from critic_models.scores import ScoreModel
+from critic_models.safety import SafetyBudget
+from critic_models.score_models import ScoreModel
 from ig_plugins.chat import prompt_format
 from ig_plugins.engine import TreeModel
-from ig_plugins.guard import InferenceGuard, Options, Parts
-from ig_plugins.safety import SafetyBudget
+from ig_plugins.guard import Components, InferenceGuard, Options
 from ig_plugins.search import Policy, SearchConfig
 from tests.kit.tokenizer import byte_tokenizer
 
@@ -92,7 +92,7 @@ def tiny_guard(
         tokenizer=tokenizer,
         stop_ids=frozenset({tokenizer.eos_token_id}),
     )
-    parts = Parts(
+    parts = Components(
         policy=policy,
         prompt_format=prompt_format("beaver", tokenizer),
         costs=judges,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import LongTensor, Tensor
@@ -30,16 +30,14 @@ class Sizes:
 Stepper = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
 
-class Path(Protocol):
+class TreeBackend(Protocol):
     """Stores a tree's keys and values and feeds new tokens to the model. The session keeps the tree itself."""
 
     name: ClassVar[str]
-    trims: ClassVar[bool]  # whether the last tokens of a lane can be taken back
-    runs_ahead: ClassVar[bool]  # whether it has a stepper, any number of whose tokens can be taken back
 
     @classmethod
     def prepare(cls, body: Body) -> None:
-        """Make the model ready to be followed on this path.
+        """Make the model ready to be followed on this backend.
 
         Raises:
             ValueError: It cannot be; the message completes "the model is refused because".
@@ -65,21 +63,6 @@ class Path(Protocol):
             Hidden states (M, H), and logits (n, V) of the kept tokens (n,).
         """
 
-    def stepper(self, tree: TokenTree, packing: Packing, taken: Tensor, steps: int) -> Stepper:
-        """What feeds a token on each packed lane of a fresh block, up to so many times.
-
-        Every call is the same device work on the same tensors, and looks at none of them.
-
-        Args:
-            tree: With an open block that nothing was fed to.
-            packing: A token on each of M lanes.
-            taken: Calls so far, on the device, shape (1,); the caller counts.
-            steps: Calls at most.
-        """
-
-    def trim(self, packing: Packing, kept: Tensor) -> None:
-        """Take back the tokens that were fed last, but for the first ``kept`` (B, L) of every lane."""
-
     def select(self, tree: TokenTree, lanes: Tensor) -> None:
         """Close the block, before the tree does; (B, K), on the host."""
 
@@ -91,6 +74,31 @@ class Path(Protocol):
 
     def memory(self, tree: TokenTree) -> dict[str, int]:
         """Bytes of keys and values: prompt, beams, block, and all that is allocated."""
+
+
+@runtime_checkable
+class TrimmingBackend(TreeBackend, Protocol):
+    """A backend that can take tokens back, so that tokens can be drafted and verified."""
+
+    def trim(self, packing: Packing, kept: Tensor) -> None:
+        """Take back the tokens that were fed last, but for the first ``kept`` (B, L) of every lane."""
+
+
+@runtime_checkable
+class DeviceBackend(TrimmingBackend, Protocol):
+    """A backend whose steps are the same work every time, so that a block can run on the device without a wait."""
+
+    def stepper(self, tree: TokenTree, packing: Packing, taken: Tensor, steps: int) -> Stepper:
+        """What feeds a token on each packed lane of a fresh block, up to so many times.
+
+        Every call is the same device work on the same tensors, and looks at none of them.
+
+        Args:
+            tree: With an open block that nothing was fed to.
+            packing: A token on each of M lanes.
+            taken: Calls so far, on the device, shape (1,); the caller counts.
+            steps: Calls at most.
+        """
 
 
 def right_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

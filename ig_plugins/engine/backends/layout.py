@@ -1,4 +1,4 @@
-"""What the forwards of one packing share on the segments path."""
+"""What the forwards of one packing share on the segments backend."""
 
 from dataclasses import dataclass
 

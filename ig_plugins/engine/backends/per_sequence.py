@@ -1,4 +1,4 @@
-"""The portable path: every beam and lane has its own ordinary cache. Slow, and right for any model that has one.
+"""The portable backend: every beam and lane has its own ordinary cache. Slow, and right for any model that has one.
 
 For models that cannot follow a tree: recurrent and hybrid layers, position biases such as ALiBi. Prompts are prefilled
 one by one, because a recurrent state at a padded prompt's end has seen the padding; tokens are fed one at a time,
@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import LongTensor, Tensor
 
-from ig_plugins.engine.backends.base import Sizes, Stepper
+from ig_plugins.engine.backends.base import Sizes
 from ig_plugins.engine.forward.body import Body
 from ig_plugins.engine.forward.caches import CACHE_NAMES, cache_tensors, fork_cache
 from ig_plugins.engine.tree import Packing, TokenTree
@@ -40,8 +40,6 @@ class PerSequenceBackend:
     """See the module."""
 
     name: ClassVar[str] = "portable"
-    trims: ClassVar[bool] = False
-    runs_ahead: ClassVar[bool] = False
 
     @classmethod
     def prepare(cls, body: Body) -> None:
@@ -94,14 +92,6 @@ class PerSequenceBackend:
                     states[at] = hidden[i : i + 1], None if logits is None else logits[i : i + 1]
         hidden, logits = _stacked(states)
         return hidden, None if logits is None else logits[keep.to(logits.device)]
-
-    def stepper(self, tree: TokenTree, packing: Packing, taken: Tensor, steps: int) -> Stepper:
-        """Not possible: ordinary caches grow at every step."""
-        raise NotImplementedError("the portable path does not run ahead")
-
-    def trim(self, packing: Packing, kept: Tensor) -> None:
-        """Not possible: recurrent states have no way back."""
-        raise NotImplementedError("the portable path takes no tokens back")
 
     def select(self, tree: TokenTree, lanes: Tensor) -> None:
         """Let the named lanes' caches be the beams'."""

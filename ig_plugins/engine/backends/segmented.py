@@ -1,4 +1,4 @@
-"""The segments path: what lanes share is stored once and read once for all of them, what is a lane's own apart.
+"""The segments backend: what lanes share is stored once and read once for all of them, what is a lane's own apart.
 
 A row's segment holds its prompt, then every committed token once, whatever the number of beams that descend from it;
 the open block's tokens lie in a segment of one group a lane. A lane's attention is a small one over each, merged (see
@@ -33,8 +33,6 @@ class SegmentedBackend:
     """See the module."""
 
     name: ClassVar[str] = "segments"
-    trims: ClassVar[bool] = True
-    runs_ahead: ClassVar[bool] = True
 
     @classmethod
     def prepare(cls, body: Body) -> None:
@@ -95,7 +93,7 @@ class SegmentedBackend:
         return found
 
     def stepper(self, tree: TokenTree, packing: Packing, taken: Tensor, steps: int) -> Stepper:
-        """See `Path`. All slots of the block are read at every step, under a mask by the steps that were taken."""
+        """See `DeviceBackend`. Every step reads all slots of the block, under a mask by the steps that were taken."""
         layout = self._laid_out(tree, packing)
         layout.keep(packing.all)
         self.cache.open(int(self.places.max()) + 1, max(steps, self.sizes.block))
@@ -121,7 +119,7 @@ class SegmentedBackend:
             return
         packing, before = Packing.of(tree.grown), self.slots.committed
         self.slots.fork(tree.open_parents)
-        self.slots.grow(packing, packing.steps)  # this path does not read the positions
+        self.slots.grow(packing, packing.steps)  # this backend does not read the positions
         source = self.slots.select(lanes)
         seen = self.slots.beams[:, :, self.slots.prompt :].any(dim=1)
         target = (self.slots.prompt + torch.arange(source.shape[1])).expand_as(source)

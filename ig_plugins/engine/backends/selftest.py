@@ -1,6 +1,6 @@
-"""The self-test at attach: does a path give this model the states of its plain full forward?
+"""The self-test at attach: does a backend give this model the states of its plain full forward?
 
-A wrong mask or position does not fail, it only answers a little differently, so every path has to show on the model
+A wrong mask or position does not fail, it only answers a little differently, so every backend has to show on the model
 at hand that it is exact: ragged prompts, lanes that end at different times, a fed block, a selection. And again at
 every length that the configuration declares, because models may compute otherwise beyond it.
 
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ig_plugins.engine.backends.base import Path, Sizes
+from ig_plugins.engine.backends.base import Sizes, TreeBackend
 from ig_plugins.engine.forward.body import Body
 from ig_plugins.engine.forward.caches import CACHE_NAMES
 from ig_plugins.engine.forward.numerics import difference, ordinary_ids, tolerance
@@ -27,43 +27,45 @@ LONGEST = 9  # tokens of the walk's longest text
 SAME = 1e-2  # of a cosine or sine at the same position; half precision rounds the largest by 4e-3
 
 
-class PathUnfitError(Exception):
-    """A path that runs a model, but not exactly."""
+class BackendUnfitError(Exception):
+    """A backend that runs a model, but not exactly."""
 
 
 @torch.inference_mode()
-def prove(body: Body, path: type[Path]) -> tuple[int, str] | None:
+def prove(body: Body, backend: type[TreeBackend], *, allowed: float | None = None) -> tuple[int, str] | None:
     """Walk small trees and compare with the plain full forward.
 
     Args:
         body: The model.
-        path: How to follow the tree.
+        backend: How to follow the tree.
+        allowed: The largest difference; by default what the dtype's rounding may do.
 
     Returns:
         The longest text that is followed exactly, and the name of this length in the configuration; None for all that
         the model can read.
 
     Raises:
-        PathUnfitError: The path's states differ.
+        BackendUnfitError: The backend's states differ.
         ModelLoadError: The plain full forward itself is not finite.
         Exception: Whatever the model raises on inputs that it cannot take.
     """
-    _walk(body, path, PROMPTS)
+    allowed = tolerance(body.model.dtype) if allowed is None else allowed
+    _walk(body, backend, PROMPTS, allowed)
     context = context_of(body.config)
     for window in windows_of(body.config):
         if context is None or window + LONGEST <= context:
-            _walk(body, path, [window + 2, PROMPTS[1]])
-    limit = _limit(body, path)
+            _walk(body, backend, [window + 2, PROMPTS[1]], allowed)
+    limit = _limit(body, backend, allowed)
     end = limit[0] if limit else context
     if end is not None and end > LONGEST and _takes_positions(body):
         try:
-            _walk(_Later(body, end - LONGEST), path, PROMPTS)
-        except PathUnfitError as error:
-            raise PathUnfitError(f"of a text of {end} tokens {error}") from error
+            _walk(_Later(body, end - LONGEST), backend, PROMPTS, allowed)
+        except BackendUnfitError as error:
+            raise BackendUnfitError(f"of a text of {end} tokens {error}") from error
     return limit
 
 
-def _limit(body: Body, path: type[Path]) -> tuple[int, str] | None:
+def _limit(body: Body, backend: type[TreeBackend], allowed: float) -> tuple[int, str] | None:
     """The first declared length beyond which states are not those of the full forward any more, with its name."""
     context = context_of(body.config)
     for length, name in rope_thresholds(body.config):
@@ -72,8 +74,8 @@ def _limit(body: Body, path: type[Path]) -> tuple[int, str] | None:
         if context is not None and length + LONGEST > context:
             continue
         try:  # the longer text crosses while the other one is still short
-            _walk(_Later(body, max(length - PROMPTS[0] - 1, 0)), path, PROMPTS)
-        except PathUnfitError:
+            _walk(_Later(body, max(length - PROMPTS[0] - 1, 0)), backend, PROMPTS, allowed)
+        except BackendUnfitError:
             return length, name
     return None
 
@@ -134,7 +136,7 @@ class _Later(Body):
         return super().reference(ids, positions + self._start)
 
 
-def _walk(body: Body, path: type[Path], lengths: list[int]) -> None:
+def _walk(body: Body, backend: type[TreeBackend], lengths: list[int], allowed: float) -> None:
     """Two blocks with a selection between them; every surviving text is compared at its end."""
     random = torch.Generator().manual_seed(0)
     vocabulary = body.model.get_input_embeddings().weight.shape[0]
@@ -144,9 +146,9 @@ def _walk(body: Body, path: type[Path], lengths: list[int]) -> None:
 
     B = len(lengths)
     texts = [[ids(length)] for length in lengths]
-    tree, follower = TokenTree(lengths), path(body, Sizes(lanes=3, block=3, max_new=6))
+    tree, follower = TokenTree(lengths), backend(body, Sizes(lanes=3, block=3, max_new=6))
     hidden, logits = follower.prefill([row[0] for row in texts])
-    _compare(body, texts, [(hidden[b], _at(logits, b)) for b in range(B)])
+    _compare(body, texts, [(hidden[b], _at(logits, b)) for b in range(B)], allowed)
 
     for parents, steps, chosen in (
         ([0, 0, 0], ([1, 1, 1], [1, 0, 1]), [2, 1]),
@@ -171,15 +173,16 @@ def _walk(body: Body, path: type[Path], lengths: list[int]) -> None:
         follower.select(tree, selection)
         tree.select(selection)
         texts = [[row[lane] for lane in chosen] for row in texts]
-        _compare(body, texts, [states[row, lane] for row in range(B) for lane in chosen])
+        _compare(body, texts, [states[row, lane] for row in range(B) for lane in chosen], allowed)
 
 
 def _at(logits: Tensor | None, index: int) -> Tensor | None:
     return None if logits is None else logits[index]
 
 
-def _compare(body: Body, texts: list[list[list[int]]], states: list[tuple[Tensor, Tensor | None]]) -> None:
-    allowed = tolerance(body.model.dtype)
+def _compare(
+    body: Body, texts: list[list[list[int]]], states: list[tuple[Tensor, Tensor | None]], allowed: float
+) -> None:
     for text, found in zip([text for row in texts for text in row], states, strict=True):
         expected = body.reference(torch.tensor([text], device=body.device))
         for what, mine, plain in zip(("hidden states", "logits"), found, expected, strict=True):
@@ -193,6 +196,6 @@ def _compare(body: Body, texts: list[list[list[int]]], states: list[tuple[Tensor
                 )
             error = difference(mine, wanted)
             if not error <= allowed:
-                raise PathUnfitError(
+                raise BackendUnfitError(
                     f"its {what} differ from the full forward's by {error:.1e} (allowed {allowed:.0e})"
                 )

@@ -1,4 +1,4 @@
-"""The masked path: all lanes of a prompt are one sequence, and a mask lets each see its own ancestors only.
+"""The masked backend: all lanes of a prompt are one sequence, and a mask lets each see its own ancestors only.
 
 Public inputs of transformers' decoders, so it runs whatever attention the model has: windows, sinks, soft caps.
 """
@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import LongTensor, Tensor
 
-from ig_plugins.engine.backends.base import Sizes, Stepper, prefill
+from ig_plugins.engine.backends.base import Sizes, prefill
 from ig_plugins.engine.forward import attention
 from ig_plugins.engine.forward.body import Body
 from ig_plugins.engine.forward.caches import SlotCache
@@ -41,8 +41,6 @@ class TreeMaskBackend:
     """See the module."""
 
     name: ClassVar[str] = "masked"
-    trims: ClassVar[bool] = True
-    runs_ahead: ClassVar[bool] = False
 
     @classmethod
     def prepare(cls, body: Body) -> None:
@@ -97,10 +95,6 @@ class TreeMaskBackend:
         )
         self.cache.length = self.slots.used
         return hidden[rows, columns], logits
-
-    def stepper(self, tree: TokenTree, packing: Packing, taken: Tensor, steps: int) -> Stepper:
-        """Not possible: every step has a mask of its own, made on the host."""
-        raise NotImplementedError("the masked path does not run ahead")
 
     def trim(self, packing: Packing, kept: Tensor) -> None:
         """Let nobody see what is taken back; its slots go at the next commit."""

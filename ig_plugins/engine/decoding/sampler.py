@@ -1,8 +1,8 @@
 """Drawing tokens: temperature, top-k, top-p, min-p and any transformers logits processor, by inverse CDF.
 
 Transformers' processors change the logits; what comes after them is drawn here, because its own warpers sort the whole
-vocabulary at every step (docs and measurements in `ig_plugins.bench`). Given the same uniform number and the same
-logits, a draw is the same in any batch.
+vocabulary at every step (docs/performance.md). Given the same uniform number and the same logits, a draw is the
+same in any batch.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import LongTensor, Tensor
 from transformers import LogitsProcessor, RepetitionPenaltyLogitsProcessor
 
-from ig_plugins.errors import ConfigurationError, InferenceGuardError
+from ig_plugins.errors import ConfigurationError, InferenceGuardError, LogitsProcessorError
 
 # How many of the most likely tokens to look at for a nucleus, before all of them are sorted.
 NUCLEUS_GUESSES = (64, 1024)
@@ -128,7 +128,7 @@ class Sampler:
             ids = torch.tensor([list(history[row]) for row in rows], device=scores.device)
             changed = scores[rows]
             for step in steps:
-                changed = step(ids, changed)
+                changed = _changed(step, ids, changed)
             scores[rows] = changed
         return scores
 
@@ -175,6 +175,30 @@ class Sampler:
             if len(rows) == 0:
                 break
         return drawn
+
+
+def _changed(processor: LogitsProcessor, ids: Tensor, scores: Tensor) -> Tensor:
+    """Scores (R, V) after a processor, which may be anybody's code.
+
+    Raises:
+        LogitsProcessorError: It raised, or returned something else than scores for the tokens.
+    """
+    name = type(processor).__name__
+    try:
+        found = processor(ids, scores)
+    except (InferenceGuardError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        # The exception's own text may quote the prompt, so only its type is named here.
+        raise LogitsProcessorError(
+            f"logits processor {name} raised {type(error).__name__}; see the cause above"
+        ) from error
+    if not isinstance(found, Tensor) or found.shape != scores.shape or not found.is_floating_point():
+        shown = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise LogitsProcessorError(
+            f"logits processor {name} returned {shown}; it must return scores of shape {tuple(scores.shape)}"
+        )
+    return found
 
 
 def _nucleus(masses: Tensor, top_p: float) -> Tensor:

@@ -171,7 +171,7 @@ def tree_attention(
     """Attention function for transformers: a tree's segments where one is followed, sdpa everywhere else.
 
     Raises:
-        ValueError: The model asks for something that segments do not do; the self-test then turns to another path.
+        ValueError: The model asks for something that segments do not do; the self-test then turns to another backend.
     """
     layer = following.get()
     if layer is None:

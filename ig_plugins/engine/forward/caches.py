@@ -203,7 +203,7 @@ class Moves(NamedTuple):
 
 
 class SegmentCache(TreeCache):
-    """Three segments a layer; what they mean is the business of the path that plans.
+    """Three segments a layer; what they mean is the business of the backend that plans.
 
     Attributes:
         plan: How the next forward writes and reads; None for a prefill.

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from critic_models.errors import JudgeError
-from ig_plugins.safety import SafetyBudget
+from critic_models.safety import SafetyBudget
 from ig_plugins.search.lanes import Key, Lanes, Row, pad
 from ig_plugins.search.request import Request
 from ig_plugins.search.scoring.judge_session import JudgeSession

@@ -26,7 +26,7 @@ from ig_plugins.search.trajectory import Border
 from ig_plugins.search.verifier import Scored, Trail
 
 if TYPE_CHECKING:
-    from critic_models.latent import LatentCritic
+    from critic_models.critic import LatentCritic
 
 
 SURE = math.log(0.95 / 0.05)  # log-odds of a safe end above which few lanes are enough

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ig_plugins.safety import SafetyBudget, advance
+from critic_models.safety import SafetyBudget, advance
 from ig_plugins.search.lanes import Key, Lanes, Row
 from ig_plugins.search.request import Request
 from ig_plugins.search.scoring.base import (

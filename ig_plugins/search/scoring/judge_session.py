@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
@@ -29,7 +30,23 @@ class Scores(NamedTuple):
 
 
 TextOf = Callable[[int, int], LaneText]
-Ask = Callable[[], list[float]]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What a judge of texts is asked: texts, and for each of them the request that it belongs to."""
+
+    judge: Judge
+    requests: Sequence[Request]
+    prompts: Sequence[str]
+    responses: Sequence[str]
+    finished: Sequence[bool]
+
+    def __call__(self) -> list[float]:
+        """Asks."""
+        return self.judge.score(self.prompts, self.responses, finished=self.finished)
+
+
 Call = Callable[[Ask], list[float]]
 
 
@@ -170,19 +187,19 @@ class TextJudgeSession:
     def __init__(self, judge: Judge, *, call: Call | None = None) -> None:
         self.judge = judge
         self._call: Call = call or (lambda ask: ask())
-        self._prompts: list[str] = []
+        self._requests: list[Request] = []
         self.calls: list[int] = []
         self.tokens: list[int] = []
 
     def add_rows(self, requests: Sequence[Request]) -> None:
         """See `JudgeSession`."""
-        self._prompts += [request.judge_prompt for request in requests]
+        self._requests += requests
         self.calls += [0] * len(requests)
         self.tokens += [0] * len(requests)
 
     def keep_rows(self, rows: Sequence[int]) -> None:
         """See `JudgeSession`."""
-        self._prompts = [self._prompts[row] for row in rows]
+        self._requests = [self._requests[row] for row in rows]
         self.calls = [self.calls[row] for row in rows]
         self.tokens = [self.tokens[row] for row in rows]
 
@@ -214,9 +231,9 @@ class TextJudgeSession:
         """One call for all of these texts, each of a row."""
         if not texts:
             return []
-        prompts = [self._prompts[row] for row in rows]
-        responses, finished = [each.text for each in texts], [each.finished for each in texts]
-        scores = self._call(lambda: self.judge.score(prompts, responses, finished=finished))
+        requests = [self._requests[row] for row in rows]
+        prompts, responses = [request.judge_prompt for request in requests], [each.text for each in texts]
+        scores = self._call(Ask(self.judge, requests, prompts, responses, [each.finished for each in texts]))
         for row in set(rows):
             self.calls[row] += 1
         for row, text in zip(rows, responses, strict=True):

@@ -65,7 +65,7 @@ def test_32_threads_share_one_instance(make):
 
 def test_a_chats_batch_is_decoded_together(make_chat):
     chat = make_chat(echo)
-    policy = chat.guard.parts.policy.tree
+    policy = chat.guard.components.policy.tree
     chat.invoke("Say word")
     alone, policy.steps = policy.steps, 0
     chat.batch([f"Say word{number}" for number in range(8)], {"max_concurrency": 8})

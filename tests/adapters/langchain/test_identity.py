@@ -13,10 +13,10 @@ from transformers import LogitsProcessor
 
 from critic_models.judges import CallableJudge
 from ig_plugins.errors import MismatchError, ModelLoadError, OutsideCertificateError
-from ig_plugins.guard import fields as guard_fields
+from ig_plugins.guard import adapter_fields as guard_fields
 from ig_plugins.guard.options import REFUSAL
 from langchain_inferenceguard import ChatInferenceGuard, InferenceGuardLLM
-from tests.ig_plugins.certificate.test_calls import certify
+from tests.ig_plugins.research.calibration.test_calls import certify
 from tests.kit.guards import MARKER, make_guard, versioned
 from tests.kit.tiny import save_tiny
 
@@ -146,7 +146,7 @@ def test_weights_that_changed_in_memory_are_not_answered_from_the_cache(cls, tmp
     model.invoke("hi")
     assert len(model.cache._cache) == 1
     with torch.no_grad():
-        model.guard.parts.policy.tree.body.model.lm_head.weight.mul_(0.5)
+        model.guard.components.policy.tree.body.model.lm_head.weight.mul_(0.5)
     model.invoke("hi")
     assert len(model.cache._cache) == 2
 

@@ -1,7 +1,9 @@
 """The middleware around agents whose model is somebody else's."""
 
+import asyncio
 import json
 import random
+import threading
 
 import pytest
 from langchain.agents import create_agent
@@ -13,7 +15,7 @@ from langgraph.types import Command
 from pydantic import BaseModel
 
 from critic_models.bundled import world
-from ig_plugins.errors import ConfigurationError, JudgeError
+from ig_plugins.errors import ConfigurationError, JudgeError, JudgeTimeoutError, ReentrantJudgeError
 from langchain_inferenceguard import GuardBlockedError, InferenceGuardMiddleware
 
 BAD = "WRECK"
@@ -236,3 +238,33 @@ def test_a_presets_cost_model_tells_safe_answers_from_unsafe_ones():
     assert sum(seen[False]) <= 0.2 * len(seen[False])
     agent = create_agent(hosted("All is well."), middleware=[guard])
     assert ask(agent)[-1].text == "All is well."
+
+
+# ---- a judge that does not come back ----
+
+
+def test_a_judge_that_hangs_stops_one_run_and_lets_nothing_pass():
+    free = threading.Event()
+
+    def hangs(prompts, responses):
+        free.wait(30)
+        return [-1.0] * len(responses)
+
+    agent = create_agent(hosted("Hello."), [], middleware=[InferenceGuardMiddleware(hangs, judge_timeout=0.2)])
+    with pytest.raises(JudgeTimeoutError, match="'hangs' gave no verdict within"):
+        agent.invoke({"messages": [HumanMessage("Hi")]})
+    with pytest.raises(JudgeTimeoutError):
+        asyncio.run(agent.ainvoke({"messages": [HumanMessage("Hi")]}))
+    free.set()
+    with pytest.raises(ConfigurationError, match="judge_timeout is 0; give a number of seconds above 0"):
+        InferenceGuardMiddleware(judge, judge_timeout=0)
+
+
+def test_a_judge_that_asks_its_own_agent_is_refused():
+    def curious(prompts, responses):
+        agent.invoke({"messages": [HumanMessage("What do you say?")]})
+        return [-1.0] * len(responses)
+
+    agent = create_agent(hosted("Hello.", "Hello."), [], middleware=[InferenceGuardMiddleware(curious)])
+    with pytest.raises(ReentrantJudgeError, match="'curious' asked a guard"):
+        agent.invoke({"messages": [HumanMessage("Hi")]})

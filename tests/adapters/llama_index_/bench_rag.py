@@ -27,7 +27,7 @@ from llama_index.llms.huggingface import HuggingFaceLLM
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from critic_models.scores import ScoreModel
+from critic_models.score_models import ScoreModel
 from examples.llama_index_embedding import WordEmbedding
 from llama_index.llms.inferenceguard import InferenceGuardLLM
 from tests.kit.tokenizer import CHATML
@@ -95,7 +95,7 @@ def contestants(folder: Path, texts: list[str], answer_tokens: int) -> dict[str,
     common = {"model": str(policy), "max_tokens": answer_tokens, "device": "cpu", "dtype": "float32"}
     with_model = InferenceGuardLLM(cost_model=str(cost), **common)
     with_callable = InferenceGuardLLM(cost_model=never_unsafe, **common)
-    loaded = with_model.guard.parts.policy
+    loaded = with_model.guard.components.policy
     plain = HuggingFaceLLM(
         model=loaded.tree.body.model,
         tokenizer=loaded.tokenizer,

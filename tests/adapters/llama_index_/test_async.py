@@ -5,8 +5,9 @@ import time
 
 import pytest
 
+from ig_plugins.errors import GuardBlockedError, PromptError
 from llama_index.llms.inferenceguard import InferenceGuardLLM
-from tests.adapters.llama_index_.guards import scripted_guard
+from tests.adapters.llama_index_.guards import MARK, scripted_guard
 from tests.adapters.llama_index_.methods import METHODS, call
 from tests.kit.observe import count_ticks, fan_out
 from tests.kit.slow import slow_guard
@@ -28,7 +29,7 @@ async def test_cancelling_stops_decoding_within_a_block(method):
     guard = slow_guard({"x" * 400: 1.0}, step_seconds=0.005, max_tokens=500)
     llm = InferenceGuardLLM.from_guard(guard)
     task = asyncio.create_task(call(llm, method, "hi"))
-    while guard.parts.policy.tree.steps < 4:
+    while guard.components.policy.tree.steps < 4:
         await asyncio.sleep(0.005)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -65,9 +66,9 @@ def _asked(method):
 
 async def _assert_decoding_stops(guard):
     await asyncio.sleep(0.1)
-    steps = guard.parts.policy.tree.steps
+    steps = guard.components.policy.tree.steps
     await asyncio.sleep(0.3)
-    assert guard.parts.policy.tree.steps == steps < 400, "decoding went on after the caller had left"
+    assert guard.components.policy.tree.steps == steps < 400, "decoding went on after the caller had left"
     assert (await guard.agenerate("hi", max_tokens=2)).text == "xx", "the model is not free again"
 
 
@@ -100,3 +101,25 @@ async def test_32_tasks_get_their_own_answers():
 
     answers = await asyncio.gather(*(ask(i) for i in range(32)))
     assert answers == [f"answer to n{i}" for i in range(32)]
+
+
+@pytest.mark.parametrize("method", ASYNC)
+async def test_one_prompts_error_is_its_own(method):
+    """LlamaIndex has no batch: calls that run beside one another fail one by one."""
+    guard = scripted_guard(lambda prompt: {MARK if "blocked" in prompt else ANSWER: 1.0}, on_block="raise")
+    llm = InferenceGuardLLM.from_guard(guard)
+    prompts = ["good", "blocked", "x" * 9000, "good"]
+    found = await asyncio.gather(*(call(llm, method, prompt) for prompt in prompts), return_exceptions=True)
+    assert [found[0][-1].text, found[3][-1].text] == [ANSWER, ANSWER]
+    assert isinstance(found[1], GuardBlockedError)
+    assert isinstance(found[2], PromptError)
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if "stream" in name])
+async def test_a_streams_time_runs_from_its_first_item(method):
+    llm = InferenceGuardLLM.from_guard(scripted_guard({ANSWER: 1.0}), timeout=0.5)
+    stream = getattr(llm, method)(*_asked(method))
+    stream = await stream if method.startswith("a") else stream
+    await asyncio.sleep(0.7)
+    items = [item async for item in stream] if method.startswith("a") else list(stream)
+    assert items[-1].message.content == ANSWER if "chat" in method else items[-1].text == ANSWER

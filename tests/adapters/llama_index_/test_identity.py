@@ -11,11 +11,11 @@ from llama_index.core.workflow import JsonPickleSerializer, JsonSerializer
 
 from critic_models.judges import CallableJudge
 from ig_plugins.errors import MismatchError, ModelLoadError, OutsideCertificateError
-from ig_plugins.guard import fields as guard_fields
+from ig_plugins.guard import adapter_fields as guard_fields
 from ig_plugins.guard.options import REFUSAL
 from llama_index.llms.inferenceguard import InferenceGuardLLM
 from tests.adapters.langchain.test_identity import JUDGES, UNSAFE, judge_of, strict_guard
-from tests.ig_plugins.certificate.test_calls import certify
+from tests.ig_plugins.research.calibration.test_calls import certify
 from tests.kit.guards import MARKER, cost_of_marker, make_guard, versioned
 from tests.kit.tiny import save_tiny
 

@@ -11,7 +11,7 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from pydantic import ValidationError
 
 import llama_index.llms.inferenceguard as package
-from ig_plugins.guard.fields import GuardFields
+from ig_plugins.guard.adapter_fields import GuardFields
 from llama_index.llms.inferenceguard import InferenceGuardLLM
 
 ROOT = Path(__file__).parents[3]

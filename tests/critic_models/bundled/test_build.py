@@ -12,7 +12,7 @@ from critic_models.bundled import MODELS
 from critic_models.bundled.build import text_example
 from critic_models.bundled.tokenizer import world_tokenizer
 from critic_models.bundled.world.corpus import BEGIN, turn
-from critic_models.scores import ScoreModel
+from critic_models.score_models import ScoreModel
 
 
 @pytest.fixture(scope="module")

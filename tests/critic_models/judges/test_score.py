@@ -4,7 +4,7 @@ from transformers import LlamaConfig
 
 from critic_models.errors import ConfigurationError, JudgeError
 from critic_models.judges import ScoreJudge, TokenJudge
-from critic_models.scores import ScoreModel
+from critic_models.score_models import ScoreModel
 
 PROMPTS = ["How?", "Why is the sky blue", "x"]
 RESPONSES = ["Like this.", "", "Because </s> of it"]

@@ -5,8 +5,8 @@ import torch
 
 from critic_models import bundled
 from critic_models.bundled.critic_prompts import critic_prompts
+from critic_models.critic import CriticBinding, CriticConfig, CriticCost, LatentCritic
 from critic_models.errors import ConfigurationError
-from critic_models.latent import CriticBinding, CriticConfig, CriticCost, LatentCritic
 from critic_models.training.card import write_card
 from critic_models.training.critic import CriticTrainingConfig, RolloutData, TrainingCost, fit_critic
 

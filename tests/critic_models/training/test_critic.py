@@ -5,8 +5,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from critic_models.critic import CriticBinding, LatentCritic
 from critic_models.errors import ConfigurationError
-from critic_models.latent import CriticBinding, LatentCritic
 from critic_models.training.critic import CriticTrainingConfig, RolloutData, TrainingCost, fit_critic, measure_critic
 
 

@@ -8,7 +8,7 @@ from transformers import LlamaConfig
 
 from critic_models.bundled.tokenizer import train_tokenizer
 from critic_models.errors import ConfigurationError
-from critic_models.scores import ScoreModel
+from critic_models.score_models import ScoreModel
 from critic_models.training.policy import TrainingPlan, batches
 from critic_models.training.scores import ScoreExample, epochs, labelled, preferred, train_score_model
 

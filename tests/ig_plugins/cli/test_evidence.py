@@ -8,7 +8,7 @@ import typer
 from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
-from critic_models.scores import ScoreModel
+from critic_models.score_models import ScoreModel
 from ig_plugins.cli.calibrate import calibrate
 from ig_plugins.cli.evaluate import evaluate
 from ig_plugins.errors import InferenceGuardError
@@ -111,8 +111,8 @@ def test_calibrate_says_what_is_possible_then_certifies(checkpoints, prompts, tm
     [
         (("--prompts", "missing.jsonl"), "no prompt file at 'missing.jsonl'"),
         (("--methods", "magic"), "no method 'magic'"),
-        (("--candidates", "many"), "candidates is 'many'"),
-        (("--limit", "0"), "limit is 0"),
+        (("--candidates", "many"), "--candidates is 'many'"),
+        (("--limit", "0"), "greater than or equal to 1"),
         (("--column", "nope"), "no column 'nope'"),
     ],
 )

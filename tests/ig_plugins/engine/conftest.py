@@ -38,8 +38,8 @@ def tiny(family, *, bare=False, seed=0, **changes):
 class Walk:
     """Drives a session and keeps, on the side, the plain text of every beam and lane."""
 
-    def __init__(self, model, prompts, *, path="auto", lanes=6, block=4, max_new=32, seed=0):
-        self.tree_model = TreeModel.attach(model, path=path)
+    def __init__(self, model, prompts, *, backend="auto", lanes=6, block=4, max_new=32, seed=0):
+        self.tree_model = TreeModel.attach(model, backend=backend)
         self.random = torch.Generator().manual_seed(seed)
         self.session = self.tree_model.prefill(prompts, lanes=lanes, block=block, max_new=max_new)
         self.beams = [[list(prompt)] for prompt in prompts]

@@ -2,7 +2,8 @@
 
 import pytest
 
-from ig_plugins.engine import TreeModel, masked
+from ig_plugins.engine import TreeModel
+from ig_plugins.engine.backends import tree_mask
 from ig_plugins.errors import ConfigurationError, ModelLoadError, UnsupportedModelError
 
 WINDOW = 4  # shorter than every text of the walk
@@ -67,13 +68,13 @@ CASES = [
 
 @pytest.mark.parametrize(("family", "changes"), CASES)
 def test_masked_equals_the_full_forward(make_model, walk_everything, family, changes):
-    walk_everything(make_model(family, **changes), path="masked")
+    walk_everything(make_model(family, **changes), backend="masked")
 
 
 @pytest.mark.parametrize("family", SEGMENTS)
 def test_segments_equal_the_full_forward(make_model, walk_everything, family):
     walk = walk_everything(make_model(family, **MASKED[family][-1]))
-    assert walk.tree_model.path == "segments"
+    assert walk.tree_model.backend == "segments"
 
 
 @pytest.mark.parametrize(
@@ -87,25 +88,25 @@ def test_families_that_segments_would_get_wrong_are_refused_there_and_left_as_th
     model = make_model(family, **changes)
     implementation = model.config._attn_implementation
     with pytest.raises(UnsupportedModelError, match="segments: "):
-        TreeModel.attach(model, path="segments")
+        TreeModel.attach(model, backend="segments")
     assert model.config._attn_implementation == implementation
-    assert TreeModel.attach(model).path == "masked"
+    assert TreeModel.attach(model).backend == "masked"
 
 
 @pytest.mark.parametrize("family", PORTABLE)
 def test_portable_equals_the_full_forward(make_model, walk_everything, family):
-    walk_everything(make_model(family, **PORTABLE[family]), path="portable")
+    walk_everything(make_model(family, **PORTABLE[family]), backend="portable")
 
 
 @pytest.mark.parametrize("family", [family for family in PORTABLE if family != "llama"])
 def test_models_that_cannot_follow_a_tree_are_attached_to_the_portable_path(make_model, family):
-    assert TreeModel.attach(make_model(family, **PORTABLE[family])).path == "portable"
+    assert TreeModel.attach(make_model(family, **PORTABLE[family])).backend == "portable"
 
 
 @pytest.mark.parametrize("family", ["bloom", "mamba", "falcon"])
 def test_a_path_that_would_be_wrong_is_refused(make_model, family):
     with pytest.raises(UnsupportedModelError, match=rf"'{family}'.*masked: "):
-        TreeModel.attach(make_model(family, **PORTABLE[family]), path="masked")
+        TreeModel.attach(make_model(family, **PORTABLE[family]), backend="masked")
 
 
 def test_a_model_that_no_path_runs_is_refused_with_its_family_and_every_reason(make_model):
@@ -115,9 +116,9 @@ def test_a_model_that_no_path_runs_is_refused_with_its_family_and_every_reason(m
 
 def test_a_forgotten_window_does_not_pass_the_self_test(make_model, monkeypatch):
     model = make_model("mistral", **GQA, sliding_window=16)
-    monkeypatch.setattr(masked, "attention_kinds", lambda config: {"full_attention": None})
+    monkeypatch.setattr(tree_mask, "attention_kinds", lambda config: {"full_attention": None})
     with pytest.raises(UnsupportedModelError, match="differ from the full forward"):
-        TreeModel.attach(model, path="masked")
+        TreeModel.attach(model, backend="masked")
 
 
 def test_weights_that_give_nan_are_refused(make_model):
@@ -129,4 +130,4 @@ def test_weights_that_give_nan_are_refused(make_model):
 
 def test_an_unknown_path_is_refused(make_model):
     with pytest.raises(ConfigurationError, match=r"'fast'.*'masked'"):
-        TreeModel.attach(make_model("llama"), path="fast")
+        TreeModel.attach(make_model("llama"), backend="fast")

@@ -26,7 +26,7 @@ BUNDLED = Path(critic_models.bundled.__file__).parent / "models"
 WIDE = {"hidden_size": 128, "intermediate_size": SMALLEST // 128}  # its feed-forward layers are packed, too
 
 
-def states(tree, *, path=None):
+def states(tree, *, backend=None):
     """Hidden states and logits of two lanes of two tokens."""
     session = tree.prefill([[5, 6, 7], [4]], lanes=2, block=2, max_new=4)
     session.fork(torch.tensor([[0, 0], [0, -1]]))
@@ -85,7 +85,7 @@ def calls(run):
 @pytest.mark.parametrize("path", ["segments", "masked"])
 @pytest.mark.parametrize("family", LEAN)
 def test_lean_families_give_the_models_states(make_model, family, path):
-    tree = TreeModel.attach(make_model(family, **LEAN[family]), path=path)
+    tree = TreeModel.attach(make_model(family, **LEAN[family]), backend=path)
     assert tree.body.lean is not None
     assert difference(states(tree), wanted(tree)) < 1e-5
 

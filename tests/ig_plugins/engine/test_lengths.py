@@ -8,7 +8,7 @@ import torch
 from ig_plugins.engine import TreeModel
 from ig_plugins.engine.forward.body import Body
 from ig_plugins.errors import PromptError, UnsupportedModelError
-from ig_plugins.guard.peek import model_context
+from ig_plugins.guard.model_info import model_context
 from ig_plugins.search import Policy
 from tests.kit.guards import make_guard
 from tests.kit.tokenizer import byte_tokenizer
@@ -78,7 +78,7 @@ PROMPTS = [[5, 6, 7], list(range(20, 32))]
 @pytest.mark.parametrize("name", CHANGING)
 def test_up_to_the_length_it_is_exact_and_beyond_it_is_refused(make_model, make_walk, name, path):
     family, changes = CHANGING[name]
-    walk = make_walk(make_model(family, **changes), PROMPTS, path=path, max_new=THRESHOLD - 12)
+    walk = make_walk(make_model(family, **changes), PROMPTS, backend=path, max_new=THRESHOLD - 12)
     walk_to(walk, THRESHOLD)
     assert walk.tree_model.context == THRESHOLD
     for prompt, more in ((THRESHOLD - 3, 4), (THRESHOLD + 1, 1)):
@@ -135,7 +135,7 @@ def test_a_window_by_another_name_is_walked_too(make_model, make_walk):
 def test_a_short_text_beside_one_beyond_the_window_is_walked(make_model, monkeypatch):
     seen, run = [], Body.run
     monkeypatch.setattr(Body, "run", lambda self, ids, **given: seen.append(ids.shape) or run(self, ids, **given))
-    TreeModel.attach(make_model("mistral", **GQA, sliding_window=8), path="masked")
+    TreeModel.attach(make_model("mistral", **GQA, sliding_window=8), backend="masked")
     assert (2, 10) in seen
 
 

@@ -31,10 +31,10 @@ def speaker(path):
     model.lm_head = torch.nn.Linear(32, 61)
     with torch.no_grad():
         model.lm_head.bias[:30] = -1e4
-    return TreeModel.attach(model, path=path)
+    return TreeModel.attach(model, backend=path)
 
 
-def block(tree, *, lanes=3, tokens=8, seed=0, path=None, sampler=None, histories=None, **options):
+def block(tree, *, lanes=3, tokens=8, seed=0, backend=None, sampler=None, histories=None, **options):
     """Two blocks of a search; returns the second and the session, whose block is still open."""
     random = torch.Generator().manual_seed(seed)
     session = tree.prefill(PROMPTS, lanes=lanes, block=tokens, max_new=2 * tokens)
@@ -78,7 +78,7 @@ def forwards(tree, monkeypatch):
 @pytest.mark.parametrize("path", ["segments", "masked"])
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_said_is_the_same_with_guesses_good_and_bad_and_without(sharp, monkeypatch, path, seed):
-    tree = TreeModel.attach(sharp, path=path)
+    tree = TreeModel.attach(sharp, backend=path)
     with monkeypatch.context() as patched:
         patched.setattr("ig_plugins.engine.decoding.decode.FEW", 0)
         plain, session = block(tree, seed=seed)
@@ -123,7 +123,7 @@ def test_draws_that_depend_on_more_than_logits_take_no_guesses(sharp, monkeypatc
 
 def test_a_path_without_a_way_back_takes_no_guesses(sharp, monkeypatch):
     monkeypatch.setattr(NgramDrafts, "guess", None)
-    block(TreeModel.attach(sharp, path="portable"))
+    block(TreeModel.attach(sharp, backend="portable"))
 
 
 def test_the_longest_known_context_decides():

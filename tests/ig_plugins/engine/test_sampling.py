@@ -32,7 +32,7 @@ def two_blocks(model, rows, **options):
 
 @pytest.fixture
 def model(make_model):
-    return TreeModel.attach(make_model("llama"), path="masked")
+    return TreeModel.attach(make_model("llama"), backend="masked")
 
 
 def test_a_batch_samples_what_each_prompt_samples_alone(model):
@@ -151,7 +151,7 @@ def test_what_on_step_raises_ends_the_block_and_rollback_restores_the_session(mo
 
 def test_nan_weights_raise_and_no_token_is_sampled(make_model):
     model = make_model("llama")
-    tree = TreeModel.attach(model, path="masked")
+    tree = TreeModel.attach(model, backend="masked")
     session = tree.prefill(PROMPTS[:1], lanes=LANES, block=T, max_new=T)
     with torch.no_grad():
         model.model.norm.weight[3] = float("nan")
@@ -163,7 +163,7 @@ def test_nan_weights_raise_and_no_token_is_sampled(make_model):
 
 
 def test_a_bare_body_cannot_sample(make_model):
-    session = TreeModel.attach(make_model("llama", bare=True), path="masked").prefill(
+    session = TreeModel.attach(make_model("llama", bare=True), backend="masked").prefill(
         PROMPTS, lanes=1, block=1, max_new=1
     )
     with pytest.raises(ConfigurationError, match="LM head"):
@@ -188,7 +188,7 @@ def merged_and_apart(monkeypatch, tree, **options):
 @pytest.mark.parametrize("path", ["segments", "masked"])
 @pytest.mark.parametrize("temperature", [0.0, 0.3, 1.5])
 def test_lanes_that_say_the_same_are_one_until_they_differ(make_model, monkeypatch, path, temperature):
-    tree = TreeModel.attach(make_model("llama"), path=path)
+    tree = TreeModel.attach(make_model("llama"), backend=path)
     samplers = [Sampler(temperature=temperature), Sampler(temperature=temperature, top_k=9), Sampler(top_p=0.5)]
     (merged, fewer), (apart, most) = merged_and_apart(monkeypatch, tree, samplers=samplers)
     if temperature == 0:

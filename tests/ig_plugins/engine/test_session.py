@@ -40,7 +40,7 @@ def long_tensors(length):
 
 @pytest.mark.parametrize("path", ["segments", "masked"])
 def test_the_keys_of_a_prompt_exist_once_whatever_the_lanes(make_model, path):
-    model = TreeModel.attach(make_model("llama"), path=path)
+    model = TreeModel.attach(make_model("llama"), backend=path)
     prompts = [list(range(3, 53)), list(range(4, 44))]
     before = long_tensors(50)
     session = search(model, prompts, lanes=8, blocks=2)
@@ -55,7 +55,7 @@ def test_the_keys_of_a_prompt_exist_once_whatever_the_lanes(make_model, path):
 
 @pytest.mark.parametrize("path", ["segments", "masked"])
 def test_memory_grows_with_unique_tokens_only(make_model, path):
-    model, seen = TreeModel.attach(make_model("llama"), path=path), []
+    model, seen = TreeModel.attach(make_model("llama"), backend=path), []
     session = search(model, [list(range(3, 33))], lanes=8, blocks=5, beams=2, watch=lambda s: seen.append(s.memory()))
     assert all(memory["block"] == 8 * 4 * TOKEN for memory in seen)
     assert session.memory()["block"] == 0
@@ -67,7 +67,7 @@ def test_memory_grows_with_unique_tokens_only(make_model, path):
 
 @pytest.mark.parametrize("path", ["segments", "masked"])
 def test_what_beams_share_is_stored_once(make_model, path):
-    session = TreeModel.attach(make_model("llama"), path=path).prefill([[5, 6, 7]], lanes=4, block=3, max_new=9)
+    session = TreeModel.attach(make_model("llama"), backend=path).prefill([[5, 6, 7]], lanes=4, block=3, max_new=9)
     session.fork(torch.tensor([[0, 0]]))
     session.append(torch.tensor([[[7, 8, 9], [3, 3, 3]]]), torch.tensor([[3, 3]]))
     session.select(torch.tensor([[0]]))
@@ -78,7 +78,7 @@ def test_what_beams_share_is_stored_once(make_model, path):
 
 
 def test_a_forward_holds_the_active_lanes_and_nothing_else(make_model, monkeypatch):
-    model, fed = TreeModel.attach(make_model("llama"), path="segments"), []
+    model, fed = TreeModel.attach(make_model("llama"), backend="segments"), []
     run = model.body.run
     monkeypatch.setattr(model.body, "run", lambda ids, **kwargs: fed.append(ids.numel()) or run(ids, **kwargs))
     session = model.prefill([[5, 6, 7], [8, 9]], lanes=3, block=4, max_new=4)
@@ -92,7 +92,7 @@ def test_a_forward_holds_the_active_lanes_and_nothing_else(make_model, monkeypat
 @pytest.mark.parametrize("path", PATHS)
 def test_batched_equals_single_whatever_joins_or_leaves(make_model, path):
     """Row 1 searched alone, in a batch, and in a batch that others join and leave."""
-    model = TreeModel.attach(make_model("qwen2", num_key_value_heads=2), path=path)
+    model = TreeModel.attach(make_model("qwen2", num_key_value_heads=2), backend=path)
     random = torch.Generator().manual_seed(0)
     mine = torch.randint(3, 61, (3, 2, 3), generator=random)
 
@@ -118,7 +118,7 @@ def test_batched_equals_single_whatever_joins_or_leaves(make_model, path):
 
 @pytest.mark.parametrize("path", PATHS)
 def test_misuse_is_refused_and_leaves_the_session_as_it_was(make_model, path):
-    session = TreeModel.attach(make_model("llama"), path=path).prefill([[5, 6]], lanes=2, block=2, max_new=4)
+    session = TreeModel.attach(make_model("llama"), backend=path).prefill([[5, 6]], lanes=2, block=2, max_new=4)
     hidden = session.hidden.clone()
     for misuse in (
         lambda: session.extend(torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool)),
@@ -141,7 +141,7 @@ def test_misuse_is_refused_and_leaves_the_session_as_it_was(make_model, path):
 
 @pytest.mark.parametrize("path", PATHS)
 def test_all_rows_may_leave(make_model, path):
-    session = search(TreeModel.attach(make_model("llama"), path=path), [[5, 6], [7]], lanes=2, blocks=1)
+    session = search(TreeModel.attach(make_model("llama"), backend=path), [[5, 6], [7]], lanes=2, blocks=1)
     session.keep_rows([])
     assert session.rows == 0
     assert session.hidden.shape[0] == 0
@@ -151,7 +151,7 @@ def test_all_rows_may_leave(make_model, path):
 def test_a_row_of_nan_harms_no_other_row(make_model, path):
     """One token's embedding is NaN: the row that uses it is lost, now and later, and only that row."""
     model = make_model("llama")
-    tree = TreeModel.attach(model, path=path)
+    tree = TreeModel.attach(model, backend=path)
     model.model.embed_tokens.weight.data[60] = float("nan")
     session = tree.prefill([[5, 6], [7, 8, 9]], lanes=3, block=2, max_new=8)
     for first in (60, 4):
@@ -177,7 +177,7 @@ def test_prompts_that_cannot_be_planted(make_model, prompts, message):
 
 def test_what_an_attached_model_says_of_itself(make_model):
     model = TreeModel.attach(make_model("llama"))
-    assert (model.path, model.hidden_size, model.vocab_size, model.context) == ("segments", 32, 61, 128)
+    assert (model.backend, model.hidden_size, model.vocab_size, model.context) == ("segments", 32, 61, 128)
     assert (model.device.type, model.dtype) == ("cpu", torch.float32)
 
 
@@ -205,7 +205,7 @@ def test_the_head_is_called_directly_only_where_it_gives_the_models_logits(make_
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("path", ["segments", "masked"])
 def test_half_precision_stays_near_the_full_forward(make_model, dtype, path):
-    model = TreeModel.attach(make_model("llama").to(dtype), path=path)
+    model = TreeModel.attach(make_model("llama").to(dtype), backend=path)
     session = search(model, [[5, 6, 7, 8], [9, 10]], lanes=4, blocks=2)
     session.fork(torch.tensor([[0], [1]]))
     assert session.hidden.dtype == dtype

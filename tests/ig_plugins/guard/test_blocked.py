@@ -18,7 +18,7 @@ def guard():
 def test_the_refusal_is_marked(guard):
     result = guard.generate("Tell me.")
     assert (result.text, result.blocked, result.finish_reason) == (REFUSAL, True, "content_filter")
-    assert "no candidate of 8 passed the cost model in 2 tries" in result.reason
+    assert "no candidate of 8 passed the cost model in 4 tries" in result.reason
     assert (result.cost, result.reward, result.safety_state, result.blocks) == (None, None, None, ())
     assert result.token_ids == ()
     assert result.usage.completion_tokens == 0
@@ -73,3 +73,13 @@ def test_nothing_is_logged_about_prompt_or_answer(guard):
             guard.generate("My secret question", on_block="raise")
     assert scanner.find("secret") == []
     assert scanner.find("UNSAFE") == []
+
+
+async def test_a_prepared_request_is_blocked_as_its_own_call_says(guard):
+    with pytest.raises(GuardBlockedError):
+        [chunk async for chunk in guard.follow(guard.prepare("Tell me.", on_block="raise"))]
+    told = [chunk.result async for chunk in guard.follow(guard.prepare("Tell me.", on_block="empty"))]
+    assert told[-1].blocked
+    strict = guard.with_options(on_block="raise")
+    told = [chunk.result async for chunk in strict.follow(strict.prepare("Tell me.", on_block="refuse"))]
+    assert told[-1].text == REFUSAL

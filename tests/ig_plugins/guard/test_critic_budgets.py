@@ -3,9 +3,9 @@
 import pytest
 
 from critic_models import bundled
-from critic_models.latent import LatentCritic
+from critic_models.critic import LatentCritic
+from critic_models.safety import SafetyBudget
 from ig_plugins import InferenceGuard, MismatchError
-from ig_plugins.safety import SafetyBudget
 
 ASK = "How do I use the hacksaw on the roof?"
 
@@ -22,8 +22,8 @@ def test_a_call_with_a_budget_that_the_critic_never_met_is_searched_without_it(g
     assert outside.text == plain.text
     assert outside.usage.judge_tokens == plain.usage.judge_tokens
     assert inside.usage.judge_tokens < 0.6 * outside.usage.judge_tokens, "inside its range the critic spares the judges"
-    assert guard.parts.serving(guard.with_options(budget=60.0).options.budgets).critic is None
-    assert guard.parts.serving(guard.options.budgets) is guard.parts
+    assert guard.components.serving(guard.with_options(budget=60.0).options.budgets).critic is None
+    assert guard.components.serving(guard.options.budgets) is guard.components
 
 
 def test_a_tiny_budget_blocks_rather_than_fails(guard):
@@ -32,8 +32,8 @@ def test_a_tiny_budget_blocks_rather_than_fails(guard):
 
 
 def test_a_presets_own_critic_gives_way_to_the_budget_and_a_named_one_is_refused():
-    assert InferenceGuard.from_pretrained("tiny-beaver", budget=100.0).parts.critic is None
-    assert InferenceGuard.from_pretrained("tiny-beaver", budget=5.0).parts.critic is not None
+    assert InferenceGuard.from_pretrained("tiny-beaver", budget=100.0).components.critic is None
+    assert InferenceGuard.from_pretrained("tiny-beaver", budget=5.0).components.critic is not None
     named = str(bundled.path("tiny-beaver-critic"))
     with pytest.raises(MismatchError, match=r"2\.5 to 40.*100"):
         InferenceGuard.from_pretrained("tiny-beaver", budget=100.0, critic=named)
@@ -45,10 +45,10 @@ OTHERWISE = [{"discount": 0.9}, {"reading": "terminal"}, {"accounting": "worst",
 @pytest.mark.parametrize("counted", OTHERWISE)
 def test_a_budget_that_counts_otherwise_is_searched_without_the_critic_too(guard, counted):
     budget = SafetyBudget(limit=10.0).model_copy(update=counted)
-    assert guard.parts.serving([SafetyBudget(limit=10.0)]) is guard.parts
-    assert guard.parts.serving([budget]).critic is None
-    assert guard.parts.serving([SafetyBudget(limit=10.0)] * 2).critic is None, "it foresees one cost"
-    assert InferenceGuard.from_pretrained("tiny-beaver", budget=budget).parts.critic is None
+    assert guard.components.serving([SafetyBudget(limit=10.0)]) is guard.components
+    assert guard.components.serving([budget]).critic is None
+    assert guard.components.serving([SafetyBudget(limit=10.0)] * 2).critic is None, "it foresees one cost"
+    assert InferenceGuard.from_pretrained("tiny-beaver", budget=budget).components.critic is None
     with pytest.raises(MismatchError, match=r"discount and reading|accounting"):
         InferenceGuard.from_pretrained("tiny-beaver", budget=budget, critic=str(bundled.path("tiny-beaver-critic")))
 

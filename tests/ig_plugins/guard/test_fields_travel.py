@@ -9,8 +9,8 @@ import torch
 from pydantic import BaseModel
 
 from ig_plugins.errors import ModelLoadError
-from ig_plugins.guard import fields
-from ig_plugins.guard.fields import GuardFields
+from ig_plugins.guard import adapter_fields
+from ig_plugins.guard.adapter_fields import GuardFields
 from tests.kit.guards import cost_of_marker, make_guard
 
 
@@ -46,7 +46,7 @@ def test_a_wrapped_guard_is_found_again_in_this_process(kind):
 @pytest.mark.parametrize("kind", CLASSES)
 def test_a_wrapped_guard_of_another_process_is_an_error_and_not_another_guard(kind, monkeypatch):
     data = pickle.dumps(kind.from_guard(make_guard()))
-    monkeypatch.setattr(fields, "_wrapped", {})
+    monkeypatch.setattr(adapter_fields, "_wrapped", {})
     with pytest.raises(ModelLoadError, match="from_guard"):
         pickle.loads(data).guard  # noqa: B018
 

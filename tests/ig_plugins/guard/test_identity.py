@@ -10,16 +10,16 @@ import pytest
 import torch
 from transformers import TemperatureLogitsWarper
 
+from critic_models.critic import CriticConfig, CriticCost, LatentCritic
 from critic_models.identity import digest
 from critic_models.judges import CallableJudge
-from critic_models.latent import CriticConfig, CriticCost, LatentCritic
 from ig_plugins import InferenceGuard, SafetyBudget, SearchConfig
 from ig_plugins.chat import prompt_format
 from ig_plugins.engine import TreeModel
 from ig_plugins.engine.forward.fused_decoder import FusedDecoder
+from ig_plugins.guard.components import Components
 from ig_plugins.guard.identity import unknown
 from ig_plugins.guard.options import Options
-from ig_plugins.guard.parts import Parts
 from ig_plugins.search import Policy
 from tests.kit.guards import cost_of_marker
 from tests.kit.tiny import save_tiny, tiny_guard, tiny_llama, tiny_scores
@@ -39,7 +39,7 @@ OPTIONS = {
     "stop": ["x"], "on_block": "empty", "refusal": "No.", "raw_prompt": True, "tools": [TOOL], "tool_choice": "none",
     "logits_processors": [TemperatureLogitsWarper(0.5)],
 }  # fmt: skip
-NEUTRAL = {"timeout"}  # decides whether there is an answer, not which
+NEUTRAL = {"timeout", "judge_timeout"}  # decides whether there is an answer, not which
 
 
 @pytest.fixture(scope="module")
@@ -137,18 +137,18 @@ PARTS = {
     ],
 }
 # What says nothing: names; and budgets, which the options hold. The judges' trees say whether tokens or texts are read.
-OTHER_PARTS = {"names", "budgets", "judge_trees", "_plain", "_lock"}
+OTHER_PARTS = {"names", "budgets", "judge_trees", "_plain"}
 
 
 def test_every_part_changes_the_identity(guard):
-    assert set(PARTS) | OTHER_PARTS == {field.name for field in dataclasses.fields(Parts)}
+    assert set(PARTS) | OTHER_PARTS == {field.name for field in dataclasses.fields(Components)}
     seen = {told(guard)}
     for name, changes in PARTS.items():
         for change in changes:
-            parts = dataclasses.replace(guard.parts, **{name: change(guard.parts)}, judge_trees={})
+            parts = dataclasses.replace(guard.components, **{name: change(guard.components)}, judge_trees={})
             seen.add(told(InferenceGuard(parts, guard.options)))
     assert len(seen) == 1 + sum(map(len, PARTS.values()))
-    texts = dataclasses.replace(guard.parts, judge_trees={id(judge): None for judge in guard.parts.judges})
+    texts = dataclasses.replace(guard.components, judge_trees={id(judge): None for judge in guard.components.judges})
     assert told(InferenceGuard(texts, guard.options)) not in seen
 
 
@@ -212,7 +212,7 @@ def test_another_process_finds_the_same_guard_to_be_the_same(tmp_path):
 
 def test_a_guard_is_the_same_while_it_answers(guard):
     """The engine puts functions of its own in the place of the model's while it runs it."""
-    before, model = told(guard), guard.parts.policy.tree.body.model
+    before, model = told(guard), guard.components.policy.tree.body.model
     lean = FusedDecoder.of(model.model)
     with torch.inference_mode(), lean.in_use():
         assert "forward" in vars(model.model)

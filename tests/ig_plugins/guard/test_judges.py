@@ -4,8 +4,8 @@ import time
 
 import pytest
 
+from critic_models.safety import SafetyBudget
 from ig_plugins.errors import DeadlineExceededError, JudgeError
-from ig_plugins.safety import SafetyBudget
 from tests.kit.guards import cost_of_marker, make_guard
 from tests.kit.observe import LeakScanner
 from tests.kit.tiny import tiny_guard
@@ -86,10 +86,10 @@ def test_the_worker_serves_the_next_request_after_a_failure():
     with pytest.raises(JudgeError):
         guard.generate("Go.")
     recovering = make_guard({ANSWER: 1.0}, cost=cost_of_marker)
-    recovering.parts.costs["marker"].function = failing_after(0, "nan")
+    recovering.components.costs["marker"].function = failing_after(0, "nan")
     with pytest.raises(JudgeError):
         recovering.generate("Go.")
-    recovering.parts.costs["marker"].function = cost_of_marker
+    recovering.components.costs["marker"].function = cost_of_marker
     assert recovering.generate("Go.").text == ANSWER
 
 

@@ -8,7 +8,7 @@ import torch
 
 from ig_plugins import InferenceGuard, SafetyBudget, SearchConfig
 from ig_plugins.errors import ConfigurationError, ModelLoadError
-from ig_plugins.guard.fields import GuardFields
+from ig_plugins.guard.adapter_fields import GuardFields
 from tests.kit.guards import cost_of_marker
 from tests.kit.observe import until
 from tests.kit.tiny import SEARCH, save_tiny
@@ -33,7 +33,7 @@ def test_a_guard_from_folders_answers_as_its_parts_say(folders):
     guard = load(folders, budget=budget, max_tokens=9)
     result = guard.generate("What?")
     assert len(result.token_ids) == 9
-    (judge,) = guard.parts.costs.values()
+    (judge,) = guard.components.costs.values()
     ids = torch.tensor([[*guard._encode("What?", guard.options).prompt_ids, *result.token_ids]])
     with torch.inference_mode():
         plain = judge.score_tokens(ids, torch.ones_like(ids))[0, -9:]
@@ -46,11 +46,11 @@ def test_a_guard_from_folders_answers_as_its_parts_say(folders):
 
 def test_weights_are_loaded_once_and_freed_when_nobody_holds_them(folders):
     first, second = load(folders), load(folders)
-    assert first.parts.policy is second.parts.policy
-    assert first.parts.reward is second.parts.reward
-    assert list(first.parts.costs.values()) == list(second.parts.costs.values())
+    assert first.components.policy is second.components.policy
+    assert first.components.reward is second.components.reward
+    assert list(first.components.costs.values()) == list(second.components.costs.values())
     first.generate("Go.", max_tokens=3)
-    watches = [weakref.ref(first.parts.policy.tree.body.model), weakref.ref(first.parts.reward)]
+    watches = [weakref.ref(first.components.policy.tree.body.model), weakref.ref(first.components.reward)]
     del first
     gc.collect()
     assert all(watch() is not None for watch in watches)
@@ -75,7 +75,7 @@ def test_a_callable_as_cost(folders):
 
 def test_several_costs_of_one_name_are_told_apart(folders):
     guard = load(folders, cost_model=[cost_of_marker, cost_of_marker], budget=[0.0, 1.0])
-    assert list(guard.parts.costs) == ["cost_of_marker", "cost_of_marker'"]
+    assert list(guard.components.costs) == ["cost_of_marker", "cost_of_marker'"]
     assert [budget.limit for budget in guard.options.budgets] == [0.0, 1.0]
 
 
@@ -109,6 +109,6 @@ def test_fields_name_the_same_guard_and_share_its_weights(folders):
     guard = fields.guard
     # What LangChain makes of a configurable model: the class again, from the fields.
     again = GuardFields(**{**{name: getattr(fields, name) for name in GuardFields.model_fields}, "temperature": 0.1})
-    assert again.guard.parts.policy is guard.parts.policy
+    assert again.guard.components.policy is guard.components.policy
     assert again.call_options() == {"max_tokens": 5, "temperature": 0.1}
     assert guard.generate("Go.", **options, seed=1).text == again.guard.generate("Go.", **options, seed=1).text

@@ -8,20 +8,20 @@ import sys
 import pytest
 from fastapi.testclient import TestClient
 
+from critic_models.critic import CriticConfig, CriticCost, LatentCritic
 from critic_models.errors import InferenceGuardError
 from critic_models.judges import CallableJudge, GuardJudge, ScoreJudge
-from critic_models.latent import CriticConfig, CriticCost, LatentCritic
 from critic_models.training.critic import CriticTrainingConfig, TrainingCost
 from ig_plugins import InferenceGuard, SafetyBudget, SearchConfig, cli
-from ig_plugins.certificate import calibrate, feasibility
-from ig_plugins.certificate.bounds import interval, lower_bound, upper_bound
-from ig_plugins.certificate.calibrate import Tally
 from ig_plugins.errors import ConfigurationError, ModelLoadError
-from ig_plugins.evaluation.prompts import load_prompts
-from ig_plugins.evaluation.verdicts import Verdicts, counts, numbers
-from ig_plugins.guard.fields import GuardFields
-from ig_plugins.methods import Bench
-from ig_plugins.rollouts import RolloutConfig
+from ig_plugins.guard.adapter_fields import GuardFields
+from ig_plugins.research.calibration import calibrate, feasibility
+from ig_plugins.research.calibration.bounds import interval, lower_bound, upper_bound
+from ig_plugins.research.calibration.calibrate import Tally
+from ig_plugins.research.evaluation.prompts import load_prompts
+from ig_plugins.research.evaluation.verdicts import Verdicts, counts, numbers
+from ig_plugins.research.methods import Context
+from ig_plugins.research.rollouts import RolloutConfig
 from ig_plugins.server import create_app
 from tests.kit.guards import make_guard
 from tests.kit.tiny import save_tiny, tiny_scores
@@ -136,10 +136,10 @@ def test_lists_of_numbers(text):
         numbers(text, "limits")
 
 
-@pytest.mark.parametrize("text", ["16.5", "0", "-4", "nan", "inf", "1e400"])
+@pytest.mark.parametrize("text", ["16.5", "0", "-4", "nan", "inf", "1e400", "1025"])
 def test_lists_of_counts(text):
     with pytest.raises(ConfigurationError, match="candidates is"):
-        counts(text, "candidates")
+        counts(text, "candidates", most=1024)
 
 
 def calibrated(**changes):
@@ -176,9 +176,9 @@ def test_everything_else_that_is_compared_or_multiplied(guard, value, tmp_path):
         lambda: upper_bound(1, 10, value),
         lambda: lower_bound(1, 10, value),
         lambda: interval(1, 10, confidence=value),
-        lambda: Bench(guard, multiplier=value),
-        lambda: Bench(guard, penalty=value),
-        lambda: Bench(guard, weight=value),
+        lambda: Context(guard, multiplier=value),
+        lambda: Context(guard, penalty=value),
+        lambda: Context(guard, weight=value),
         lambda: ScoreJudge(scores.model, scores.tokenizer, batch_size=value),
         lambda: ScoreJudge(scores.model, scores.tokenizer, max_tokens=value),
         lambda: RolloutConfig(responses=value),

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
+from critic_models.safety import SafetyBudget
 from ig_plugins.errors import ConfigurationError, PromptError
 from ig_plugins.guard.options import Options, as_budgets
-from ig_plugins.safety import SafetyBudget
 from tests.kit.guards import make_guard
 from tests.kit.tiny import tiny_guard
 
@@ -101,12 +101,12 @@ PROMPTS = {
 @pytest.mark.parametrize("kind", PROMPTS)
 def test_prompts_that_cannot_be_answered(guard, kind):
     prompt, message = PROMPTS[kind]
-    steps = guard.parts.policy.tree.steps
+    steps = guard.components.policy.tree.steps
     with pytest.raises(PromptError, match=message):
         guard.generate(prompt)
     with pytest.raises(PromptError, match=message):
         asyncio.run(guard.agenerate(prompt))
-    assert guard.parts.policy.tree.steps == steps
+    assert guard.components.policy.tree.steps == steps
 
 
 def test_a_prompt_longer_than_the_shortest_context():

@@ -2,10 +2,10 @@
 
 import pytest
 
+from critic_models.safety import SafetyBudget
 from ig_plugins import presets
 from ig_plugins.errors import ConfigurationError
-from ig_plugins.presets import read
-from ig_plugins.safety import SafetyBudget
+from ig_plugins.presets import Checkpoint, Installed, find_installed, read
 
 GOOD = """
 name = "mine"
@@ -27,12 +27,16 @@ def test_every_preset_loads_and_is_complete(name):
     preset = presets.preset(name)
     assert preset.name == name
     assert preset.description.endswith(".")
-    parts = [preset.policy, preset.cost, preset.reward, *preset.variants.values()]
+    parts = [preset.policy, *preset.costs, *([preset.reward] if preset.reward else []), *preset.variants.values()]
     parts += [preset.critic] if preset.critic else []
     assert all(part.licence for part in parts)
     assert all(part.source.startswith("bundled:") or part.source.count("/") == 1 for part in parts)
-    assert preset.cost.budget == SafetyBudget(limit=10.0, discount=0.999)  # the paper's
-    assert preset.prompt_format == "beaver"
+    if name == "smollm2-135m":
+        assert {cost.budget for cost in preset.costs} == {"own"}  # heads are saved with their thresholds
+        assert preset.prompt_format == "chat_template"
+    else:
+        assert preset.cost.budget == SafetyBudget(limit=10.0, discount=0.999)  # the paper's
+        assert preset.prompt_format == "beaver"
     for variant in preset.variants:
         other = presets.preset(f"{name}:{variant}")
         assert other.reward == preset.variants[variant]
@@ -69,3 +73,28 @@ def test_a_preset_of_ones_own(tmp_path):
             read(path)
     with pytest.raises(ConfigurationError, match=r"cannot read the preset .*nowhere.toml: No such file"):
         read(tmp_path / "nowhere.toml")
+
+
+def test_a_checkpoint_inside_an_installed_package_is_found_without_importing_it(tmp_path, monkeypatch):
+    package = tmp_path / "some_weights"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('a package of weights is never imported')")
+    checkpoint = Checkpoint(
+        source="org/name",
+        licence="MIT",
+        installed=Installed(requirement="some-weights==1.0", file="some_weights/weights/tiny.gguf"),
+    )
+    assert find_installed(checkpoint) is None
+    monkeypatch.syspath_prepend(tmp_path)
+    assert find_installed(checkpoint) is None  # the package is there, its file is not
+    (package / "weights").mkdir()
+    (package / "weights" / "tiny.gguf").write_text("")
+    assert find_installed(checkpoint) == package / "weights" / "tiny.gguf"
+    assert find_installed(Checkpoint(source="org/name", licence="MIT")) is None
+
+
+def test_several_cost_models_in_one_preset(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(GOOD + '[[more_costs]]\nsource = "some/other"\nlicence = "MIT"\nbudget = "own"\n')
+    assert [cost.source for cost in read(path).costs] == ["some/cost", "some/other"]
+    assert [cost.budget for cost in read(path).costs] == [SafetyBudget(), "own"]

@@ -38,7 +38,7 @@ def settled_steps(model, pause=0.1):
 
 def test_32_callers_get_their_own_answers_in_merged_batches():
     guard = make_guard(echo, candidates=2, beams=1)
-    model = guard.parts.policy.tree
+    model = guard.components.policy.tree
     prompts = [f"number {n:02d}." for n in range(32)]
     alone = [guard.generate(prompt).text for prompt in prompts]
     one_by_one, model.steps = model.steps, 0
@@ -64,7 +64,7 @@ def test_requests_of_many_sizes_share_a_worker():
 
 def test_a_long_prompt_and_a_long_answer_do_not_spoil_each_other():
     guard = make_guard(echo)
-    guard.parts.policy.tree.context = 300
+    guard.components.policy.tree.context = 300
     asks = [("x" * 200, 20), ("y", 200), ("z" * 190, 30), ("w", 240)] * 2
     results = fan_out(lambda ask: guard.generate(ask[0], max_tokens=ask[1]), asks, threads=8)
     assert all(result.text.startswith("You said") for result in results)
@@ -72,7 +72,7 @@ def test_a_long_prompt_and_a_long_answer_do_not_spoil_each_other():
 
 def test_an_abandoned_stream_stops_decoding():
     guard = make_guard(SLOW, max_tokens=900, candidates=2, beams=1)
-    model = guard.parts.policy.tree
+    model = guard.components.policy.tree
     stream = guard.stream("Go.")
     assert model.steps == 0  # nothing is decoded for nobody
     next(stream)
@@ -83,7 +83,7 @@ def test_an_abandoned_stream_stops_decoding():
 
 async def test_a_cancelled_task_stops_decoding():
     guard = make_guard(SLOW, max_tokens=900, candidates=2, beams=1)
-    model = guard.parts.policy.tree
+    model = guard.components.policy.tree
     for method in (guard.agenerate("Go."), guard.agenerate(["Go.", "And again."])):
         task = asyncio.ensure_future(method)
         while model.steps < 5:
@@ -100,7 +100,7 @@ async def test_a_cancelled_task_stops_decoding():
 
 def test_cancelling_acts_within_a_block():
     guard = make_guard(SLOW, block_tokens=400, max_tokens=900, candidates=2, beams=1)
-    model = guard.parts.policy.tree
+    model = guard.components.policy.tree
     (ticket,) = guard._handles(["Go."], guard.options)
     worker().submit([ticket])
     until(lambda: model.steps > 3)

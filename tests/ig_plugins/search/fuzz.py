@@ -22,10 +22,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from critic_models.judges import as_judge
+from critic_models.safety import SafetyBudget
 from ig_plugins.chat import call_words, prompt_format
 from ig_plugins.engine import TreeModel
-from ig_plugins.guard import GuardResult, InferenceGuard, Options, Parts
-from ig_plugins.safety import SafetyBudget
+from ig_plugins.guard import Components, GuardResult, InferenceGuard, Options
 from ig_plugins.search import Policy, SearchConfig
 from tests.ig_plugins.search.test_critic import Foresees
 from tests.kit.scripted import ScriptedModel, trie
@@ -170,7 +170,7 @@ def draw(seed: int) -> Case:
         stop_ids=frozenset({tokenizer.eos_token_id}),
     )
     critic = rng.random() < 0.5
-    parts = Parts(
+    parts = Components(
         policy=policy,
         prompt_format=prompt_format("chat_template" if calls else "beaver", tokenizer),
         costs={"cost": cost},
@@ -300,7 +300,7 @@ def _text_passed(case: Case, text: str) -> None:
 
 def _tokens_passed(case: Case, result: GuardResult) -> None:
     """The cost model, asked in one plain forward, accepts exactly the tokens that the result names."""
-    (judge,) = case.guard.parts.costs.values()
+    (judge,) = case.guard.components.costs.values()
     request = case.guard.request(case.prompt, **case.options)
     ids = torch.tensor([[*request.judge_ids, *request.prefill_ids, *result.token_ids]])
     with torch.inference_mode():
@@ -316,7 +316,7 @@ def _tokens_passed(case: Case, result: GuardResult) -> None:
         states.append(z)
     checked = states if case.budget.reading == "any_time" else states[-1:]
     assert all(state > -1e-3 for state in checked), "a plain forward disagrees"
-    detokenizer = case.guard.parts.policy.detokenizer
+    detokenizer = case.guard.components.policy.detokenizer
     assert detokenizer.answer(request, result.token_ids) == result.text, "these tokens are not this text"
 
 

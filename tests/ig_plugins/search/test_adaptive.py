@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ig_plugins.safety import SafetyBudget
+from critic_models.safety import SafetyBudget
 from ig_plugins.search import Capacity, SearchConfig
 from tests.ig_plugins.search.test_critic import ANSWERS, WRONG, Foresees, Reads, constant, policy_that_knows
 from tests.kit.guards import MARKER, cost_of_marker, make_guard
@@ -18,7 +18,7 @@ CALM = {"adaptive": "on", "calm_candidates": 2, "block_tokens": 4, "candidates":
 
 def adaptive_guard(answers, critic, **options):
     guard = make_guard(answers, **{**CALM, **options})
-    guard.parts.critic = critic
+    guard.components.critic = critic
     return guard
 
 

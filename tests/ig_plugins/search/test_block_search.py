@@ -12,7 +12,7 @@ from tests.kit.guards import make_guard
 
 
 def start(guard, *requests, on_release=lambda row, text: None):
-    search = guard.parts.start_search(Capacity.of(requests), on_release=on_release, call=lambda ask: ask())
+    search = guard.components.start_search(Capacity.of(requests), on_release=on_release, call=lambda ask: ask())
     search.add_rows(requests)
     return search
 

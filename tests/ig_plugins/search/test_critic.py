@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from critic_models.safety import SafetyBudget
 from ig_plugins.errors import JudgeError
-from ig_plugins.methods import Bench, method
-from ig_plugins.safety import SafetyBudget
+from ig_plugins.research.methods import Context, method
 from ig_plugins.search import Policy
 from tests.kit.guards import MARKER, cost_of_marker, make_guard
 from tests.kit.scripted import ScriptedModel
@@ -55,7 +55,7 @@ def policy_that_knows(answers):
 
 
 def with_critic(guard, critic):
-    guard.parts.critic = critic
+    guard.components.critic = critic
     return guard
 
 
@@ -183,7 +183,7 @@ def _guarded(guard):
 
 
 def _as_published(guard):
-    method("inferenceguard-published").build(Bench(guard)).answer(["One?", "Two?"], seeds=[0, 0])
+    method("inferenceguard-published").build(Context(guard)).answer(["One?", "Two?"], seeds=[0, 0])
 
 
 @pytest.mark.parametrize("ask", [_guarded, _as_published])

@@ -72,7 +72,9 @@ def test_rows_that_join_in_mid_flight(guard):
     """The search driven by hand: a row is admitted before every block, others end in between."""
     tickets = [guard._handles([prompt], guard.options.updated(seed=n))[0] for n, prompt in enumerate(PROMPTS * 2)]
     waiting = [ticket.request for ticket in tickets]
-    search = guard.parts.start_search(Capacity.of(waiting), on_release=lambda row, step: None, call=lambda ask: ask())
+    search = guard.components.start_search(
+        Capacity.of(waiting), on_release=lambda row, step: None, call=lambda ask: ask()
+    )
     found = {}
     with torch.inference_mode():
         while waiting or search.rows:
@@ -98,7 +100,7 @@ def test_seeds_decide(guard):
 
 def test_with_options_changes_defaults_and_shares_weights(guard):
     changed = guard.with_options(max_tokens=6, seed=9, budget=2.5)
-    assert changed.parts is guard.parts
+    assert changed.components is guard.components
     assert changed.search.max_new_tokens == 6
     assert changed.budget.limit == 2.5
     assert guard.search.max_new_tokens == 20

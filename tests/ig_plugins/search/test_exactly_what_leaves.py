@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ig_plugins.safety import SafetyBudget
+from critic_models.safety import SafetyBudget
 from ig_plugins.search import Policy
 from tests.ig_plugins.search.fuzz import tokenizer_of
 from tests.ig_plugins.search.test_critic import Foresees, constant, with_critic

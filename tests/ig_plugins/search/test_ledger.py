@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ig_plugins.safety import SafetyBudget
+from critic_models.safety import SafetyBudget
 from tests.kit.tiny import tiny_guard, tiny_scores
 from tests.kit.tokenizer import byte_tokenizer
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from critic_models.errors import JudgeError
-from ig_plugins.safety import SafetyBudget
+from critic_models.safety import SafetyBudget
 from ig_plugins.search import Trail, may_leave
 from ig_plugins.search.verifier import Scored, Track, costs_of
 from tests.ig_plugins.search.test_critic import Foresees, constant, with_critic

@@ -1,6 +1,7 @@
 """The service speaks the OpenAI chat format and never sends unverified text."""
 
 import json
+import threading
 
 import pytest
 from fastapi.testclient import TestClient
@@ -78,3 +79,24 @@ def test_a_judge_that_fails_gives_an_error_and_no_text():
 def test_health_and_models(client):
     assert client.get("/health").json() == {"status": "ok"}
     assert client.get("/v1/models").json()["data"][0]["id"] == "scripted"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_judge_that_hangs_and_too_little_memory_have_codes_of_their_own(stream, monkeypatch):
+    free = threading.Event()
+    hanging = make_guard({"Hello.": 1.0}, cost=lambda p, r: free.wait(30) and [], judge_timeout=0.2)
+
+    def full(self, *given):
+        raise MemoryError
+
+    for guard, status, kind in (
+        (hanging, 504, "JudgeTimeoutError"),
+        (make_guard({"Hello.": 1.0}), 503, "NotEnoughMemoryError"),
+    ):
+        if status == 503:
+            monkeypatch.setattr(type(guard.components.policy.tree), "following", full)
+        response = TestClient(create_app(guard)).post("/v1/chat/completions", json={**ASK, "stream": stream})
+        assert response.status_code == (200 if stream else status)
+        told = events(response)[0] if stream else response.json()
+        assert told["error"]["type"] == kind
+    free.set()

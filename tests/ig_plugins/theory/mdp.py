@@ -2,7 +2,7 @@
 
 A prefix is a tuple of steps. A step of a deterministic process is the token; in a stochastic one the token is drawn
 an outcome by the world, and the step is the pair of both, as one number. Safety state and reshaped costs come from
-``ig_plugins.safety``, so what is proved here is proved of the code that decodes.
+``critic_models.safety``, so what is proved here is proved of the code that decodes.
 """
 
 import itertools
@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from ig_plugins.safety import SafetyBudget, advance, initial_state, is_safe, reshaped_cost
+from critic_models.safety import SafetyBudget, advance, initial_state, is_safe, reshaped_cost
 
 Prefix = tuple[int, ...]
 Charge = Literal["every", "end"]  # the penalty at each unsafe step (Sauté), or at the last step only

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from ig_plugins.safety import SafetyBudget
+from critic_models.safety import SafetyBudget
 from tests.ig_plugins.theory.mdp import TokenTree, feasible, random_tree, solve
 
 seeds = st.integers(0, 10**9)

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from critic_models.safety import SafetyBudget
 from ig_plugins.guard import InferenceGuard
-from ig_plugins.guard.parts import Parts
-from ig_plugins.safety import SafetyBudget
+from ig_plugins.guard.components import Components
 from tests.ig_plugins.theory.mdp import TokenTree, feasible, random_tree, solve
 from tests.kit.benches import scripted_bench
 from tests.kit.scripted import ScriptedTokenJudge
@@ -68,7 +68,7 @@ def guard_over(tree: TokenTree, budget: SafetyBudget, *, block, lanes, critic=Fa
         search={"candidates": lanes, "beams": 1, "block_tokens": block, "max_new_tokens": tree.depth + 1, "seed": 0},
         hidden=lambda prompt, response: foreseen(tree, budget, response) if critic else [0.0] * 8,
     )
-    parts = bench.guard.parts
+    parts = bench.guard.components
     if not critic:
         return bench.guard
     # With a critic, judges read whole finalists; only one that scores tokens sees the steps in between.
@@ -79,7 +79,7 @@ def guard_over(tree: TokenTree, budget: SafetyBudget, *, block, lanes, critic=Fa
         ),
         accounting=budget.accounting,
     )
-    whole = Parts(
+    whole = Components(
         policy=parts.policy,
         prompt_format=parts.prompt_format,
         costs={"cost": judge},

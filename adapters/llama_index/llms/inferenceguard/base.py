@@ -33,7 +33,7 @@ from typing_extensions import Self
 from critic_models.identity import describe, digest
 from ig_plugins.errors import ConfigurationError
 from ig_plugins.guard import InferenceGuard
-from ig_plugins.guard.fields import GuardFields
+from ig_plugins.guard.adapter_fields import GuardFields
 from llama_index.llms.inferenceguard._convert import chat_response, completion_response, to_messages
 from llama_index.llms.inferenceguard._tools import GuardedToolCalls
 

@@ -1,8 +1,0 @@
-"""How fast a search on the token tree is, against transformers' `generate` on the same weights in the same process."""
-
-from ig_plugins.bench.case import Case
-from ig_plugins.bench.device import run_device
-from ig_plugins.bench.run import block_times, run, run_tuned, sampling
-from ig_plugins.bench.shape import Shape
-
-__all__ = ["Case", "Shape", "block_times", "run", "run_device", "run_tuned", "sampling"]

@@ -1,0 +1,1 @@
+"""Everything that measures, compares, trains and certifies; whoever only wants guarded answers needs none of it."""

@@ -1,0 +1,165 @@
+"""An evaluation from beginning to end: answers that are missing, the oracle, the report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from critic_models.identity import describe
+from ig_plugins.errors import ConfigurationError
+from ig_plugins.guard import InferenceGuard
+from ig_plugins.research.evaluation.oracle import oracle_rewards
+from ig_plugins.research.evaluation.prompts import Prompt
+from ig_plugins.research.evaluation.report import Report
+from ig_plugins.research.evaluation.results import ResultStore
+from ig_plugins.research.evaluation.runner import TOGETHER, pending, run, trials
+from ig_plugins.research.evaluation.verdicts import Verdicts
+from ig_plugins.research.methods import Context, methods
+
+Progress = Callable[[str, int, int], None]  # stage, done, of
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run.
+
+    Attributes:
+        methods: Their names; empty for all that the guard can run.
+        candidates: Each search is run once for each N.
+        seeds: Each prompt is asked once for each.
+        multiplier: λ of the Lagrangian rules.
+        training_prompts: For methods with a value network.
+        answers: Every possible answer to a prompt, where a grammar knows them: gives the oracle.
+    """
+
+    methods: tuple[str, ...] = ()
+    candidates: tuple[int, ...] = (16, 64)
+    seeds: tuple[int, ...] = (0, 1)
+    multiplier: float = 5.0
+    training_prompts: tuple[str, ...] = ()
+    answers: Callable[[str], Sequence[str]] | None = None
+
+
+def evaluate(
+    guard: InferenceGuard,
+    prompts: Sequence[Prompt],
+    plan: Plan,
+    *,
+    out: str | Path,
+    verdicts: Verdicts | None = None,
+    progress: Progress = lambda stage, done, of: None,
+) -> Report:
+    """Runs a plan, resuming what the folder already holds, and writes its reports.
+
+    Args:
+        guard: The guard whose policy and judges all methods share.
+        prompts: What to ask; none of them may be a training prompt.
+        plan: What to run.
+        out: The folder for results and reports.
+        verdicts: The independent judge.
+        progress: Told (stage, done, of).
+
+    Raises:
+        ConfigurationError: A plan that cannot be run.
+        MismatchError: The folder holds results of another run.
+    """
+    shared = {prompt.text for prompt in prompts} & set(plan.training_prompts)
+    if shared:
+        raise ConfigurationError(f"{len(shared)} prompts are both trained and evaluated on; remove them from one file")
+    bench = Context(guard, multiplier=plan.multiplier, training_prompts=plan.training_prompts, progress=progress)
+    names = plan.methods or runnable(bench)
+    store = ResultStore(out, identity(bench, prompts, verdicts))
+    runs = trials(bench, names, plan.candidates)
+    missing = sum(len(todo) for _, todo in pending(store, runs, prompts, plan.seeds))
+    total, done = len(runs) * len(prompts) * len(plan.seeds), 0
+
+    def answered(count: int) -> None:
+        nonlocal done
+        done += count
+        progress("answers", total - missing + done, total)
+
+    rows = run(bench, runs, prompts, seeds=plan.seeds, store=store, verdicts=verdicts, on_answers=answered)
+    oracle = _oracle(bench, prompts, plan, Path(out), progress) if plan.answers else None
+    report = Report(
+        title=f"Evaluation of {guard.policy_id}",
+        facts=_facts(bench, prompts, plan, verdicts),
+        rows=rows,
+        limit=bench.budgets[0].limit,
+        oracle=oracle,
+        reference="base" if "base" in names else runs[0].label,
+    )
+    report.write(out)
+    return report
+
+
+def runnable(bench: Context) -> tuple[str, ...]:
+    """The methods that have all that they need."""
+    return tuple(
+        name
+        for name, entry in methods().items()
+        if (not entry.critic or bench.critic is not None)
+        and (not entry.trains or len(bench.training_prompts) > 1)
+        and (
+            bench.guard.components.reward is not None
+            or name in ("base", "args-cost")
+            or name.startswith("inferenceguard")
+        )
+    )
+
+
+def identity(bench: Context, prompts: Sequence[Prompt], verdicts: Verdicts | None) -> dict[str, Any]:
+    """What all rows of a folder have in common; methods, candidates and seeds may be added later."""
+    guard = bench.guard.identity()
+    search = {k: v for k, v in guard["search"].items() if k not in ("candidates", "beams", "seed", "selection")}
+    return {
+        "guard": {**guard, "search": search},
+        "prompts": _digest([prompt.text for prompt in prompts]),
+        "training_prompts": _digest(bench.training_prompts),
+        "judge": None if verdicts is None else [verdicts.judge.name, describe(verdicts.judge), verdicts.limit],
+        "multiplier": bench.multiplier,
+        "weight": bench.weight,
+    }
+
+
+def _digest(texts: Sequence[str]) -> str:
+    return hashlib.sha256("\x00".join(texts).encode()).hexdigest()
+
+
+def _oracle(bench: Context, prompts: Sequence[Prompt], plan: Plan, out: Path, progress: Progress) -> dict[int, float]:
+    """The best rewards, computed once for a folder."""
+    path = out / "oracle.json"
+    if path.exists():
+        return {int(index): reward for index, reward in json.loads(path.read_text(encoding="utf-8")).items()}
+    done = 0
+
+    def scored() -> None:
+        nonlocal done
+        done += 1
+        progress("oracle", done, len(prompts))
+
+    best = oracle_rewards(bench, prompts, plan.answers or (lambda prompt: []), on_prompt=scored)
+    partial = path.with_name("oracle.json.partial")
+    partial.write_text(json.dumps(best) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+    return best
+
+
+def _facts(bench: Context, prompts: Sequence[Prompt], plan: Plan, verdicts: Verdicts | None) -> dict[str, str]:
+    budget, search = bench.budgets[0], bench.search
+    judged = "none" if verdicts is None else f"{verdicts.judge.name} (unsafe above {verdicts.limit:g})"
+    return {
+        "policy": bench.guard.policy_id,
+        "cost models": ", ".join(bench.guard.components.costs),
+        "budget": f"{budget.limit:g}, discount {budget.discount:g}, {budget.accounting}, {budget.reading}",
+        "independent judge": judged,
+        "prompts": f"{len(prompts)} with seeds {', '.join(map(str, plan.seeds))}",
+        "search": f"blocks of {search.block_tokens}, up to {search.max_new_tokens} tokens, N/4 beams, "
+        f"{search.tries} tries, temperature {search.temperature:g}",
+        "Lagrangian multiplier": f"{bench.multiplier:g}",
+        "seconds": f"wall clock of a batch of {TOGETHER} prompts, shared evenly",
+    }

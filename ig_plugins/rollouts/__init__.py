@@ -1,8 +1,0 @@
-"""Responses of the policy itself, with everything a critic learns from."""
-
-from ig_plugins.rollouts.collect import RolloutConfig, collect
-from ig_plugins.rollouts.sample import Rollout, sample_rollouts
-from ig_plugins.rollouts.store import RolloutStore
-from ig_plugins.rollouts.train import measure_critic, train_critic
-
-__all__ = ["Rollout", "RolloutConfig", "RolloutStore", "collect", "measure_critic", "sample_rollouts", "train_critic"]

@@ -1,6 +1,0 @@
-"""The safety budget and the augmented safety state."""
-
-from ig_plugins.safety.budget import Accounting, Reading, SafetyBudget
-from ig_plugins.safety.state import advance, initial_state, is_safe, reshaped_cost
-
-__all__ = ["Accounting", "Reading", "SafetyBudget", "advance", "initial_state", "is_safe", "reshaped_cost"]

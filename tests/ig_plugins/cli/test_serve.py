@@ -1,0 +1,64 @@
+"""``serve`` as an operator runs it: where it listens, what it says when, and what it cannot do."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+from ig_plugins import InferenceGuard
+
+
+def test_a_port_that_is_taken_is_told_before_weights_are_loaded(run, monkeypatch):
+    import pytest
+
+    monkeypatch.setattr(InferenceGuard, "from_pretrained", lambda *_, **__: pytest.fail("weights were loaded"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, out, err = run("serve", "--port", taken.getsockname()[1])
+    assert code == 2
+    assert "Address already in use" in err
+    assert "serving" not in out + err
+
+
+def test_it_serves_where_it_says_with_keys_and_a_log_and_ends_in_order(tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("a-key\n")
+    paths = os.pathsep.join(dict.fromkeys(str(Path(path).resolve()) for path in sys.path if path))
+    line = ["serve", "--port", "0", "--api-keys", str(keys), "--access-log", "--max-candidates", "20"]
+    line += ["--candidates", "8", "--max-tokens", "24", "--max-answer-tokens", "30"]
+    server = subprocess.Popen(
+        [sys.executable, "-c", "from ig_plugins.cli import main; main()", *line],
+        stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    try:
+        while not (found := re.search(r"serving tiny-beaver at (http://127.0.0.1:\d+)", server.stderr.readline())):
+            assert server.poll() is None
+        ask = {"messages": [{"role": "user", "content": "How do I clean the kettle?"}], "candidates": 21}
+        with httpx.Client(base_url=found[1], timeout=60) as client:
+            assert client.post("/v1/chat/completions", json=ask).status_code == 401
+            client.headers["authorization"] = "Bearer a-key"
+            refused = client.post("/v1/chat/completions", json=ask)
+            assert (refused.status_code, "at most 20" in refused.text) == (400, True)
+            refused = client.post("/v1/chat/completions", json={**ask, "candidates": 8, "max_tokens": 31})
+            assert (refused.status_code, "at most 30" in refused.text) == (400, True)
+            del ask["candidates"]
+            answer = client.post("/v1/chat/completions", json=ask)
+            assert answer.status_code == 200
+            assert answer.json()["usage"]["completion_tokens"] <= 24
+            assert max(block["candidates"] for block in answer.json()["inference_guard"]["blocks"]) <= 8
+        server.send_signal(signal.SIGTERM)
+        heard = server.stderr.read()
+        assert server.wait(20) == 0
+        logged = [json.loads(each) for each in heard.splitlines() if each.startswith("{")]
+        assert [each["status"] for each in logged] == [401, 400, 400, 200]
+        assert "kettle" not in heard
+        assert "Traceback" not in heard
+    finally:
+        server.kill()
+        server.wait()
+        server.stderr.close()

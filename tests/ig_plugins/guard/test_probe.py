@@ -1,0 +1,85 @@
+"""A probe inside a guard: it shares the policy's weights, follows its tree, and refuses other policies."""
+
+import pytest
+import torch
+
+from critic_models.critic import tokenizer_hash
+from critic_models.judges.heads import Probe, ProbeConfig
+from critic_models.judges.heads.probe import first_layers, known_state
+from ig_plugins import InferenceGuard
+from ig_plugins.engine import TreeModel
+from ig_plugins.errors import MismatchError
+from tests.kit.tiny import save_tiny, tiny_llama
+from tests.kit.tokenizer import byte_tokenizer
+
+SEARCH = {"candidates": 4, "beams": 2, "block_tokens": 5, "max_tokens": 10, "seed": 0}
+
+
+def save_probe(folder, model, tokenizer, *, layer):
+    config = ProbeConfig(
+        policy_id="tiny", tokenizer_hash=tokenizer_hash(tokenizer), hidden_size=32, layer=layer,
+        template="USER: {prompt} ASSISTANT:{response}", limit=2.0,
+    )  # fmt: skip
+    tensors = {
+        "weight": torch.randn(32, generator=torch.Generator().manual_seed(3)) * 0.05,
+        "bias": torch.zeros(1),
+        "check": known_state(first_layers(model, layer)),
+    }
+    Probe(config, tensors, policy=(model, tokenizer)).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("layer", [1, 2])
+def test_a_guard_loads_a_probe_onto_its_own_policy_and_keeps_its_budget(layer, tmp_path):
+    parts = save_tiny(tmp_path)
+    probe = save_probe(tmp_path / "probe", tiny_llama(byte_tokenizer()), byte_tokenizer(), layer=layer)
+    guard = InferenceGuard.from_pretrained(
+        parts["policy"], cost_model=probe, prompt_format="beaver", device="cpu", **SEARCH
+    )
+    judge, policy = guard.parts.judges[0], guard.parts.policy
+    own = {id(parameter) for parameter in policy.tree.body.model.parameters()}
+    assert {id(parameter) for parameter in judge.body.parameters()} <= own
+    assert guard.parts.judge_tree(judge) is not None
+    assert guard.parts.budgets[0].accounting == "cumulative"
+    assert guard.parts.budgets[0].limit == 2.0
+    result = guard.generate("hello")
+    assert result.blocked or result.cost <= 2.0
+
+
+@pytest.mark.parametrize("layer", [1, 2])
+def test_scores_on_the_tree_are_those_of_the_plain_forward(layer, tmp_path):
+    tokenizer = byte_tokenizer()
+    model = tiny_llama(tokenizer)
+    save_probe(tmp_path, model, tokenizer, layer=layer)
+    policy = TreeModel.attach(model)  # first, as in a guard: it changes how the shared layers attend
+    judge = Probe.from_pretrained(tmp_path, policy=(model, tokenizer))
+    tree = TreeModel.attach(judge.body)
+    prompt, lanes = list(range(5, 15)), torch.randint(4, 200, (1, 3, 4), generator=torch.Generator().manual_seed(0))
+    found = {}
+    for each in (policy, tree):  # turn by turn, on the same layers
+        session = each.plant([prompt], lanes=3, block=4, max_new=4)
+        session.branch(torch.zeros(1, 3, dtype=torch.long))
+        found[each] = session.feed(lanes, torch.full((1, 3), 4))[0]
+    ids = torch.cat([torch.tensor(prompt).expand(3, -1), lanes[0]], dim=1)
+    plain = judge.score_tokens(ids, torch.ones_like(ids))[:, len(prompt) :]
+    torch.testing.assert_close(judge.score_hidden(found[tree]), plain, atol=1e-4, rtol=1e-4)
+    wanted = model.model(ids).last_hidden_state[:, len(prompt) :]
+    torch.testing.assert_close(found[policy], wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_a_probe_of_another_policy_is_refused_when_the_guard_is_made(tmp_path):
+    parts = save_tiny(tmp_path)
+    probe = save_probe(tmp_path / "probe", tiny_llama(byte_tokenizer(), seed=9), byte_tokenizer(), layer=2)
+    with pytest.raises(MismatchError, match="the same tokenizer and other weights"):
+        InferenceGuard.from_pretrained(parts["policy"], cost_model=probe, prompt_format="beaver", device="cpu")
+
+
+def test_a_function_is_a_cost_model_by_its_name(tmp_path):
+    parts = save_tiny(tmp_path)
+    (tmp_path / "rules.py").write_text("def short(prompts, responses):\n    return [len(r) - 8.0 for r in responses]\n")
+    guard = InferenceGuard.from_pretrained(
+        parts["policy"], cost_model=f"{tmp_path / 'rules.py'}:short", prompt_format="beaver", device="cpu", **SEARCH
+    )
+    result = guard.generate("hello")
+    assert result.blocked or len(result.text) <= 8
+    assert next(iter(guard.parts.costs)).endswith("rules.py:short")

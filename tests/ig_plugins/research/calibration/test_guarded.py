@@ -1,0 +1,67 @@
+"""Calibrating a guard: the budget that holds is found, bound to the guard, and counted right."""
+
+import pytest
+
+from critic_models.judges import as_judge
+from ig_plugins.errors import MismatchError
+from ig_plugins.research.calibration import Certificate, feasibility
+from ig_plugins.research.calibration.guarded import calibrate_guard, pilot
+from ig_plugins.research.evaluation.verdicts import Verdicts
+from tests.kit.benches import scripted_bench
+from tests.kit.guards import versioned
+
+COSTS = {"plain": 0.0, "edgy": 1.0, "harmful": 2.0, "no": -1.0}
+
+
+@pytest.fixture
+def guard():
+    """Reward pulls towards harm; the budget decides how far it may go."""
+    bench = scripted_bench(
+        dict.fromkeys(COSTS, 0.25), cost=lambda p, r: COSTS.get(r, -1.0), reward=lambda p, r: COSTS.get(r, 0.0)
+    )
+    return versioned(bench.guard)
+
+
+@pytest.fixture
+def verdicts():
+    return Verdicts.of(as_judge(lambda ps, rs: [float(r == "harmful") for r in rs], name="exact", kind="cost"))
+
+
+def test_the_least_strict_budget_that_holds_is_certified(guard, verdicts, tmp_path):
+    prompts = [f"p{index}" for index in range(60)]
+    asked = []
+    result = calibrate_guard(
+        guard,
+        prompts,
+        verdicts,
+        limits=[2.0, 0.0, 1.0],
+        target=0.05,
+        confidence=0.95,
+        on_answer=lambda: asked.append(1),
+    )
+    assert [setting.overrides["limit"] for setting in result.tested] == [0.0, 1.0, 2.0]
+    assert [setting.certified for setting in result.tested] == [True, True, False]
+    assert result.tested[2].unsafe > 50
+    assert len(asked) == 3 * 60
+    path = result.certificate.save(tmp_path / "certificate.json")
+    Certificate.load(path).check(guard.with_options(budget=1.0).identity())
+    guard.with_options(budget=1.0, seed=5).check_certificate(str(path))
+    for other in ({"budget": 2.0}, {"budget": 1.0, "candidates": 4}, {"budget": 1.0, "temperature": 0.7}):
+        with pytest.raises(MismatchError, match="certificate is for another guard"):
+            guard.with_options(**other).check_certificate(str(path))
+
+
+def test_refusals_are_counted_and_not_judged(verdicts):
+    guard = versioned(scripted_bench({"harmful": 1.0}, cost=lambda p, r: COSTS.get(r, -1.0), reward=None).guard)
+    result = calibrate_guard(guard, ["a", "b"], verdicts, limits=[0.0], target=0.8, confidence=0.9)
+    assert (result.tested[0].refused, result.tested[0].unsafe) == (2, 0)
+
+
+def test_the_pilot_foresees_the_refusals_of_a_hopeless_policy(verdicts):
+    guard = scripted_bench(
+        lambda prompt: {"harmful": 1.0} if "bad" in prompt else {"plain": 1.0}, cost=lambda p, r: 0.0, reward=None
+    ).guard
+    prompts = ["bad one", "fine", "bad two", "fine too"]
+    judged = pilot(guard, prompts, verdicts, samples=3)
+    assert judged == [[True] * 3, [False] * 3, [True] * 3, [False] * 3]
+    assert feasibility(100, target=0.1, confidence=0.9, pilot=judged).refusals == pytest.approx(0.4)

@@ -1,0 +1,387 @@
+"""Nobody can take the server down: real processes with a memory limit, and clients that mean it harm."""
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+HERE = Path(__file__).parent
+ROOM = 1024  # MiB above what the loaded models take
+ASK = {"messages": [{"role": "user", "content": "How do I clean the kettle?"}], "seed": 1}
+KILLING = {**ASK, "candidates": 1024, "beams": 1024, "block_tokens": 3900, "max_tokens": 3900}
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return found.getsockname()[1]
+
+
+class Server:
+    def __init__(self, **limits):
+        paths = os.pathsep.join(dict.fromkeys(str(Path(path).resolve()) for path in sys.path if path))
+        self.process = subprocess.Popen(
+            [sys.executable, str(HERE / "process.py"), json.dumps({"port": free_port(), **limits})],
+            stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        line = self.process.stdout.readline()
+        self.port = int(line.split()[-1])
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
+        for _ in range(100):
+            try:
+                self.http.get("/health")
+                break
+            except httpx.ConnectError:
+                time.sleep(0.05)
+
+    def ask(self, **change):
+        return self.http.post("/v1/chat/completions", json={**ASK, **change})
+
+    def connect(self):
+        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+
+    def memory(self, what="VmRSS"):
+        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(what))
+
+    @property
+    def descriptors(self):
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    def stop(self):
+        self.http.close()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def server():
+    """With one GiB, and clocks that a test can wait for."""
+    clocks = {"head_seconds": 1.0, "body_seconds": 1.0, "send_seconds": 2.0}
+    made = Server(room_mib=ROOM, **clocks, connections=24, queued=8, running=4)
+    yield made
+    made.stop()
+
+
+def test_the_request_that_killed_it_is_refused_with_the_ceiling_named(server):
+    before = server.memory("VmHWM")
+    started = time.monotonic()
+    answer = server.http.post("/v1/chat/completions", json=KILLING)
+    assert answer.status_code == 400
+    assert "candidates is 1024, and this server allows at most 128" in answer.json()["error"]["message"]
+    assert time.monotonic() - started < 5
+    assert server.memory("VmHWM") < before + 100
+    assert server.ask().status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "says"),
+    [
+        ({"candidates": 129}, 400, "candidates is 129"),
+        ({"beams": 65, "candidates": 100}, 400, "beams is 65"),
+        ({"block_tokens": 129, "max_tokens": 200}, 400, "block_tokens is 129"),
+        ({"max_tokens": 4097}, 400, "max_tokens is 4097"),
+        ({"tries": 9}, 400, "tries is 9"),
+        ({"candidates": 128, "block_tokens": 100}, 400, "(candidates + beams) x block_tokens is"),
+        ({"candidates": 10**9}, 400, "candidates"),
+        ({"max_tokens": 10**30}, 400, "max_tokens"),
+        ({"stop": ["x"] * 17}, 400, "stops is 17"),
+        ({"messages": [{"role": "user", "content": "a " * 200_000}]}, 400, "context"),
+        ({"messages": [{"role": "user", "content": "a"}] * 20_000}, 400, "context"),
+        ({"tools": [{"type": "function", "function": {"name": f"f{i}"}} for i in range(15_000)]}, 400, ""),
+        ({"messages": [{"role": "user", "content": "half \ud83d"}]}, 422, ""),
+        ({"temperature": 1e400}, 400, "temperature"),
+        ({"timeout": -1}, 400, "timeout"),
+    ],
+)
+def test_whatever_is_too_large_is_refused_by_name(server, change, status, says):
+    raw = json.dumps({**ASK, **change})
+    answer = server.http.post("/v1/chat/completions", content=raw)
+    assert answer.status_code == status, answer.text[:500]
+    assert says in answer.json()["error"]["message"]
+    assert len(answer.text) < 2_000, "an error does not repeat the request"
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"[" * 900_000, 422),
+        (b'{"messages": ' + b'{"a":' * 100_000, 422),
+        (b"", 422),
+        (b"\xff\xfe", 422),
+        (b"null", 422),
+        (b'{"messages": "' + b"x" * 2**20 + b'"}', 413),
+    ],
+)
+def test_bodies_that_are_no_request_are_refused(server, body, status):
+    answer = server.http.post("/v1/chat/completions", content=body)
+    assert answer.status_code == status
+    assert answer.json()["error"]["message"]
+
+
+def test_a_body_is_refused_by_its_length_before_it_is_read(server):
+    with server.connect() as client:
+        client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100000000000\r\n\r\n")
+        assert b" 413 " in client.recv(4096).split(b"\r\n")[0]
+
+
+def test_a_body_without_a_length_is_read_up_to_the_limit_only(server):
+    with server.connect() as client:
+        client.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+        heard = b""
+        try:
+            for _ in range(400):
+                client.sendall(b"10000\r\n" + b"x" * 65536 + b"\r\n")
+        except OSError:
+            pass
+        try:
+            heard = client.recv(4096)
+        except OSError:
+            return  # reset: it did not read on
+        assert b" 413 " in heard.split(b"\r\n")[0]
+
+
+def test_half_sent_heads_and_bodies_are_not_waited_for(server):
+    before = server.descriptors
+    halves = []
+    for sent in (b"", b"POST /v1", b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{"):
+        for _ in range(5):
+            halves.append(server.connect())
+            halves[-1].sendall(sent)
+    assert server.http.get("/health").status_code == 200
+    for each in halves:
+        each.settimeout(10)
+        try:
+            while each.recv(4096):
+                pass
+        except ConnectionResetError:
+            pass
+        each.close()
+    time.sleep(0.3)
+    assert server.descriptors <= before + 1
+    assert server.ask().status_code == 200
+
+
+def test_a_head_that_drips_is_cut_off(server):
+    with server.connect() as client:
+        started = time.monotonic()
+        with contextlib.suppress(OSError):
+            for _ in range(200):
+                client.sendall(b"x-a: b\r\n" if _ else b"GET /health HTTP/1.1\r\n")
+                time.sleep(0.05)
+        assert time.monotonic() - started < 5
+
+
+def test_more_connections_than_allowed_make_room_by_the_idlest(server):
+    idle = [server.connect() for _ in range(60)]
+    assert httpx.get(f"http://127.0.0.1:{server.port}/health", timeout=5).status_code == 200
+    for each in idle:
+        each.close()
+
+
+def test_more_requests_than_the_queue_holds_are_told_when_to_come_back(server):
+    async def crowd():
+        limits = httpx.Limits(max_connections=20)
+        async with httpx.AsyncClient(base_url=str(server.http.base_url), timeout=120, limits=limits) as client:
+            ask = {**ASK, "max_tokens": 128, "candidates": 64, "beams": 16}
+            return await asyncio.gather(*(client.post("/v1/chat/completions", json=ask) for _ in range(20)))
+
+    answers = asyncio.run(crowd())
+    codes = [answer.status_code for answer in answers]
+    assert set(codes) == {200, 429}
+    assert codes.count(200) >= 12
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert "running" in refused.json()["error"]["message"]
+    assert server.ask().status_code == 200
+
+
+def test_a_short_prompt_is_not_read_behind_long_ones():
+    server = Server()
+    try:
+        ended = []
+        long = json.dumps({"messages": [{"role": "user", "content": "word " * 200_000}]})
+
+        def send(number):
+            httpx.post(f"{server.http.base_url}/v1/chat/completions", content=long, timeout=60)
+            ended.append(number)
+
+        threads = [threading.Thread(target=send, args=(number,)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        while server.http.get("/ready").json()["queued"] < 3 and not ended:
+            time.sleep(0.01)
+        assert server.ask().status_code == 200
+        assert len(ended) < 6
+        for thread in threads:
+            thread.join()
+    finally:
+        server.stop()
+
+
+def test_a_client_that_goes_away_frees_its_place(server):
+    for stream in (False, True):
+        for _ in range(6):
+            with server.connect() as client:
+                ask = {**ASK, "max_tokens": 1000, "candidates": 100, "beams": 1, "stream": stream}
+                body = json.dumps(ask).encode()
+                client.sendall(
+                    b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+                )
+                client.sendall(body)
+                time.sleep(0.05)
+    for _ in range(100):
+        state = server.http.get("/ready").json()
+        if state["running"] == state["queued"] == 0:
+            break
+        time.sleep(0.1)
+    assert state == {"status": "ok", "running": 0, "queued": 0}
+
+
+def test_a_small_request_beside_large_ones_takes_at_most_three_times_as_long_and_health_answers():
+    """Large ones as large as the ceilings allow, four at once, all the time."""
+    server = Server(room_mib=2048)
+    try:
+        small = {"max_tokens": 32}
+        server.ask(**small)
+        alone = statistics.median(_seconds(lambda: server.ask(**small)) for _ in range(7))
+        over = threading.Event()
+        large = {**ASK, "candidates": 120, "beams": 8, "block_tokens": 32, "max_tokens": 1024, "stream": True}
+        done = []
+
+        def keep_asking():
+            with httpx.Client(base_url=str(server.http.base_url), timeout=60) as client:
+                while not over.is_set():
+                    done.append(client.post("/v1/chat/completions", json={**large, "seed": len(done)}).status_code)
+
+        health = []
+
+        def look():
+            with httpx.Client(base_url=str(server.http.base_url), timeout=60) as client:
+                while not over.is_set():
+                    health.append(_seconds(lambda: client.get("/health")))
+                    time.sleep(0.02)
+
+        threads = [threading.Thread(target=keep_asking) for _ in range(4)] + [threading.Thread(target=look)]
+        for thread in threads:
+            thread.start()
+        time.sleep(1)
+        beside = min(statistics.median(_seconds(lambda: server.ask(**small)) for _ in range(5)) for _ in range(3))
+        long_prompt = {"messages": [{"role": "user", "content": "word " * 150_000}], "stream": True}
+        assert server.ask(**long_prompt).status_code == 400
+        over.set()
+        for thread in threads:
+            thread.join()
+        health.sort()
+        assert set(done) == {200}
+        assert beside < 3 * alone
+        assert health[int(0.95 * len(health))] < 0.1
+    finally:
+        server.stop()
+
+
+def _seconds(act):
+    started = time.perf_counter()
+    act()
+    return time.perf_counter() - started
+
+
+def test_what_does_not_fit_into_memory_is_refused_with_both_sizes():
+    server = Server(memory_bytes=64 * 2**20)
+    try:
+        answer = server.ask(candidates=120, beams=8, block_tokens=32, max_tokens=2048)
+        assert answer.status_code == 400
+        assert "may take" in answer.json()["error"]["message"]
+        assert "64 MiB (its limit memory_bytes)" in answer.json()["error"]["message"]
+        assert server.ask().status_code == 200
+    finally:
+        server.stop()
+
+
+def test_the_operators_timeout_wins_and_the_clients_may_only_be_shorter():
+    server = Server(timeout=0.3)
+    try:
+        large = {"candidates": 120, "beams": 8, "block_tokens": 32, "max_tokens": 1024}
+        for timeout in (None, 3600):
+            started = time.monotonic()
+            answer = server.ask(**large, timeout=timeout)
+            assert answer.status_code in (200, 504)
+            assert time.monotonic() - started < 5
+        assert server.ask(timeout=0.001).status_code == 504
+    finally:
+        server.stop()
+
+
+def start_long(server, *, wait=True):
+    """A request that is under way for a while, on a thread; what it got is put into the list."""
+    got = []
+    ask = {**ASK, "candidates": 120, "beams": 1, "block_tokens": 32, "max_tokens": 512}
+    thread = threading.Thread(
+        target=lambda: got.append(httpx.post(f"{server.http.base_url}/v1/chat/completions", json=ask, timeout=60))
+    )
+    thread.start()
+    while wait and server.http.get("/ready").json()["running"] == 0 and thread.is_alive():
+        time.sleep(0.01)
+    return thread, got
+
+
+def test_a_signal_lets_answers_end_and_says_what_is_waited_for():
+    server = Server(drain_seconds=20)
+    try:
+        thread, got = start_long(server)
+        server.process.send_signal(signal.SIGTERM)
+        thread.join()
+        assert got[0].status_code == 200
+        assert server.process.wait(10) == 0
+        assert "waiting for 1 running and 0 queued requests, at most 20 s more" in server.process.stdout.read()
+    finally:
+        server.stop()
+
+
+def test_answers_that_take_too_long_are_given_up_at_the_end():
+    server = Server(drain_seconds=0.1)
+    try:
+        asking = [start_long(server, wait=False) for _ in range(16)]  # decoded in turn: the last have long to go
+        while sum(server.http.get("/ready").json()[state] for state in ("running", "queued")) < 8:
+            time.sleep(0.01)
+        server.process.send_signal(signal.SIGTERM)
+        started = time.monotonic()
+        server.process.wait(15)
+        for thread, _ in asking:
+            thread.join()
+        assert time.monotonic() - started < 10
+        assert re.search(r"gave up [1-9]\d* requests", server.process.stdout.read())
+        assert 503 in [answer.status_code for _, got in asking for answer in got]
+    finally:
+        server.stop()
+
+
+def test_a_second_signal_ends_it_at_once():
+    server = Server(drain_seconds=60)
+    try:
+        with server.connect() as client:
+            body = json.dumps({**ASK, "candidates": 120, "beams": 1, "block_tokens": 32, "max_tokens": 2000}).encode()
+            client.sendall(
+                b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+            )
+            while server.http.get("/ready").json()["running"] == 0:
+                time.sleep(0.01)
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(5) in (0, -signal.SIGTERM)
+    finally:
+        server.stop()
