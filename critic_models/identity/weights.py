@@ -117,7 +117,7 @@ def tokenizer(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
 def _vocabulary(tokenizer: PreTrainedTokenizerBase) -> str:
     """Every token and merge, and how text is normalised and cut; known ones are kept while the rest stays the same."""
-    backend: Any = getattr(tokenizer, "_tokenizer", None)
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
     state = [str(len(tokenizer)), str(id(backend))]
     state += [repr(getattr(backend, name, None)) for name in STATE]
     marks, known = digest(state), _vocabularies.find(tokenizer)

@@ -14,7 +14,7 @@ from torch import LongTensor, Tensor
 
 from ig_plugins.engine.backends.base import Sizes
 from ig_plugins.engine.forward.body import Body
-from ig_plugins.engine.forward.caches import cache_tensors, fork_cache
+from ig_plugins.engine.forward.caches import CACHE_NAMES, cache_tensors, fork_cache
 from ig_plugins.engine.tree import Packing, TokenTree
 
 Member = tuple[int, int]  # row, and beam or lane
@@ -47,7 +47,7 @@ class PerSequenceBackend:
 
     def __init__(self, body: Body, sizes: Sizes) -> None:
         self.body = body
-        self.cache_name = "cache_params" if "cache_params" in body.accepts else "past_key_values"
+        self.cache_name = next((name for name in CACHE_NAMES if name in body.accepts), CACHE_NAMES[0])
         self.beams: list[_Group] = []
         self.lanes: list[_Group] = []
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ig_plugins.engine.backends.base import Sizes, TreeBackend
 from ig_plugins.engine.forward.body import Body
+from ig_plugins.engine.forward.caches import CACHE_NAMES
 from ig_plugins.engine.forward.numerics import difference, ordinary_ids, tolerance
 from ig_plugins.engine.lengths import context_of, rope_thresholds, windows_of
 from ig_plugins.engine.tree import TokenTree
@@ -121,7 +122,8 @@ class _Later(Body):
 
     def run(self, ids: Tensor, *, keep: tuple[Tensor, Tensor] | None, **inputs: Any) -> tuple[Tensor, Any, Any]:
         """See `Body`; positions that are not given follow those in the cache."""
-        cache, positions = inputs.get("past_key_values"), inputs.get("position_ids")
+        cache = next((inputs[name] for name in CACHE_NAMES if name in inputs), None)
+        positions = inputs.get("position_ids")
         if positions is None:
             before = 0 if cache is None else cache.get_seq_length()
             positions = torch.arange(before, before + ids.shape[1], device=ids.device).expand(len(ids), -1)

@@ -20,6 +20,9 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from ig_plugins.engine.forward.attention import Plan, following, merge, partial_attention
 
+# What models call their cache: most, those with recurrent states alone, and all of them from transformers 5.24 on.
+CACHE_NAMES = ("past_key_values", "cache_params", "cache")
+
 
 class TreeLayer(CacheLayerMixin):  # type: ignore[misc]
     """What transformers asks of every layer: it keeps all tokens, so masks count from slot 0."""
