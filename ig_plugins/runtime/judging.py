@@ -2,7 +2,7 @@
 
 A judge may ask guards, too. Which judges are at work for whom is kept in a context variable, so that it is known
 wherever Python hands contexts on: in the judge's own thread, in its tasks, in `asyncio.to_thread` and in LangChain's
-executors. A bare thread that a judge starts knows nothing of it; there the limits on time and on calls apply.
+executors. A bare thread that a judge starts knows nothing of it; there each call has its limit of time.
 """
 
 from __future__ import annotations

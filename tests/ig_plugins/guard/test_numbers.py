@@ -218,7 +218,7 @@ def test_so_they_are_of_the_bundled_prompts(command, value, tmp_path, monkeypatc
     monkeypatch.setattr(sys, "argv", ["inferenceguard", command, "--out", str(tmp_path / "out"), f"--limit={value}"])
     with pytest.raises(SystemExit):
         cli.main()
-    assert f"limit is {value}" in capsys.readouterr().err
+    assert "--limit" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("field", ["lowest", "highest", "scales", "discount"])

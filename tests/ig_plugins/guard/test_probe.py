@@ -57,9 +57,9 @@ def test_scores_on_the_tree_are_those_of_the_plain_forward(layer, tmp_path):
     prompt, lanes = list(range(5, 15)), torch.randint(4, 200, (1, 3, 4), generator=torch.Generator().manual_seed(0))
     found = {}
     for each in (policy, tree):  # turn by turn, on the same layers
-        session = each.plant([prompt], lanes=3, block=4, max_new=4)
-        session.branch(torch.zeros(1, 3, dtype=torch.long))
-        found[each] = session.feed(lanes, torch.full((1, 3), 4))[0]
+        session = each.prefill([prompt], lanes=3, block=4, max_new=4)
+        session.fork(torch.zeros(1, 3, dtype=torch.long))
+        found[each] = session.append(lanes, torch.full((1, 3), 4))[0]
     ids = torch.cat([torch.tensor(prompt).expand(3, -1), lanes[0]], dim=1)
     plain = judge.score_tokens(ids, torch.ones_like(ids))[:, len(prompt) :]
     torch.testing.assert_close(judge.score_hidden(found[tree]), plain, atol=1e-4, rtol=1e-4)
