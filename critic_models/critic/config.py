@@ -4,15 +4,13 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from transformers import PreTrainedTokenizerBase
 
 from critic_models.errors import MismatchError
-
-Accounting = Literal["cumulative", "worst"]
-Reading = Literal["any_time", "terminal"]
+from critic_models.safety.budget import Accounting, Reading
 
 
 class _Record(BaseModel):

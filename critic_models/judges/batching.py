@@ -8,7 +8,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from critic_models.errors import ConfigurationError, InferenceGuardError, JudgeError
-from critic_models.judges.protocol import Accounting, check_pairs, check_scores
+from critic_models.judges.protocol import check_pairs, check_scores
+from critic_models.safety.budget import Accounting
 
 Row = dict[str, list[int]]  # "input_ids", and "token_type_ids" where the tokenizer makes them
 UNLIMITED = 1_000_000  # tokenizers say a huge model_max_length when they know none

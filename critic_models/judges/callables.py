@@ -5,7 +5,8 @@ from typing import Any
 
 from critic_models.errors import ConfigurationError, JudgeError, ReentrantJudgeError
 from critic_models.identity import label
-from critic_models.judges.protocol import Accounting, check_pairs, check_scores
+from critic_models.judges.protocol import check_pairs, check_scores
+from critic_models.safety.budget import Accounting
 
 
 class CallableJudge:

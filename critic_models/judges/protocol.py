@@ -9,8 +9,8 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from critic_models.errors import JudgeError
+from critic_models.safety.budget import Accounting
 
-Accounting = Literal["cumulative", "worst"]
 Kind = Literal["cost", "reward"]
 LARGEST = 1e30
 """The largest score. Sums of larger ones overflow, and an infinite balance would no longer know what was spent."""

@@ -4,7 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from critic_models.critic.config import Accounting, Reading, spread_reading
+from critic_models.critic.config import spread_reading
+from critic_models.safety.budget import Accounting, Reading
 
 
 class _Settings(BaseModel):

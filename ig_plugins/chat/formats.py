@@ -57,7 +57,6 @@ class EncodedPrompt:
             gave one, then ``opening``. They are part of the answer and spend budget.
         judge_prompt: What text judges are told the answer replies to.
         opening: The start of a forced tool call; empty otherwise.
-        prefill: The text of ``prefill_ids``, for text judges.
         tools: The tools as checked.
         tool_choice: "auto", "none", "any" or a tool's name.
         syntax: How this model writes calls; None where it may not call.
@@ -67,7 +66,6 @@ class EncodedPrompt:
     prefill_ids: list[int]
     judge_prompt: str
     opening: str = ""
-    prefill: str = ""
     tools: tuple[dict[str, Any], ...] = ()
     tool_choice: str = "none"
     syntax: ToolSyntax | None = None
@@ -139,7 +137,6 @@ class TemplateFormat:
             prefill_ids=prefill_ids + (inside(self.tokenizer, opening, trusted=True) if opening else []),
             judge_prompt=judge_prompt(history),
             opening=opening,
-            prefill=prefill + opening,
             tools=offered,
             tool_choice=choice,
             syntax=syntax,

@@ -31,23 +31,6 @@ def schema_problem(value: Any, schema: Any, *, root: Mapping[str, Any] | None = 
     return _problem(value, schema, root if root is not None else schema, path, 0)
 
 
-def schema_tool(
-    schema: Mapping[str, Any], *, name: str | None = None, description: str | None = None
-) -> dict[str, Any]:
-    """Turn the schema of a wished answer into a tool, so that structured output is one forced call.
-
-    Args:
-        schema: A JSON schema of an object, such as pydantic's ``Model.model_json_schema()``.
-        name: The tool's name; the schema's title, made a name, by default.
-        description: The tool's description; the schema's own by default.
-    """
-    title = name or str(schema.get("title") or "answer")
-    words = description or str(schema.get("description") or "Gives the answer in this form.")
-    identifier = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in title)[:64]
-    parameters = {key: part for key, part in schema.items() if key not in ("title", "description")}
-    return {"type": "function", "function": {"name": identifier, "description": words, "parameters": parameters}}
-
-
 def _problem(value: Any, schema: Any, root: Any, path: str, depth: int) -> str | None:
     if depth > _DEPTH:
         return f"{path} is nested more than {_DEPTH} deep"

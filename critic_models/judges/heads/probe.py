@@ -24,7 +24,8 @@ from critic_models.errors import ConfigurationError, MismatchError
 from critic_models.hub import local_folder, read_tensors
 from critic_models.judges.batching import ModelJudge, Row, plain_ids
 from critic_models.judges.heads.text import check_kind, checked, read_head
-from critic_models.judges.protocol import Accounting, Kind
+from critic_models.judges.protocol import Kind
+from critic_models.safety.budget import Accounting
 
 CHAT = "chat"
 NORMS = ("norm", "ln_f", "final_layernorm", "final_layer_norm")  # what transformers calls the final one

@@ -14,7 +14,8 @@ from critic_models.errors import InferenceGuardError, JudgeError, ModelLoadError
 from critic_models.hub import local_folder, read_config, read_tensors
 from critic_models.judges.heads.encoder import Encoder, EncoderConfig, pair_features
 from critic_models.judges.heads.ngrams import NgramConfig, bags, product, weighted
-from critic_models.judges.protocol import Accounting, Kind, check_pairs, check_scores
+from critic_models.judges.protocol import Kind, check_pairs, check_scores
+from critic_models.safety.budget import Accounting
 
 
 class TextHeadConfig(BaseModel):

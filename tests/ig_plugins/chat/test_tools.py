@@ -13,7 +13,6 @@ from ig_plugins.chat import (
     parse_reply,
     prompt_format,
     schema_problem,
-    schema_tool,
 )
 from ig_plugins.chat.syntax import template_reads
 from ig_plugins.errors import ConfigurationError, PromptError
@@ -185,7 +184,7 @@ def test_other_models_are_told_in_words(spec, chatml, tools):
 )
 def test_a_forced_choice_opens_the_answer(spec, choice, opening, chatml, tools):
     encoded = prompt_format(spec, chatml).encode("hi", tools=tools, tool_choice=choice)
-    assert encoded.opening == encoded.prefill == opening
+    assert encoded.opening == opening
     assert chatml.decode(encoded.prefill_ids) == opening
 
 
@@ -281,18 +280,3 @@ def test_schema(value, problem):
 
 def test_a_schema_that_never_ends_is_refused():
     assert "deep" in schema_problem(1, {"$ref": "#"})
-
-
-def test_a_schema_becomes_a_tool():
-    from pydantic import BaseModel
-
-    class Trip(BaseModel):
-        """Where to go."""
-
-        city: str
-        days: int = 1
-
-    tool = as_tools([schema_tool(Trip.model_json_schema())])[0]["function"]
-    assert (tool["name"], tool["description"]) == ("Trip", "Where to go.")
-    assert schema_problem({"days": 2}, tool["parameters"]) == "$ lacks 'city'"
-    assert schema_tool({"title": "my Trip!"})["function"]["name"] == "my_Trip_"
