@@ -15,6 +15,7 @@ from critic_models.heads.encoder import Encoder, EncoderConfig, pair_features
 from critic_models.heads.ngrams import NgramConfig, bags, product, weighted
 from critic_models.hub import local_folder, read_config, read_tensors
 from critic_models.judges.protocol import Accounting, Kind, check_pairs, check_scores
+from critic_models.validation import explain
 
 
 class TextHeadConfig(BaseModel):
@@ -180,9 +181,8 @@ def read_head(schema: Any, folder: Path, *, source: str) -> Any:
     try:
         return schema(**raw)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']}" for e in error.errors())
         raise ModelLoadError(
-            f"{source}: config.json describes no head that this version reads ({wrong}). Train it again with "
+            f"{source}: config.json describes no head that this version reads ({explain(error)}). Train it again with "
             "inferenceguard train-judge, or load it with the version that wrote it"
         ) from error
 

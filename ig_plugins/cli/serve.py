@@ -5,24 +5,24 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from typing_extensions import Unpack
 
+from ig_plugins.call_options import CallOptions
 from ig_plugins.cli import options, output
 
 
+@options.with_call_options()
 def serve(
     model: Annotated[str, typer.Option(help="A preset, a hub id or a local folder.")] = "tiny-beaver",
     cost_model: options.CostModel = None,
     reward_model: options.RewardModel = None,
-    budget: Annotated[float | None, typer.Option(help="The budget's limit; the preset's by default.")] = None,
-    candidates: Annotated[int | None, typer.Option(help="Lanes sampled per block.")] = None,
-    max_tokens: options.MaxTokens = None,
     certificate: Annotated[str | None, typer.Option(help="Refuse to serve what it was not made for.")] = None,
     outside_certificate: Annotated[
         str, typer.Option(help="A request that the certificate does not speak of: refuse, or mark its answer.")
     ] = "refuse",
     host: Annotated[str, typer.Option(help="Loopback unless you say otherwise.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
-    timeout: Annotated[float | None, typer.Option(help="Seconds that one answer may take.")] = None,
+    **call: Unpack[CallOptions],
 ) -> None:
     """Serve an OpenAI-style chat endpoint whose every answer is verified."""
     try:
@@ -40,12 +40,9 @@ def serve(
             model,
             cost_model=cost_model,
             reward_model=reward_model,
-            budget=budget,
-            candidates=candidates,
-            max_tokens=max_tokens,
             certificate=certificate,
             outside_certificate=outside_certificate,  # type: ignore[arg-type]  # checked there
-            timeout=timeout,
+            **call,
         )
     output.notes.print(f"serving {model} at http://{host}:{port}/v1/chat/completions", highlight=False)
     uvicorn.run(create_app(guard), host=host, port=port, log_level="warning")

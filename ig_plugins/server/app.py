@@ -57,7 +57,7 @@ def create_app(guard: InferenceGuard) -> FastAPI:
     @app.post("/v1/chat/completions", response_model=None)
     async def complete(body: ChatRequest) -> dict[str, Any] | StreamingResponse:
         head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": guard.policy_id}
-        options = body.options()
+        options = body.options(guard.options.budgets)
         if body.stream:
             guard.request(body.conversation(), **options)  # bad input fails before the stream begins
             return StreamingResponse(_events(guard, body, options, head), media_type="text/event-stream")

@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel
 
 from ig_plugins.errors import ModelLoadError
-from ig_plugins.guard import fields
+from ig_plugins.guard import adapter_fields as fields
 from ig_plugins.guard.adapter_fields import GuardFields
 from tests.kit.guards import cost_of_marker, make_guard
 
