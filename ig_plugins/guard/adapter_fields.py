@@ -9,7 +9,7 @@ from types import FunctionType
 from typing import Annotated, Any
 from weakref import WeakValueDictionary
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, model_validator
 from typing_extensions import Self
 
 from critic_models import identity
@@ -37,6 +37,8 @@ LOADING = (
 )
 JUDGING = ("cost_model", "reward_model", "critic")  # fields that may hold loaded objects
 SETTINGS = tuple(offered("fields"))
+
+_ALIASES = {"max_new_tokens": "max_tokens", "stop_sequences": "stop"}
 
 _wrapped: WeakValueDictionary[str, InferenceGuard] = WeakValueDictionary()
 
@@ -146,7 +148,7 @@ class GuardFields(BaseModel):
     candidates: int | None = None
     beams: int | None = None
     block_tokens: int | None = None
-    max_tokens: int | None = Field(default=None, validation_alias=AliasChoices("max_tokens", "max_new_tokens"))
+    max_tokens: int | None = None
     tries: int | None = None
     temperature: float | None = None
     top_k: int | None = None
@@ -161,7 +163,7 @@ class GuardFields(BaseModel):
     schedule: tuple[int, ...] | None = None
     max_lag: int | None = None
     seed: int | None = None
-    stop: list[str] | None = Field(default=None, validation_alias=AliasChoices("stop", "stop_sequences"))
+    stop: list[str] | None = None
     timeout: float | None = None
     judge_timeout: float | None = None
     on_block: OnBlock | None = None
@@ -171,13 +173,15 @@ class GuardFields(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _names_a_model(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("model") is None:
+    def _by_our_names(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        if values.get("model") is None:
             raise ValueError(
                 f"no model is named; give model=, which is a preset ({', '.join(presets.names())}), a hub id, a local "
                 "folder or a GGUF file, or wrap a guard that is loaded with from_guard(guard)"
             )
-        return values
+        return _named(values)
 
     @model_validator(mode="after")
     def _has_its_guard(self) -> Self:
@@ -293,11 +297,16 @@ class GuardFields(BaseModel):
             TypeError: An argument that is no option, with the names that are.
             ConfigurationError: A value that is not allowed.
         """
-        aliases = {"max_new_tokens": "max_tokens", "stop_sequences": "stop"}
         mine = {name: getattr(self, name) for name in SETTINGS if getattr(self, name) is not None}
-        options = {**mine, **{aliases.get(name, name): value for name, value in renamed(kwargs).items()}}
+        options = {**mine, **_named(kwargs)}
         check_names(options)
         return options
+
+
+def _named(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by our names: those of transformers and of hosted models, and old ones, are taken as well."""
+    taken = {old: new for old, new in _ALIASES.items() if old in options and new not in options}
+    return renamed({taken.get(name, name): value for name, value in options.items()})
 
 
 def _same(one: Any, other: Any) -> bool:

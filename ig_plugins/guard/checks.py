@@ -41,7 +41,9 @@ def check_options(
         ConfigurationError: A value that is not allowed, with the values that are.
     """
     chosen = preset_of(model)
-    Options(search=search or (chosen.search if chosen else SearchConfig())).updated(**options)
+    with configuration_errors():
+        standard = Options(search=search or (chosen.search if chosen else SearchConfig()))
+    standard.updated(**options)
     if budget is not None:
         own = chosen.costs if chosen and cost_model is None else _each(cost_model)
         with configuration_errors():

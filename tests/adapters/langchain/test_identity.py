@@ -13,7 +13,7 @@ from transformers import LogitsProcessor
 
 from critic_models.judges import CallableJudge
 from ig_plugins.errors import MismatchError, ModelLoadError, OutsideCertificateError
-from ig_plugins.guard import fields as guard_fields
+from ig_plugins.guard import adapter_fields as guard_fields
 from ig_plugins.guard.options import REFUSAL
 from langchain_inferenceguard import ChatInferenceGuard, InferenceGuardLLM
 from tests.ig_plugins.research.calibration.test_calls import certify

@@ -11,7 +11,7 @@ from llama_index.core.workflow import JsonPickleSerializer, JsonSerializer
 
 from critic_models.judges import CallableJudge
 from ig_plugins.errors import MismatchError, ModelLoadError, OutsideCertificateError
-from ig_plugins.guard import fields as guard_fields
+from ig_plugins.guard import adapter_fields as guard_fields
 from ig_plugins.guard.options import REFUSAL
 from llama_index.llms.inferenceguard import InferenceGuardLLM
 from tests.adapters.langchain.test_identity import JUDGES, UNSAFE, judge_of, strict_guard

@@ -86,7 +86,7 @@ def test_dict_round_trip(llm):
 
 
 def test_wrapped_guard_travels_within_the_process_only(monkeypatch):
-    from ig_plugins.guard import fields
+    from ig_plugins.guard import adapter_fields
 
     llm = InferenceGuardLLM.from_guard(scripted_guard({"fine": 1.0}), temperature=0.5)
     data = pickle.dumps(llm)
@@ -95,7 +95,7 @@ def test_wrapped_guard_travels_within_the_process_only(monkeypatch):
     assert copy.deepcopy(llm).guard is llm.guard
     with pytest.raises(ValueError, match="from_guard"):
         llm.to_dict()
-    monkeypatch.setattr(fields, "_wrapped", {})
+    monkeypatch.setattr(adapter_fields, "_wrapped", {})
     with pytest.raises(ModelLoadError, match="from_guard"):
         pickle.loads(data).complete("hi")
 

@@ -50,7 +50,7 @@ def test_presets_are_shown_with_their_licences(run):
     assert code == 0
     assert {"tiny-alpaca", "tiny-beaver", "beaver-7b-v1", "beaver-7b-v2", "beaver-7b-v3", "alpaca-7b"} <= set(found)
     for each in found.values():
-        assert all(each[part]["licence"] for part in ("policy", "cost", "reward"))
+        assert all(each[part]["licence"] for part in ("policy", "cost"))
     assert "PKU-Alignment/beaver-7b-v3.0" in run("presets")[1]
 
 

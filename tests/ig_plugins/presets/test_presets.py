@@ -27,7 +27,7 @@ def test_every_preset_loads_and_is_complete(name):
     preset = presets.preset(name)
     assert preset.name == name
     assert preset.description.endswith(".")
-    parts = [preset.policy, *preset.costs, preset.reward, *preset.variants.values()]
+    parts = [preset.policy, *preset.costs, *([preset.reward] if preset.reward else []), *preset.variants.values()]
     parts += [preset.critic] if preset.critic else []
     assert all(part.licence for part in parts)
     assert all(part.source.startswith("bundled:") or part.source.count("/") == 1 for part in parts)
