@@ -1,5 +1,7 @@
 """Pydantic's validation errors, told in one way."""
 
+from typing import Any
+
 from pydantic import ValidationError
 
 
@@ -10,11 +12,13 @@ def explain(error: ValidationError, *, values: bool = True) -> str:
         error: What pydantic raised.
         values: Whether to tell values; not where they may be a prompt or an answer.
     """
-    return "; ".join(_told(fault["loc"], fault["msg"], fault["input"], values) for fault in error.errors())
+    return "; ".join(_told(fault, values=values) for fault in error.errors())
 
 
-def _told(place: tuple[int | str, ...], message: str, value: object, values: bool) -> str:
-    name, message = ".".join(map(str, place)), message.removeprefix("Value error, ")
+def _told(fault: Any, *, values: bool) -> str:
+    name, message = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
     if not name:
-        return message
-    return f"{name} is {value!r}: {message}" if values else f"{name}: {message}"
+        return str(message)
+    if not values or fault["type"] == "missing":  # whose input is all that was given instead
+        return f"{name}: {message}"
+    return f"{name} is {fault['input']!r}: {message}"
