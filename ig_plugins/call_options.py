@@ -171,10 +171,13 @@ _HEAD = """# Options
 
 Each is a keyword of `generate`, `stream`, `agenerate`, `astream`, `with_options`, `request` and `from_pretrained`; a
 field of the LangChain and LlamaIndex classes, and a keyword of their calls; a key of the HTTP request; and an option of
-`inferenceguard generate` and `serve` (`--max-tokens`). Type checkers and editors know them: a misspelt name or a wrong
-value is an error before anything runs (with pydantic's mypy plugin, values of fields where `init_typed` is set). A preset
-may have other defaults (`inferenceguard presets`). Over HTTP a `budget` is a limit, and may be stricter than the service's
-own, never looser.
+`inferenceguard generate`, `serve` and `evaluate` (`--max-tokens`; `evaluate` has no `--stop`, `--raw-prompt`,
+`--on-block` and `--refusal`, and its own `--candidates` and `--seeds`). A preset may have other defaults (`inferenceguard presets`).
+Over HTTP a `budget` is a limit, and may be stricter than the service's own, never looser.
+
+mypy and pyright know them: a misspelt name or a wrong value is an error before anything runs. With pydantic's mypy
+plugin that needs its `init_typed = true` for the values of fields. The frameworks' own calls (`llm.invoke(...)`) take
+any keyword as far as type checkers can see, and refuse unknown ones when they run.
 
 | option | type | default | what it is | not in |
 |---|---|---|---|---|

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from typing_extensions import Unpack
 
 from critic_models.safety import SafetyBudget
+from ig_plugins import presets
 from ig_plugins.call_options import WITHHELD, CallOptions, offered, table
 from ig_plugins.cli import app
 from ig_plugins.cli.evaluate import evaluate
@@ -209,6 +210,9 @@ def test_the_old_name_of_an_option_works_and_warns():
         assert GuardFields(model="tiny-beaver").call_options(calm_candidates=3) == {"narrow_candidates": 3}
     with pytest.warns(DeprecationWarning, match=OLD):
         assert GuardFields(model="tiny-beaver", calm_candidates=3).narrow_candidates == 3
+    preset = presets.read(Path(presets.__file__).with_name("tiny-beaver.toml")).model_dump()
+    with pytest.warns(DeprecationWarning, match=OLD):
+        assert presets.Preset(**{**preset, "search": {"calm_candidates": 3}}).search.narrow_candidates == 3
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         guard.with_options(narrow_candidates=3)
