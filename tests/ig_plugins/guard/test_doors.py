@@ -16,7 +16,7 @@ from typing_extensions import Unpack
 
 from critic_models.safety import SafetyBudget
 from ig_plugins import presets
-from ig_plugins.call_options import WITHHELD, CallOptions, offered, table
+from ig_plugins.call_options import WITHHELD, CallOptions, offered
 from ig_plugins.cli import app
 from ig_plugins.cli.evaluate import evaluate
 from ig_plugins.cli.generate import generate
@@ -25,6 +25,7 @@ from ig_plugins.errors import ConfigurationError
 from ig_plugins.guard import InferenceGuard
 from ig_plugins.guard.adapter_fields import LOADING, SETTINGS, GuardFields
 from ig_plugins.guard.options import Options
+from ig_plugins.guard.options_table import table
 from ig_plugins.search import SearchConfig
 from ig_plugins.server import create_app
 from ig_plugins.server.schema import ChatRequest
@@ -191,7 +192,7 @@ def test_what_is_withheld_has_a_reason_and_the_table_is_fresh():
         assert all(names.values())
     assert all(words for _, words in offered("http").values())
     written = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
-    assert written == table(), "run: python -m ig_plugins.call_options docs/options.md"
+    assert written == table(), "run: python -m ig_plugins.guard.options_table docs/options.md"
 
 
 def test_the_old_name_of_an_option_works_and_warns():
