@@ -20,13 +20,13 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=100)
     parser.add_argument("--kind", choices=["benign", "sensitive"], default="benign")
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--lanes", type=int, nargs="*", default=[], help="calm candidates to try, beside the default")
+    parser.add_argument("--lanes", type=int, nargs="*", default=[], help="narrow candidates to try, beside the default")
     options = parser.parse_args()
     torch.set_num_threads(1)
     guard = InferenceGuard.from_pretrained(options.model)
     settings = {"full": {"adaptive": "off"}, "adaptive": {"adaptive": "on"}}
     for lanes in options.lanes:
-        settings[f"adaptive, {lanes} lanes"] = {"adaptive": "on", "calm_candidates": lanes}
+        settings[f"adaptive, {lanes} lanes"] = {"adaptive": "on", "narrow_candidates": lanes}
     prompts = world.prompts("test", options.kind)[: options.prompts]
     figures = measure_adaptive(guard, prompts, settings=settings, unsafe=world.unsafe, repeats=options.repeats)
     print(json.dumps({"model": options.model, "kind": options.kind, "prompts": len(prompts), **figures}, indent=1))

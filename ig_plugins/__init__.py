@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from critic_models.safety.budget import SafetyBudget
+    from ig_plugins.call_options import CallOptions
     from ig_plugins.errors import (
         ConfigurationError,
         DeadlineExceededError,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BlockRecord",
+    "CallOptions",
     "ConfigurationError",
     "DeadlineExceededError",
     "DecodingError",
@@ -63,6 +65,7 @@ __all__ = [
 
 _HOMES = {
     "BlockRecord": "ig_plugins.guard.result",
+    "CallOptions": "ig_plugins.call_options",
     "GuardChunk": "ig_plugins.guard.request_handle",
     "GuardResult": "ig_plugins.guard.result",
     "InferenceGuard": "ig_plugins.guard.facade",

@@ -8,7 +8,7 @@ from langchain_core.language_models import BaseLanguageModel, LangSmithParams
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables.config import run_in_executor
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import ConfigDict, PrivateAttr, model_validator
+from pydantic import PrivateAttr, model_validator
 from typing_extensions import Self
 
 from ig_plugins.guard.adapter_fields import GuardFields, GuardHandle
@@ -17,9 +17,6 @@ from langchain_inferenceguard._convert import PROVIDER, to_messages
 # Standard parameters of hosted models. A local model has nothing to retry and no key; code written for any
 # LangChain model may pass them all the same.
 _HOSTED_ONLY = ("max_retries", "api_key")
-
-# To be set on each concrete class: pydantic lets the last base decide, and LangChain's bases ignore unknown fields.
-STRICT = ConfigDict(extra="forbid", populate_by_name=True, protected_namespaces=(), arbitrary_types_allowed=True)
 
 
 class GuardedModel(GuardFields, BaseLanguageModel[Any]):

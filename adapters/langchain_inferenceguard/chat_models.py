@@ -17,13 +17,14 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import ConfigDict
 from typing_extensions import Self
 
 from critic_models.identity import describe
 from ig_plugins.chat.tools import choose
 from ig_plugins.guard import GuardResult, InferenceGuard
 from ig_plugins.guard.model_info import model_context, preset_max_tokens
-from langchain_inferenceguard._base import STRICT, GuardedModel
+from langchain_inferenceguard._base import GuardedModel
 from langchain_inferenceguard._convert import to_chat_chunk, to_chat_generation, to_messages, token_usage
 from langchain_inferenceguard._structured import structured, with_instruction
 
@@ -161,7 +162,11 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         With `on_block="raise"` it is a `GuardBlockedError` instead, for `with_fallbacks` to catch.
     """
 
-    model_config = STRICT
+    # Pydantic lets the last base decide, and LangChain's bases ignore unknown fields. Spelt out in each class, since
+    # pydantic's mypy plugin reads no variables.
+    model_config = ConfigDict(
+        extra="forbid", populate_by_name=True, protected_namespaces=(), arbitrary_types_allowed=True
+    )
 
     streaming: bool = False
     """Let `invoke` stream inside, so that callbacks get the answer in pieces."""

@@ -11,12 +11,12 @@ from langchain_core.outputs import GenerationChunk, LLMResult
 from langchain_core.prompt_values import PromptValue, StringPromptValue
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import get_config_list
-from pydantic import PrivateAttr
+from pydantic import ConfigDict, PrivateAttr
 from typing_extensions import Self
 
 from ig_plugins.guard.result import GuardResult
 from ig_plugins.runtime.batch import MAX_ROWS
-from langchain_inferenceguard._base import STRICT, GuardedModel
+from langchain_inferenceguard._base import GuardedModel
 from langchain_inferenceguard._convert import to_chunk, to_llm_result, to_messages
 
 # Arguments of `generate` that say who watches a call; every other keyword changes its answer.
@@ -83,7 +83,11 @@ class InferenceGuardLLM(GuardedModel, BaseLLM):
         `GuardBlockedError`, `on_block="empty"` gives an empty text.
     """
 
-    model_config = STRICT
+    # Pydantic lets the last base decide, and LangChain's bases ignore unknown fields. Spelt out in each class, since
+    # pydantic's mypy plugin reads no variables.
+    model_config = ConfigDict(
+        extra="forbid", populate_by_name=True, protected_namespaces=(), arbitrary_types_allowed=True
+    )
 
     raw_prompt: bool = False
     """Send plain strings to the model as they are, instead of as one user turn of its chat format."""

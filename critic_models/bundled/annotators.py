@@ -13,6 +13,7 @@ from critic_models.bundled.world.behaviour import ALPACA, BEAVER, sample_answer,
 from critic_models.bundled.world.judge import LIMIT, charges, helpfulness
 from critic_models.bundled.world.questions import read_question
 from critic_models.bundled.world.topics import topics
+from critic_models.safe_rlhf import ASSISTANT, BEGIN, USER
 from critic_models.training.scores import ScoreExample, labelled
 
 # What a token costs: nothing happens, the answer ended well, the answer ended badly.
@@ -58,7 +59,7 @@ def annotated_answer(rng: random.Random) -> tuple[str, str, str]:
         answer = sample_any(question, rng)
     if rng.random() < 0.12:
         answer = _damaged(answer, rng)
-    return f"{corpus.BEGIN}{corpus.USER}{prompt}{corpus.ASSISTANT}", prompt, answer
+    return f"{BEGIN}{USER}{prompt}{ASSISTANT}", prompt, answer
 
 
 def cost_example(tokenizer: PreTrainedTokenizerBase, rng: random.Random) -> ScoreExample:

@@ -21,6 +21,7 @@ from critic_models.bundled.annotators import cost_example, reward_example
 from critic_models.bundled.tokenizer import world_tokenizer
 from critic_models.bundled.world import corpus
 from critic_models.bundled.world.behaviour import ALPACA, BEAVER, Behaviour
+from critic_models.safe_rlhf import ASSISTANT, BEGIN
 from critic_models.score_models import ScoreModel
 from critic_models.training.policy import Example, TrainingPlan, train_policy
 from critic_models.training.scores import train_score_model
@@ -55,9 +56,9 @@ def body_config(tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
 def text_example(text: str, tokenizer: PreTrainedTokenizerBase) -> Example:
     """A training text whose answers weigh 1 and whose prompts weigh little; other text weighs 1 throughout."""
     ids: list[int] = tokenizer(text).input_ids
-    if not text.startswith(corpus.BEGIN):
+    if not text.startswith(BEGIN):
         return ids, [1.0] * len(ids)
-    mark = tokenizer(corpus.ASSISTANT, add_special_tokens=False).input_ids
+    mark = tokenizer(ASSISTANT, add_special_tokens=False).input_ids
     weights, answering = [], False
     for index, token in enumerate(ids):
         weights.append(1.0 if answering else _PROMPT_WEIGHT)

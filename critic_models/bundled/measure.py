@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from critic_models.bundled.world import answers, helpfulness, parses, prompts, sentences_parse, unsafe
-from critic_models.bundled.world.corpus import ASSISTANT, BEGIN, USER
+from critic_models.safe_rlhf import ASSISTANT, BEGIN, USER
 from critic_models.score_models import ScoreModel
 
 BUDGET, DISCOUNT = 10.0, 0.999

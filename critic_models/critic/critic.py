@@ -15,6 +15,7 @@ from torch.nn.functional import softplus
 from critic_models.critic.config import CriticBinding, CriticConfig, check_binding
 from critic_models.errors import ConfigurationError, ModelLoadError
 from critic_models.hub import local_folder, read_config, read_tensors
+from critic_models.validation import explain
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
@@ -238,8 +239,9 @@ def _read(folder: Path, *, source: str) -> tuple[CriticConfig, CriticBinding]:
     try:
         return CriticConfig.model_validate(raw["critic"]), CriticBinding.model_validate(raw["binding"])
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ModelLoadError(f"{source}: config.json is not a critic's ({wrong}). Save or train it again") from error
+        raise ModelLoadError(
+            f"{source}: config.json is not a critic's ({explain(error)}). Save or train it again"
+        ) from error
 
 
 def _refuse_differences(wanted: dict[str, Tensor], stored: dict[str, Tensor], *, source: str) -> None:

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from critic_models.errors import ConfigurationError, InferenceGuardError, JudgeError
 from critic_models.judges.protocol import check_pairs, check_scores
+from critic_models.lengths import context_of
 from critic_models.safety.budget import Accounting
 
 Row = dict[str, list[int]]  # "input_ids", and "token_type_ids" where the tokenizer makes them
@@ -41,7 +42,7 @@ class ModelJudge(ABC):
     ) -> None:
         if type(batch_size) is not int or batch_size < 1:
             raise ConfigurationError(f"batch_size is {batch_size}; give at least 1")
-        context = context_of(model, tokenizer)
+        context = readable(model, tokenizer)
         if max_tokens is not None and not (type(max_tokens) is int and 0 < max_tokens <= (context or max_tokens)):
             raise ConfigurationError(f"max_tokens is {max_tokens}; this judge reads 1 to {context} tokens")
         self.model = model.eval()
@@ -120,11 +121,9 @@ def pad_right(rows: Sequence[Row], *, pad: int, device: torch.device | str = "cp
     return batch
 
 
-def context_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
+def readable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The most tokens that model and tokenizer agree to read; None if neither says."""
-    config = model.config.get_text_config()
-    limits = [getattr(config, "max_position_embeddings", None), getattr(config, "n_positions", None)]
-    limits.append(tokenizer.model_max_length)
+    limits = [context_of(model.config.get_text_config()), tokenizer.model_max_length]
     known = [int(limit) for limit in limits if limit and 0 < limit < UNLIMITED]
     return min(known) if known else None
 

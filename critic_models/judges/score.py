@@ -7,9 +7,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from critic_models.errors import ConfigurationError
 from critic_models.judges.batching import ModelJudge, Row, plain_ids
+from critic_models.safe_rlhf import ONE_TURN
 from critic_models.score_models import ScoreModel
 
-TEXT = "BEGINNING OF CONVERSATION: USER: {prompt} ASSISTANT:{response}"
+TEXT = ONE_TURN
 
 
 class ScoreJudge(ModelJudge):

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from critic_models.errors import ModelLoadError
+from critic_models.validation import explain
 
 ScoreType = Literal["reward", "cost", "critic"]
 NormalizerType = Literal["RunningMeanStd", "ExponentialMovingAverage"]
@@ -60,8 +61,7 @@ class ScoreSettings(BaseModel):
         try:
             return cls(**{key: config[key] for key in cls.model_fields if key in config})
         except ValidationError as error:
-            wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']}" for e in error.errors())
             raise ModelLoadError(
-                f"{source}: config.json does not describe a score model ({wrong}). "
+                f"{source}: config.json does not describe a score model ({explain(error)}). "
                 "Correct it by hand, or load another checkpoint"
             ) from error

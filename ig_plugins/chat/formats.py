@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import jinja2
 from transformers import PreTrainedTokenizerBase
 
+from critic_models.safe_rlhf import ASSISTANT, BEGIN, USER
 from ig_plugins.chat.messages import Message, as_messages, defuse_turns, judge_prompt
 from ig_plugins.chat.rendering import (
     alternating,
@@ -34,9 +35,13 @@ FORMATS = ("auto", "chat_template", "beaver", "plain")
 
 # Safe-RLHF's text format (PKU-Alignment/safe-rlhf): a finished answer ends with EOS, then the next USER follows.
 BEAVER = (
-    "{{ bos_token if add_bos }}BEGINNING OF CONVERSATION: {% for m in messages %}"
-    "{% if m.role == 'user' %}USER: {{ m.content }} ASSISTANT:{% else %}{{ m.content }}{{ eos_token }}{% endif %}"
-    "{% endfor %}"
+    "{{ bos_token if add_bos }}"
+    + BEGIN
+    + "{% for m in messages %}{% if m.role == 'user' %}"
+    + USER
+    + "{{ m.content }}"
+    + ASSISTANT
+    + "{% else %}{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
 )
 # For base models: a lone text as it is, a longer conversation with labels.
 PLAIN = (

@@ -19,6 +19,7 @@ TRAINING_PROMPTS = 60
 SHOWN = ("method", "reward", "of oracle", "safe (any time)", "unsafe (judge)", "refused", "p50 s")
 
 
+@options.with_call_options(without=("seed", "stop", "raw_prompt", "on_block", "refusal"))
 def evaluate(
     out: Annotated[Path, typer.Option(help="The folder for results and reports; an interrupted run goes on there.")],
     model: Annotated[str, typer.Option(help="The policy: a preset, a hub id or a local folder.")] = "tiny-beaver",
@@ -35,10 +36,9 @@ def evaluate(
     cost_model: options.CostModel = None,
     reward_model: options.RewardModel = None,
     critic: options.Critic = None,
-    budget: Annotated[float | None, typer.Option(help="The budget's limit.")] = None,
-    max_tokens: options.MaxTokens = None,
     device: options.Device = None,
     json: Annotated[bool, typer.Option("--json", help="The summary as JSON on standard output.")] = False,
+    **call: Any,
 ) -> None:
     """Measure every method on the same prompts and seeds; write results.jsonl, summary.json and reports."""
     output.check_extra("evaluation", "scipy", "matplotlib")
@@ -71,9 +71,8 @@ def evaluate(
             cost_model=cost_model,
             reward_model=reward_model,
             critic=critic,
-            budget=budget,
-            max_tokens=max_tokens,
             device=device,
+            **call,
         )
         verdicts = Verdicts.load(chosen, limit=judge_limit, device=device) if chosen else None
     for prompt in asked:

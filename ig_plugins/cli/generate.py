@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from typing_extensions import Unpack
 
+from ig_plugins.call_options import CallOptions
 from ig_plugins.cli import options, output
 from ig_plugins.errors import InferenceGuardError
 
@@ -14,24 +16,18 @@ if TYPE_CHECKING:
     from ig_plugins.guard import GuardResult, InferenceGuard
 
 
+@options.with_call_options()
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to ask.")],
     model: Annotated[str, typer.Option(help="A preset, a hub id, a local folder or a GGUF file.")] = "tiny-beaver",
     cost_model: options.CostModel = None,
     reward_model: options.RewardModel = None,
-    budget: Annotated[float | None, typer.Option(help="The budget's limit; the preset's by default.")] = None,
-    candidates: Annotated[int | None, typer.Option(help="Lanes sampled per block.")] = None,
-    beams: Annotated[int | None, typer.Option(help="Lanes kept after a block.")] = None,
-    block_tokens: Annotated[int | None, typer.Option(help="Tokens per block.")] = None,
-    max_tokens: options.MaxTokens = None,
-    temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
-    seed: Annotated[int | None, typer.Option(help="With it the same call gives the same answer.")] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds that the answer may take.")] = None,
     no_critic: Annotated[
         bool, typer.Option("--no-critic", help="Search with the cost and reward models alone.")
     ] = False,
     stream: Annotated[bool, typer.Option("--stream", help="Print verified text as it is released.")] = False,
     json: Annotated[bool, typer.Option("--json", help="The whole result as JSON on standard output.")] = False,
+    **call: Unpack[CallOptions],
 ) -> None:
     """Answer one prompt, guarded."""
     from ig_plugins import InferenceGuard
@@ -42,14 +38,7 @@ def generate(
             cost_model=cost_model,
             reward_model=reward_model,
             critic=False if no_critic else None,
-            budget=budget,
-            candidates=candidates,
-            beams=beams,
-            block_tokens=block_tokens,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            seed=seed,
-            timeout=timeout,
+            **call,
         )
     result = _streamed(guard, prompt) if stream and not json else guard.generate(prompt)
     if json:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import typer
+
+from ig_plugins.call_options import offered
+
+Command = TypeVar("Command", bound=Callable[..., None])
 
 CostModel = Annotated[str | None, typer.Option(help="A preset, checkpoint, module:function or file.py:function.")]
 RewardModel = Annotated[str | None, typer.Option(help="As --cost-model.")]
@@ -13,3 +19,43 @@ MaxTokens = Annotated[int | None, typer.Option(min=1, help="The longest answer."
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many prompts.")]
 Column = Annotated[str | None, typer.Option(help="The column that holds the prompt.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; the best there is by default.")]
+
+
+def with_call_options(*, without: Sequence[str] = ()) -> Callable[[Command], Command]:
+    """Gives a command an option for each of a call's (``CallOptions``), which come as keyword arguments.
+
+    Args:
+        without: Those that the command itself says, or has no use for.
+    """
+
+    def extended(command: Command) -> Command:
+        own = inspect.signature(command, eval_str=True)
+        known = [each for each in own.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+        taken = {each.name for each in known} | set(without)
+        more = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(name, kind, words))
+            for name, (kind, words) in offered("cli").items()
+            if name not in taken
+        ]
+        parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in known] + more
+        command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {each.name: each.annotation for each in parameters}
+        return command
+
+    return extended
+
+
+_TYPES: dict[str, Any] = {"budget": float, "stop": list[str], "schedule": list[int]}
+_NOTES = {
+    "budget": "The budget's limit; the preset's by default.",
+    "stop": "A string that ends the answer; may repeat.",
+}
+
+
+def _option(name: str, kind: Any, words: str) -> Any:
+    """The type of a parameter that typer makes an option of."""
+    words = _NOTES.get(name, words)
+    inner = _TYPES.get(name) or next(each for each in get_args(kind) if each is not type(None))
+    if get_origin(inner) is Literal:
+        return Annotated[str | None, typer.Option(help=words, metavar="|".join(get_args(inner)))]
+    return Annotated[inner | None, typer.Option(help=words)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,13 +12,11 @@ from ig_plugins.cli import options, output
 MIB = 2**20
 
 
+@options.with_call_options()
 def serve(
     model: Annotated[str, typer.Option(help="A preset, a hub id or a local folder.")] = "tiny-beaver",
     cost_model: options.CostModel = None,
     reward_model: options.RewardModel = None,
-    budget: Annotated[float | None, typer.Option(help="The budget's limit; the preset's by default.")] = None,
-    candidates: Annotated[int | None, typer.Option(min=1, max=1024, help="Lanes sampled per block.")] = None,
-    max_tokens: options.MaxTokens = None,
     certificate: Annotated[str | None, typer.Option(help="Refuse to serve what it was not made for.")] = None,
     outside_certificate: Annotated[
         str, typer.Option(help="A request that the certificate does not speak of: refuse, or mark its answer.")
@@ -44,6 +42,7 @@ def serve(
     body_seconds: Annotated[float, typer.Option(help="For its body to arrive.")] = 30.0,
     send_seconds: Annotated[float, typer.Option(help="For a client to take what it is sent.")] = 30.0,
     drain_seconds: Annotated[float, typer.Option(help="For answers under way, when the service ends.")] = 30.0,
+    **call: Any,
 ) -> None:
     """Serve an OpenAI-style chat endpoint whose every answer is verified."""
     output.check_extra("server", "fastapi", "uvicorn")
@@ -83,11 +82,9 @@ def serve(
                 model,
                 cost_model=cost_model,
                 reward_model=reward_model,
-                budget=budget,
-                candidates=candidates,
-                max_tokens=max_tokens,
                 certificate=certificate,
                 outside_certificate=outside_certificate,  # type: ignore[arg-type]  # checked there
+                **call,
             )
         app = create_app(guard, limits=limits, keys=keys)
         if access_log:

@@ -63,7 +63,7 @@ def train_critic(
             out / "rollouts",
             unseen=apart,
             rollouts=RolloutConfig(responses=responses, batch=batch, seed=seed),
-            training=CriticTrainingConfig(seed=seed, **({"epochs": epochs} if epochs else {})),
+            training=CriticTrainingConfig.model_validate({"seed": seed, **({"epochs": epochs} if epochs else {})}),
             command=command,
             progress=lambda stage, done, total: bar.update(tasks[stage], completed=done, total=total),
         )

@@ -1,7 +1,9 @@
 """The lengths that a configuration declares: where a model may begin to compute otherwise than on shorter texts."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeGuard
+from typing import Any
+
+from critic_models.lengths import context_of, is_length
 
 # How families end the names of the distances beyond which some of their layers do not look back.
 _SPANS = ("window", "window_size", "chunk_size")
@@ -9,15 +11,10 @@ _ROPES = ("rope_parameters", "rope_scaling")
 _ORIGINAL = "original_max_position_embeddings"
 
 
-def context_of(config: Any) -> int | None:
-    """Positions that the model has, or None if it does not say."""
-    return getattr(config, "max_position_embeddings", None)
-
-
 def windows_of(config: Any) -> list[int]:
     """The distances at which some layers stop to look back, ascending."""
     named = ((name, getattr(config, name, None)) for name in config.to_dict())
-    return sorted({span for name, span in named if name.endswith(_SPANS) and _is_length(span)})
+    return sorted({span for name, span in named if name.endswith(_SPANS) and is_length(span)})
 
 
 def rope_thresholds(config: Any) -> list[tuple[int, str]]:
@@ -30,7 +27,7 @@ def rope_thresholds(config: Any) -> list[tuple[int, str]]:
         found[f"{where}.{_ORIGINAL}"] = rope.get(_ORIGINAL)
         if "dynamic" in str(rope.get("rope_type", rope.get("type", ""))):
             found["max_position_embeddings"] = context_of(config)
-    lengths = {name: length for name, length in found.items() if _is_length(length)}
+    lengths = {name: length for name, length in found.items() if is_length(length)}
     return sorted((length, name) for name, length in lengths.items())
 
 
@@ -42,7 +39,3 @@ def _ropes(config: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
             continue
         yield name, rope
         yield from ((f"{name}.{kind}", each) for kind, each in rope.items() if isinstance(each, Mapping))
-
-
-def _is_length(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from transformers import PreTrainedModel
 
+from critic_models.lengths import context_of
 from ig_plugins.engine.backends.base import Sizes, TreeBackend
 from ig_plugins.engine.backends.per_sequence import PerSequenceBackend
 from ig_plugins.engine.backends.quantised import has_quantised_layers, own_tolerance
@@ -15,7 +16,6 @@ from ig_plugins.engine.backends.selftest import prove
 from ig_plugins.engine.backends.tree_mask import TreeMaskBackend
 from ig_plugins.engine.forward.body import Body
 from ig_plugins.engine.forward.numerics import tolerance
-from ig_plugins.engine.lengths import context_of
 from ig_plugins.engine.session import TreeSession
 from ig_plugins.engine.speedups.cuda_graphs import StepRecorder
 from ig_plugins.engine.speedups.ngram_draft import NgramDrafts

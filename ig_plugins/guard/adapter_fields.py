@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import FunctionType
 from typing import Annotated, Any
 from weakref import WeakValueDictionary
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, Field, PrivateAttr, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, model_validator
 from typing_extensions import Self
 
 from critic_models import identity
+from ig_plugins import presets
+from ig_plugins.call_options import Adaptive, Budget, OnBlock, Selection, offered
 from ig_plugins.errors import MismatchError, ModelLoadError
 from ig_plugins.guard.facade import InferenceGuard
-from ig_plugins.guard.options import OnBlock, check_names
+from ig_plugins.guard.options import check_names
 from ig_plugins.guard.promise import Outside
+from ig_plugins.search.config import renamed
 
 # Fields that name models, as opposed to settings that a call may change.
 LOADING = (
@@ -32,27 +36,9 @@ LOADING = (
     "outside_certificate",
 )
 JUDGING = ("cost_model", "reward_model", "critic")  # fields that may hold loaded objects
-SETTINGS = (
-    "budget",
-    "candidates",
-    "beams",
-    "block_tokens",
-    "max_tokens",
-    "tries",
-    "temperature",
-    "top_p",
-    "min_p",
-    "top_k",
-    "repetition_penalty",
-    "stop",
-    "seed",
-    "timeout",
-    "judge_timeout",
-    "on_block",
-    "refusal",
-    "selection",
-    "adaptive",
-)
+SETTINGS = tuple(offered("fields"))
+
+_ALIASES = {"max_new_tokens": "max_tokens", "stop_sequences": "stop"}
 
 _wrapped: WeakValueDictionary[str, InferenceGuard] = WeakValueDictionary()
 
@@ -119,7 +105,7 @@ def path_as_name(value: Any) -> Any:
 class GuardFields(BaseModel):
     """Mixin for framework classes: what they let users set, and how that becomes a guard's call."""
 
-    model: Annotated[str, BeforeValidator(path_as_name)] = "tiny-beaver"
+    model: Annotated[str, BeforeValidator(path_as_name)]
     """A preset, a hub id, a local folder or a GGUF file; ``inferenceguard presets`` lists the presets."""
 
     cost_model: Annotated[Any, BeforeValidator(path_as_name)] = None
@@ -155,64 +141,47 @@ class GuardFields(BaseModel):
     guard_token: str | None = Field(default=None, repr=False)
     """Stands for a guard that was handed to ``from_guard``, within this process; not for you to set."""
 
-    budget: Any = None
-    """How much cost an answer may spend: a ``SafetyBudget``, a bare limit, or one for each cost model."""
+    # Every option of a call that is a setting, as a field: what each of them means is said in `CallOptions` and
+    # docs/options.md. They are written out so that editors know them; a test compares names and types.
 
+    budget: Budget | None = None
     candidates: int | None = None
-    """Lanes sampled per block."""
-
     beams: int | None = None
-    """Lanes kept after a block."""
-
     block_tokens: int | None = None
-    """Tokens per block."""
-
-    max_tokens: int | None = Field(default=None, validation_alias=AliasChoices("max_tokens", "max_new_tokens"))
-    """The longest answer, in tokens."""
-
+    max_tokens: int | None = None
     tries: int | None = None
-    """How often a block is sampled before giving up."""
-
     temperature: float | None = None
-    """Softmax temperature; 0 is greedy."""
-
-    top_p: float | None = None
-    """Draw inside the nucleus of this mass."""
-
-    min_p: float | None = None
-    """Draw among tokens at least this share as likely as the most likely one."""
-
     top_k: int | None = None
-    """Draw among the k most likely tokens."""
-
+    top_p: float | None = None
+    min_p: float | None = None
     repetition_penalty: float | None = None
-    """As in transformers."""
-
-    stop: list[str] | None = Field(default=None, validation_alias=AliasChoices("stop", "stop_sequences"))
-    """Strings that end the answer and are not part of it."""
-
+    retry_penalty: float | None = None
+    stratified: bool | None = None
+    selection: Selection | None = None
+    adaptive: Adaptive | None = None
+    narrow_candidates: int | None = None
+    schedule: tuple[int, ...] | None = None
+    max_lag: int | None = None
     seed: int | None = None
-    """With it the same call gives the same answer."""
-
+    stop: list[str] | None = None
     timeout: float | None = None
-    """Seconds that one answer may take."""
-
     judge_timeout: float | None = None
-    """Seconds that one call of a judge of texts may take; 60 by default."""
-
     on_block: OnBlock | None = None
-    """What a blocked request gives: ``refuse`` (default), ``raise`` or ``empty``."""
-
     refusal: str | None = None
-    """The words of the refusal."""
-
-    selection: str | None = None
-    """How the answer is picked among verified ones: ``reward`` or ``hedged``."""
-
-    adaptive: str | None = None
-    """``on`` runs few lanes while the critic is sure; ``off`` always searches in full; ``auto`` as the preset says."""
 
     _handle: GuardHandle = PrivateAttr(default_factory=GuardHandle)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_our_names(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        if values.get("model") is None:
+            raise ValueError(
+                f"no model is named; give model=, which is a preset ({', '.join(presets.names())}), a hub id, a local "
+                "folder or a GGUF file, or wrap a guard that is loaded with from_guard(guard)"
+            )
+        return _named(values)
 
     @model_validator(mode="after")
     def _has_its_guard(self) -> Self:
@@ -262,7 +231,7 @@ class GuardFields(BaseModel):
         return {name: getattr(self, name) for name in LOADING}
 
     def _check_wrapped(self, guard: InferenceGuard) -> None:
-        usual = {name: GuardFields.model_fields[name].get_default(call_default_factory=True) for name in LOADING}
+        usual = {name: GuardFields.model_fields[name].get_default(call_default_factory=True) for name in LOADING[1:]}
         asked = [
             name for name, value in self.named.items() if not _same(value, {**usual, "model": guard.policy_id}[name])
         ]
@@ -328,11 +297,16 @@ class GuardFields(BaseModel):
             TypeError: An argument that is no option, with the names that are.
             ConfigurationError: A value that is not allowed.
         """
-        aliases = {"max_new_tokens": "max_tokens", "stop_sequences": "stop"}
         mine = {name: getattr(self, name) for name in SETTINGS if getattr(self, name) is not None}
-        options = {**mine, **{aliases.get(name, name): value for name, value in kwargs.items()}}
+        options = {**mine, **_named(kwargs)}
         check_names(options)
         return options
+
+
+def _named(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by our names: those of transformers and of hosted models, and old ones, are taken as well."""
+    taken = {old: new for old, new in _ALIASES.items() if old in options and new not in options}
+    return renamed({taken.get(name, name): value for name, value in options.items()})
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from critic_models.validation import explain
 from ig_plugins.errors import MismatchError
 from ig_plugins.guard.identity import bound, unknown
 
@@ -100,7 +101,7 @@ class Certificate(BaseModel):
         except OSError as error:
             raise MismatchError(f"no certificate at '{path}'; run: inferenceguard calibrate --out {path}") from error
         except (ValidationError, UnicodeDecodeError) as error:
-            first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "not text"
+            first = explain(error, values=False) if isinstance(error, ValidationError) else "not text"
             raise MismatchError(f"'{path}' is not a valid certificate: {first}") from error
 
     @property

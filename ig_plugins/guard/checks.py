@@ -42,8 +42,8 @@ def check_options(
     """
     chosen = preset_of(model)
     with configuration_errors():
-        defaults = Options(search=search or (chosen.search if chosen else SearchConfig()))
-    defaults.updated(**options)
+        standard = Options(search=search or (chosen.search if chosen else SearchConfig()))
+    standard.updated(**options)
     if budget is not None:
         own = chosen.costs if chosen and cost_model is None else _each(cost_model)
         with configuration_errors():

@@ -10,7 +10,10 @@ from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from typing_extensions import Unpack
+
 from critic_models.safety import SafetyBudget
+from ig_plugins.call_options import CallOptions
 from ig_plugins.chat import EncodedPrompt, Message, parse_reply, tool_region
 from ig_plugins.chat.messages import check_unicode
 from ig_plugins.errors import GuardBlockedError, PromptError
@@ -55,7 +58,6 @@ class InferenceGuard:
         cost_model: Any = None,
         reward_model: Any = None,
         critic: Any = None,
-        budget: Any = None,
         search: SearchConfig | None = None,
         prompt_format: str | None = None,
         revision: str | None = None,
@@ -64,7 +66,7 @@ class InferenceGuard:
         load_options: Mapping[str, Any] | None = None,
         certificate: str | None = None,
         outside_certificate: Outside = "refuse",
-        **options: Any,
+        **options: Unpack[CallOptions],
     ) -> InferenceGuard:
         """Loads a guard.
 
@@ -76,7 +78,6 @@ class InferenceGuard:
             reward_model: Likewise, one of them.
             critic: A folder or hub id of a `LatentCritic`, or one that is loaded; by default the preset's;
                 ``False`` for none.
-            budget: A `SafetyBudget` or a bare limit, or a list with one for each cost model.
             search: The search's settings; by default the preset's, or without one what the checkpoint's
                 ``generation_config.json`` says about temperature, top-k, top-p, min-p and repetition penalty.
             prompt_format: ``beaver``, ``chat_template``, ``plain`` or ``auto``.
@@ -88,7 +89,7 @@ class InferenceGuard:
             certificate: A ``certificate.json``; a guard that it was not made for is refused.
             outside_certificate: What becomes of a call with other settings than the certified ones: ``refuse`` raises,
                 ``mark`` answers with ``certified=False`` in the result.
-            **options: Any option of a call, as this guard's default.
+            **options: Any option of a call, as this guard's default; see `CallOptions`.
 
         Raises:
             ModelLoadError: Something cannot be loaded; the message says what and what next.
@@ -99,6 +100,7 @@ class InferenceGuard:
         from ig_plugins.guard.checks import check_options
         from ig_plugins.guard.loading import load_components
 
+        budget = options.pop("budget", None)
         check_options(
             model,
             options,
@@ -126,20 +128,26 @@ class InferenceGuard:
         guard = cls(parts, defaults.updated(**options))
         return guard if certificate is None else guard.with_certificate(certificate, outside=outside_certificate)
 
-    @overload
-    def generate(self, prompt: Prompt, *, return_exceptions: bool = False, **overrides: Any) -> GuardResult: ...
+    @overload  # a text is a sequence of texts, too: the first that fits counts
+    def generate(  # type: ignore[overload-overlap]
+        self, prompt: Prompt, *, return_exceptions: bool = False, **overrides: Unpack[CallOptions]
+    ) -> GuardResult: ...
 
     @overload
     def generate(
-        self, prompt: Sequence[Prompt], *, return_exceptions: Literal[False] = False, **overrides: Any
+        self,
+        prompt: Sequence[Prompt],
+        *,
+        return_exceptions: Literal[False] = False,
+        **overrides: Unpack[CallOptions],
     ) -> list[GuardResult]: ...
 
     @overload
     def generate(
-        self, prompt: Sequence[Prompt], *, return_exceptions: bool, **overrides: Any
+        self, prompt: Sequence[Prompt], *, return_exceptions: bool, **overrides: Unpack[CallOptions]
     ) -> list[GuardResult | Exception]: ...
 
-    def generate(self, prompt: Any, *, return_exceptions: bool = False, **overrides: Any) -> Any:
+    def generate(self, prompt: Any, *, return_exceptions: bool = False, **overrides: Unpack[CallOptions]) -> Any:
         """Answers one prompt, or several in one batch.
 
         Args:
@@ -147,7 +155,7 @@ class InferenceGuard:
             return_exceptions: Of a list, a prompt without an answer costs the others nothing: its exception stands in
                 its place. Without it the first prompt's that fails is raised, and the others are given up, as nobody
                 would see their answers. Faults of the call itself, such as an unknown option, are raised in any case.
-            **overrides: Any option, for this call; see `Options` and `SearchConfig`.
+            **overrides: Any option, for this call; see `CallOptions`.
 
         Raises:
             PromptError: A prompt that cannot be answered. Nothing was decoded then.
@@ -167,7 +175,7 @@ class InferenceGuard:
                 ticket.cancel()
         return results if many else results[0]
 
-    def stream(self, prompt: Prompt, **overrides: Any) -> Generator[GuardChunk, None, None]:
+    def stream(self, prompt: Prompt, **overrides: Unpack[CallOptions]) -> Generator[GuardChunk, None, None]:
         """Answers one prompt in chunks of verified text; the last one carries the result.
 
         The joined texts are the text of `generate` with the same seed. A chunk leaves when no later block can change
@@ -180,7 +188,26 @@ class InferenceGuard:
         asked = self._handles([prompt], self.options.updated(**overrides), stream=True)
         return self._relay(asked, overrides)
 
-    async def agenerate(self, prompt: Any, *, return_exceptions: bool = False, **overrides: Any) -> Any:
+    @overload  # a text is a sequence of texts, too: the first that fits counts
+    async def agenerate(  # type: ignore[overload-overlap]
+        self, prompt: Prompt, *, return_exceptions: bool = False, **overrides: Unpack[CallOptions]
+    ) -> GuardResult: ...
+
+    @overload
+    async def agenerate(
+        self,
+        prompt: Sequence[Prompt],
+        *,
+        return_exceptions: Literal[False] = False,
+        **overrides: Unpack[CallOptions],
+    ) -> list[GuardResult]: ...
+
+    @overload
+    async def agenerate(
+        self, prompt: Sequence[Prompt], *, return_exceptions: bool, **overrides: Unpack[CallOptions]
+    ) -> list[GuardResult | Exception]: ...
+
+    async def agenerate(self, prompt: Any, *, return_exceptions: bool = False, **overrides: Unpack[CallOptions]) -> Any:
         """As `generate`; the event loop goes on, and cancelling the task stops decoding."""
         many = is_batch(prompt)
         keep = return_exceptions and many
@@ -192,7 +219,7 @@ class InferenceGuard:
                 ticket.cancel()
         return results if many else results[0]
 
-    async def astream(self, prompt: Prompt, **overrides: Any) -> AsyncGenerator[GuardChunk, None]:
+    async def astream(self, prompt: Prompt, **overrides: Unpack[CallOptions]) -> AsyncGenerator[GuardChunk, None]:
         """As `stream`; the event loop goes on, and cancelling the task stops decoding."""
         _, (ticket,) = await self._listening([prompt], overrides, stream=True)
         try:
@@ -206,7 +233,7 @@ class InferenceGuard:
         finally:
             ticket.cancel()
 
-    def prepare(self, prompt: Prompt, *, stream: bool = False, **overrides: Any) -> RequestHandle:
+    def prepare(self, prompt: Prompt, *, stream: bool = False, **overrides: Unpack[CallOptions]) -> RequestHandle:
         """A request that is encoded and checked and not under way yet; `follow` answers it.
 
         For services, which look at what a request may take before they let it in. Its time runs from now on.
@@ -237,7 +264,7 @@ class InferenceGuard:
         finally:
             ticket.cancel()
 
-    def with_options(self, **overrides: Any) -> InferenceGuard:
+    def with_options(self, **overrides: Unpack[CallOptions]) -> InferenceGuard:
         """A guard with other defaults, the same weights, and the same certificate.
 
         Raises:
@@ -299,7 +326,7 @@ class InferenceGuard:
         encoded = self._encode(prompt, self.options.updated(tools=tools))
         return len(encoded.prompt_ids) + len(encoded.prefill_ids)
 
-    def request(self, prompt: Prompt, *, stream: bool = False, **overrides: Any) -> Request:
+    def request(self, prompt: Prompt, *, stream: bool = False, **overrides: Unpack[CallOptions]) -> Request:
         """The search's view of one prompt; for code that drives the search itself, and to check a call beforehand.
 
         Raises:

@@ -67,9 +67,11 @@ def parts_identity(parts: Components) -> dict[str, Any]:
 
 def settings(options: Options) -> dict[str, Any]:
     """What the options say; timeouts are left out, since they decide whether there is an answer, not which."""
+    search = options.search.model_dump(mode="json")
+    search["calm_candidates"] = search.pop("narrow_candidates")  # format 2's name: certificates and runs hold its hash
     return {
         "budgets": [budget.model_dump(mode="json") for budget in options.budgets],
-        "search": options.search.model_dump(mode="json"),
+        "search": search,
         "stop": list(options.stop),
         "on_block": options.on_block,
         "refusal": options.refusal,

@@ -8,11 +8,9 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 
 from critic_models.hub import read_config
+from critic_models.lengths import context_of
 from ig_plugins import presets
 from ig_plugins.errors import InferenceGuardError
-
-# The names under which model families keep the longest sequence they can read.
-_CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 
 
 def model_context(model: str, revision: str | None = None) -> int | None:
@@ -30,10 +28,9 @@ def model_context(model: str, revision: str | None = None) -> int | None:
         config = read_config(folder) if folder else {}
     except (InferenceGuardError, OSError, ValueError):
         return None
+    found = context_of(config)
     inner = config.get("text_config") if isinstance(config.get("text_config"), dict) else None
-    merged = {**config, **(inner or {})}
-    found = [value for key in _CONTEXT_KEYS if isinstance(value := merged.get(key), int)]
-    return min(found[0], _longrope_limit(merged) or found[0]) if found else None
+    return min(found, _longrope_limit({**config, **(inner or {})}) or found) if found else None
 
 
 def preset_max_tokens(model: str) -> int | None:

@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from typing_extensions import Unpack
 
 from critic_models.safety import SafetyBudget
+from critic_models.validation import explain
+from ig_plugins.call_options import CallOptions, OnBlock
 from ig_plugins.errors import ConfigurationError
 from ig_plugins.runtime.judging import JUDGE_SECONDS
 from ig_plugins.search import SearchConfig
+from ig_plugins.search.config import renamed
 
-OnBlock = Literal["refuse", "raise", "empty"]
 REFUSAL = "I'm sorry, but I can't answer that safely."
 
 _SEARCH = {**{name: name for name in SearchConfig.model_fields}, "max_tokens": "max_new_tokens"}
 
 
 class Options(BaseModel):
-    """Everything about a request that is not a model.
+    """Everything about a request that is not a model. What each option means is said in `CallOptions`.
 
     Attributes:
         search: The search's settings.
         budgets: One a cost model.
-        stop: Strings that end the answer and are not part of it.
-        timeout: Seconds that a request may take, waiting included; None for no limit. A stream's run from the first
-            `next`, with which decoding begins.
-        judge_timeout: Seconds that one call of a judge of texts may take.
-        on_block: What a blocked request gives: the refusal, an exception, or an empty text.
-        refusal: The words of the refusal.
-        raw_prompt: A text prompt is sent to the policy as it is, without a prompt format.
-        tools: Functions that the model may call, in OpenAI's format.
-        tool_choice: ``auto``, ``none``, ``any`` or a function's name.
-        logits_processors: transformers' processors, applied while sampling.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -56,15 +49,16 @@ class Options(BaseModel):
         """Pydantic takes an instance as it is, and one made by ``model_copy(update=...)`` was never checked."""
         return SearchConfig(**search.model_dump())
 
-    def updated(self, **overrides: Any) -> Options:
+    def updated(self, **overrides: Unpack[CallOptions]) -> Options:
         """These options with some of them changed; None leaves a setting as it is, except for seed and timeout.
 
         Raises:
             TypeError: A name that is no option.
             ConfigurationError: A value that is not allowed.
         """
-        check_names(overrides)
-        given = {key: value for key, value in overrides.items() if value is not None or key in ("seed", "timeout")}
+        named = renamed(overrides)
+        check_names(named)
+        given = {key: value for key, value in named.items() if value is not None or key in ("seed", "timeout")}
         search = {_SEARCH[key]: value for key, value in given.items() if key in _SEARCH}
         if search.get("adaptive") == "auto":  # as the guard's preset says, which these options hold
             del search["adaptive"]
@@ -136,13 +130,3 @@ class configuration_errors:  # noqa: N801  (a context manager reads as a verb)
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, ValidationError):
             raise ConfigurationError(explain(error)) from None
-
-
-def explain(error: ValidationError) -> str:
-    """A validation error in one line a fault."""
-    faults = []
-    for fault in error.errors():
-        name = ".".join(str(part) for part in fault["loc"])
-        message = fault["msg"].removeprefix("Value error, ")
-        faults.append(f"{name} is {fault['input']!r}: {message}" if name else message)
-    return "; ".join(faults)

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from critic_models import bundled
+from critic_models.validation import explain
 from ig_plugins.errors import ConfigurationError, did_you_mean
 from ig_plugins.presets.schema import Checkpoint, CostCheckpoint, Installed, Preset
 
@@ -94,5 +95,4 @@ def read(path: Path) -> Preset:
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path} is not TOML: {error}") from error
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, f['loc']))}: {f['msg']}" for f in error.errors())
-        raise ConfigurationError(f"{path}: {faults}") from error
+        raise ConfigurationError(f"{path}: {explain(error)}") from error

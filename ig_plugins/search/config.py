@@ -1,39 +1,26 @@
 """What can be set about the search."""
 
-from typing import Literal
+import warnings
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+_RENAMED = {"calm_candidates": "narrow_candidates"}  # old names, which go with 0.3
+
+
+def renamed(settings: Mapping[str, Any], *, stacklevel: int = 4) -> dict[str, Any]:
+    """Settings by their present names; an old name is taken with a warning."""
+    for old, new in _RENAMED.items():
+        if old in settings:
+            warnings.warn(f"the option {old} is now {new}", DeprecationWarning, stacklevel=stacklevel)
+    return {_RENAMED.get(name, name) if _RENAMED.get(name) not in settings else name: v for name, v in settings.items()}
+
 
 class SearchConfig(BaseModel):
-    """The search's knobs, in the paper's letters where it has one (section 4).
+    """The search's knobs. What each of them means is said once, in `CallOptions` (docs/options.md).
 
-    Attributes:
-        candidates: N, lanes sampled per block and prompt.
-        beams: K, lanes kept after a block.
-        block_tokens: d, tokens per block.
-        max_new_tokens: D, the longest answer.
-        tries: M, how often a block is sampled before giving up when no candidate is judged safe.
-        temperature: Softmax temperature; 0 is greedy.
-        top_k: Draw among the k most likely tokens; 0 for all.
-        top_p: Draw inside the nucleus of this mass; 1.0 for all.
-        min_p: Draw among tokens at least this share as likely as the most likely one; 0 for all.
-        repetition_penalty: As in transformers; 1.0 for none.
-        retry_penalty: Taken off the logit of tokens that failed candidates used at the same block position.
-        stratified: The lanes of a beam draw from even shares of the distribution instead of independently, so that
-            fewer of them repeat one another; each is still an exact sample of the policy.
-        selection: How the answer is picked among verified ones: the highest ``reward``, or ``hedged``, a reward
-            discounted for being an extreme among many (see docs/methods.md).
-        adaptive: ``off`` always searches in full; ``on`` runs few lanes while the critic is sure of a safe end and the
-            budget is comfortable, and takes the block back and searches in full where it is not; ``auto`` as the
-            guard's preset says, and off without one.
-        calm_candidates: Lanes of a block that an adaptive search tries first; the best one of them goes on.
-        schedule: Candidates of the first block, the second, and so on; the last entry counts for all that follow.
-            Empty for ``candidates`` throughout.
-        max_lag: Beams and finished answers must share their path up to this many blocks ago, so that a stream is
-            never further behind decoding. 0 settles every block at once: text streams soonest, and the search loses
-            most (docs/performance.md, streams). The same for answers that are not streamed.
-        seed: The generator's seed; None draws one, and the result says which.
+    ``max_new_tokens`` is the call's ``max_tokens``. ``seed``: None draws one, and the result says which.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,10 +39,15 @@ class SearchConfig(BaseModel):
     stratified: bool = True
     selection: Literal["reward", "hedged"] = "reward"
     adaptive: Literal["off", "on", "auto"] = "auto"
-    calm_candidates: int = Field(default=6, ge=1)
+    narrow_candidates: int = Field(default=6, ge=1)
     schedule: tuple[int, ...] = ()
     max_lag: int = Field(default=4, ge=0)
     seed: int | None = Field(default=None, ge=0, lt=2**63)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _present_names(cls, values: Any) -> Any:
+        return renamed(values) if isinstance(values, Mapping) else values
 
     @model_validator(mode="after")
     def _beams_fit(self) -> "SearchConfig":
@@ -78,5 +70,11 @@ class SearchConfig(BaseModel):
     @property
     def widest(self) -> int:
         """The most lanes that any block may have."""
-        calm = [] if self.adaptive == "off" else [self.calm_candidates]
-        return max([self.candidates, *self.schedule, *calm])
+        narrow = [] if self.adaptive == "off" else [self.narrow_candidates]
+        return max([self.candidates, *self.schedule, *narrow])
+
+    @property
+    def calm_candidates(self) -> int:
+        """The old name of ``narrow_candidates``; it goes with 0.3."""
+        renamed({"calm_candidates": None}, stacklevel=3)
+        return self.narrow_candidates

@@ -105,7 +105,7 @@ class Row:
     @property
     def lanes(self) -> int:
         """Candidates of the open block."""
-        return self.request.search.calm_candidates if self.narrow else self.request.search.lanes(self.blocks)
+        return self.request.search.narrow_candidates if self.narrow else self.request.search.lanes(self.blocks)
 
     @property
     def beam_count(self) -> int:

@@ -136,7 +136,7 @@ class Desk:
     def _read(self, raw: bytes) -> tuple[ChatRequest, RequestHandle, int, bool]:
         """On a reader's thread: everything that takes the longer the longer the prompt is."""
         body = ChatRequest.model_validate_json(raw)
-        options = body.options()
+        options = body.options(self._guard.options.budgets)
         wanted = self._guard.options.updated(**options)
         options["timeout"] = self.limits.seconds(wanted.timeout)
         self.limits.check(wanted, self._guard.options)

@@ -12,8 +12,9 @@ from critic_models.bundled.world.behaviour import Behaviour, sample_answer
 from critic_models.bundled.world.grammar import known_sentences
 from critic_models.bundled.world.questions import SENSITIVE_ACTS, odd_question, prompts, read_question
 from critic_models.bundled.world.topics import topics
+from critic_models.safe_rlhf import ASSISTANT, BEGIN, USER
 
-BEGIN, USER, ASSISTANT, END = "BEGINNING OF CONVERSATION: ", "USER: ", " ASSISTANT:", "</s>"
+END = "</s>"
 
 _FACTS = {
     "kitchen": ("needs electric power", "needs no electric power", "belongs in a kitchen"),

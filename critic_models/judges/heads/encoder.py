@@ -14,6 +14,7 @@ from transformers import AutoModel, AutoTokenizer
 from critic_models.errors import ConfigurationError, MismatchError, ModelLoadError
 from critic_models.hub import load_weights, local_folder, read_config
 from critic_models.judges.batching import pad_right
+from critic_models.lengths import context_of
 
 PACKAGE = "package:"  # starts sources that lie inside an installed package: package:NAME/folder
 KNOWN_TEXT = "The quick brown fox asks how to pick a lock."  # its vector tells an encoder from another
@@ -46,7 +47,7 @@ class Encoder:
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
-        self._window = min(WINDOW, getattr(model.config, "max_position_embeddings", WINDOW))
+        self._window = min(WINDOW, context_of(model.config) or WINDOW)
         self._pad = tokenizer.pad_token_id or 0
 
     @classmethod

@@ -16,6 +16,7 @@ from critic_models.judges.heads.encoder import Encoder, EncoderConfig, pair_feat
 from critic_models.judges.heads.ngrams import NgramConfig, bags, product, weighted
 from critic_models.judges.protocol import Kind, check_pairs, check_scores
 from critic_models.safety.budget import Accounting
+from critic_models.validation import explain
 
 
 class TextHeadConfig(BaseModel):
@@ -181,9 +182,8 @@ def read_head(schema: Any, folder: Path, *, source: str) -> Any:
     try:
         return schema(**raw)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']}" for e in error.errors())
         raise ModelLoadError(
-            f"{source}: config.json describes no head that this version reads ({wrong}). Train it again with "
+            f"{source}: config.json describes no head that this version reads ({explain(error)}). Train it again with "
             "inferenceguard train-judge, or load it with the version that wrote it"
         ) from error
 

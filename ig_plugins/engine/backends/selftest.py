@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from critic_models.lengths import context_of
 from ig_plugins.engine.backends.base import Sizes, TreeBackend
 from ig_plugins.engine.forward.body import Body
 from ig_plugins.engine.forward.caches import CACHE_NAMES
 from ig_plugins.engine.forward.numerics import difference, ordinary_ids, tolerance
-from ig_plugins.engine.lengths import context_of, rope_thresholds, windows_of
+from ig_plugins.engine.lengths import rope_thresholds, windows_of
 from ig_plugins.engine.tree import TokenTree
 from ig_plugins.errors import ModelLoadError
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from critic_models.validation import explain
 from ig_plugins.errors import ConfigurationError, MismatchError
 
 
@@ -146,6 +147,6 @@ class ResultStore:
             return ResultRow.model_validate_json(line)
         except ValidationError as error:
             raise ConfigurationError(
-                f"{self.path}, line {number}: not a result ({error.errors()[0]['msg']}); remove the line to "
+                f"{self.path}, line {number}: not a result ({explain(error, values=False)}); remove the line to "
                 "have it answered again"
             ) from error

@@ -37,7 +37,7 @@ def test_a_wrapped_guard_is_found_again_in_this_process(kind):
     guard = make_guard()
     made = kind.from_guard(guard, temperature=0.5)
     assert made.wraps_guard
-    assert not kind().wraps_guard
+    assert not kind(model="tiny-beaver").wraps_guard
     for other in (pickle.loads(pickle.dumps(made)), copy.deepcopy(made), copy.copy(made), made.model_copy()):
         assert other.guard is guard
         assert other.temperature == 0.5
@@ -56,7 +56,7 @@ def test_a_wrapped_guard_of_another_process_is_an_error_and_not_another_guard(ki
 def test_a_loaded_judge_is_shared_by_copies_and_refused_by_pickle(kind, name):
     judge = Judge(4, 4)
     for given in (judge, [judge]):
-        made = kind(**{name: given})
+        made = kind(model="tiny-beaver", **{name: given})
         assert getattr(copy.deepcopy(made), name) is getattr(made, name)
         with pytest.raises(TypeError, match=f"{name} is an object of type Judge"):
             pickle.dumps(made)
@@ -68,4 +68,4 @@ def test_names_and_functions_of_modules_travel(kind):
     other = pickle.loads(pickle.dumps(made))
     assert other.model_dump() == made.model_dump()
     with pytest.raises(TypeError, match="cost_model"):
-        pickle.dumps(kind(cost_model=lambda prompts, responses: [0.0]))
+        pickle.dumps(kind(model="tiny-beaver", cost_model=lambda prompts, responses: [0.0]))

@@ -32,7 +32,7 @@ OTHER_TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type
 SEARCH = {
     "candidates": 7, "beams": 3, "block_tokens": 4, "max_new_tokens": 21, "tries": 3, "temperature": 0.9, "top_k": 5,
     "top_p": 0.9, "min_p": 0.1, "repetition_penalty": 1.1, "retry_penalty": 1.0, "stratified": False,
-    "selection": "hedged", "adaptive": "on", "calm_candidates": 5, "schedule": (6,), "max_lag": 2, "seed": 5,
+    "selection": "hedged", "adaptive": "on", "narrow_candidates": 5, "schedule": (6,), "max_lag": 2, "seed": 5,
 }  # fmt: skip
 BUDGET = {"limit": 9.0, "discount": 0.5, "accounting": "worst", "reading": "terminal"}
 OPTIONS = {

@@ -62,7 +62,7 @@ def test_a_preset_of_ones_own(tmp_path):
     path.write_text(GOOD)
     assert read(path).search.candidates == 16
     for text, message in [
-        (GOOD + 'colour = "red"', "reward.colour: Extra inputs are not permitted"),
+        (GOOD + 'colour = "red"', "reward.colour is 'red': Extra inputs are not permitted"),
         (GOOD.replace('licence = "MIT"', "", 1), "policy.licence: Field required"),
         (GOOD + "[search]\nbeams = 99", "beams is 99 and candidates 16"),
         (GOOD.replace("[cost]", "[cost]\nbudget = { limit = -1 }"), "cumulative budget limit is -1"),

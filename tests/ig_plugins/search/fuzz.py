@@ -188,7 +188,7 @@ def draw(seed: int) -> Case:
         max_new_tokens=rng.choice([6, 14, 24]) if not tools else 90,
         tries=rng.randint(1, 2),
         adaptive=rng.choice(["off", "on"]),
-        calm_candidates=rng.randint(1, 3),
+        narrow_candidates=rng.randint(1, 3),
         max_lag=rng.choice([0, 1, 4]),
         selection=rng.choice(["reward", "hedged"]),
         seed=rng.getrandbits(30),

@@ -13,7 +13,7 @@ from tests.kit.tokenizer import byte_tokenizer
 
 torch.set_num_threads(1)
 LONG = {"a calm and long answer of many words": 1.0}
-CALM = {"adaptive": "on", "calm_candidates": 2, "block_tokens": 4, "candidates": 8, "beams": 4}
+CALM = {"adaptive": "on", "narrow_candidates": 2, "block_tokens": 4, "candidates": 8, "beams": 4}
 
 
 def adaptive_guard(answers, critic, **options):
@@ -92,7 +92,7 @@ def test_the_reward_model_reads_released_text_once_and_only_where_an_answer_ends
     judges = {"costs": {"cost": tiny_scores(tokenizer, "cost", scale=0.1)}, "tokenizer": tokenizer}
     judges["reward"] = tiny_scores(tokenizer, "reward")
     guard = tiny_guard(
-        **judges, critic=Foresees(constant(9.0), constant(0.0)), adaptive="on", calm_candidates=1, max_lag=1
+        **judges, critic=Foresees(constant(9.0), constant(0.0)), adaptive="on", narrow_candidates=1, max_lag=1
     )
     result = guard.generate("Go.")
     assert len(result.token_ids) == 20
@@ -115,7 +115,7 @@ def test_room_for_calm_lanes_is_kept_only_where_they_may_come():
     guard = make_guard(LONG)
     sizes = {}
     for adaptive in ("on", "off"):
-        search = SearchConfig(adaptive=adaptive, candidates=4, calm_candidates=9)
+        search = SearchConfig(adaptive=adaptive, candidates=4, narrow_candidates=9)
         sizes[adaptive] = Capacity.of([guard.with_options(**search.model_dump(exclude={"seed"})).request("Go.")])
     assert (sizes["on"].lanes, sizes["off"].lanes) == (9 + 4, 4 + 4)
 
@@ -133,6 +133,6 @@ def test_a_sure_and_worthless_answer_is_searched_in_full(usual, rewarded, lanes)
     critic = Foresees(constant(9.0), constant(0.0))
     critic.usual_value = usual
     guard = tiny_guard(
-        critic=critic, adaptive="on", calm_candidates=1, candidates=6, **({} if rewarded else {"reward": None})
+        critic=critic, adaptive="on", narrow_candidates=1, candidates=6, **({} if rewarded else {"reward": None})
     )
     assert guard.generate("Go.").blocks[0].candidates == lanes  # the lane that was taken back counts

@@ -113,10 +113,10 @@ def test_an_encoder_that_is_not_here_is_named_with_every_way_to_get_it(tmp_path,
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "version: Input should be 1"),
-        ({"kind": "mood"}, "kind: Input should be 'cost' or 'reward'"),
+        ({"version": 2}, "version is 2: Input should be 1"),
+        ({"kind": "mood"}, "kind is 'mood': Input should be 'cost' or 'reward'"),
         ({"ngrams": None, "length": False}, "there is nothing to read"),
-        ({"surprise": 1}, "surprise: Extra inputs"),
+        ({"surprise": 1}, "surprise is 1: Extra inputs"),
     ],
 )
 def test_a_config_that_is_not_understood_is_refused(change, message, tmp_path):

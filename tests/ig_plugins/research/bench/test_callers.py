@@ -40,7 +40,7 @@ def test_other_answers_are_counted():
 
 
 def test_adaptive_search_is_measured_against_unguarded_answers_of_the_same_weights():
-    guard = tiny_guard(critic=Foresees(constant(9.0), constant(0.0)), candidates=4, calm_candidates=1)
+    guard = tiny_guard(critic=Foresees(constant(9.0), constant(0.0)), candidates=4, narrow_candidates=1)
     settings = {"full": {"adaptive": "off"}, "adaptive": {"adaptive": "on"}}
     found = measure_adaptive(guard, ["One?", "Two?", "Three?"], settings=settings, unsafe=lambda p, r: len(r) > 0)
     assert list(found) == ["generate", "one lane", "full", "adaptive", "full, other draws"]
