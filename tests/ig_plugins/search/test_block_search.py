@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from ig_plugins.search import Capacity, Request, SearchConfig
+from critic_models.safety import SafetyBudget
+from ig_plugins.search import Answer, Capacity, Request, SearchConfig
 from ig_plugins.search.lanes import Row
-from ig_plugins.search.selection import settle, spread
+from ig_plugins.search.selection import best_answer, settle, spread
 from ig_plugins.search.trajectory import Border, Step, common_ancestor
 from ig_plugins.search.verifier import Trail
 from tests.kit.guards import make_guard
@@ -162,3 +163,18 @@ def test_uniforms_are_the_requests_own():
     request.rewind()
     assert torch.equal(request.uniforms(3, 4), first)
     assert first.dtype == torch.float64
+
+
+def test_the_hedged_choice_is_the_best_of_the_half_with_most_budget_left():
+    def answer(left, score):
+        trail = Trail.start([SafetyBudget(limit=left, discount=1.0)])
+        return Answer(Step(), score, score, "stop", f"{score}", (), trail)
+
+    root = Step(trail=Trail.start(()))
+    row = Row(
+        Request([1], [1], "", SearchConfig(selection="hedged"), (), 0),
+        beams=[],
+        released=Border(root, 0, "", root.trail),
+    )
+    row.finished = [answer(1.0, 9.0), answer(3.0, 2.0), answer(5.0, 1.0)]
+    assert best_answer(row).score == 2.0

@@ -208,3 +208,12 @@ def test_the_critic_is_told_the_mean_state_of_the_whole_response_over_blocks_bea
     lanes = [(length, said) for length, said in critic.pairs if length > 0]
     assert {length for length, _ in lanes} >= {4.0, 8.0, 12.0}
     assert all(said == pytest.approx((length + 1) / 2) for length, said in lanes)
+
+
+@pytest.mark.parametrize(("logit", "tries"), [(-0.85, 1), (-2.2, 2)])
+def test_a_beam_passes_if_one_of_many_continuations_is_likely_to_end_safe(logit, tries):
+    """f1 = 0.30: of the four that the search draws, one is safe with 0.76; of f1 = 0.10 with 0.34."""
+    policy = policy_that_knows(ANSWERS)
+    guard = make_guard(policy=policy, candidates=8, beams=2, block_tokens=4, tries=2)
+    with_critic(guard, Foresees(constant(logit), constant(0.0)))
+    assert guard.generate("Go.").blocks[0].tries == tries

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from critic_models.safety import SafetyBudget
-from ig_plugins.search import Policy
+from ig_plugins.errors import InferenceGuardError
+from ig_plugins.search import Answer, Border, Capacity, Policy, Request, Row, SearchConfig, Step, Trail
+from ig_plugins.search.verifier import Scored
 from tests.ig_plugins.search.fuzz import tokenizer_of
 from tests.ig_plugins.search.test_critic import Foresees, constant, with_critic
 from tests.kit.guards import make_guard
@@ -187,3 +189,69 @@ def test_an_early_answer_does_not_hold_back_a_stream(max_lag, critic, reward):
         chunks = list(guard.stream("Go.", seed=seed))
         assert chunks[-1].result.lag <= 4 * max_lag
         assert "".join(chunk.text for chunk in chunks) == chunks[-1].result.text
+
+
+def trail(limit=10.0, *points):
+    """Of one cumulative judge of texts: (tokens, score of the text so far)."""
+    budget = SafetyBudget(limit=limit, discount=1.0)
+    scores = torch.tensor([float(score) for _, score in points], dtype=torch.float64)
+    return Trail.start([budget]).extended([Scored(scores, tuple(at for at, _ in points), whole=True)])
+
+
+def answer(step, score=0.0, *, of=None):
+    return Answer(step, score, None, "stop", "text", step.tokens, of or trail(10.0, (len(step), 0)))
+
+
+def test_a_border_that_was_judged_later_counts_in_finished_answers():
+    finished, border = trail(10.0, (5, 0)), trail(10.0, (2, 50))
+    assert finished.may_leave()
+    assert not finished.behind(border, 2).may_leave()
+    assert finished.behind(trail(10.0, (2, 4)), 2).state == (10.0,)
+
+
+def test_an_answer_that_left_what_was_shown_cannot_be_given():
+    root = Step(trail=trail())
+    shown, other = Step(root, (1,)), Step(root, (2,))
+    request = Request([1], [1], "", SearchConfig(), (), 0)
+    row = Row(request, beams=[], released=Border(root, 0, "", root.trail))
+    row.finished = [answer(Step(shown, (3,))), answer(Step(other, (4,))), answer(shown)]
+    row.pass_border(Border(shown, 1, "a", trail(10.0, (1, 1))))
+    assert [each.step.tokens for each in row.finished] == [(3,), (1,)]
+
+
+@pytest.mark.parametrize("text", ["abcdefgh", "ab"])
+def test_nothing_leaves_after_its_request_has_ended(text):
+    requests, left = [], []
+
+    def cancels(prompts, responses):
+        requests[0].cancelled.set()
+        return [0.0] * len(responses)
+
+    guard = make_guard({text: 1.0}, cost=cancels, block_tokens=4, max_lag=0)
+    (handle,) = guard._handles(["Go."], guard.options, stream=True)
+    requests.append(handle.request)
+    search = guard.components.start_search(
+        Capacity.of(requests), on_release=lambda row, shown: left.append(shown), call=lambda ask: ask()
+    )
+    search.add_rows(requests)
+    ended = []
+    while not ended:
+        ended = search.step()
+    assert left == []
+    assert ended[0].answer is None
+    assert type(ended[0].error).__name__ == "RequestCancelledError"
+
+
+def test_an_answer_that_goes_on_otherwise_than_its_stream_is_an_error():
+    guard = make_guard({"Hello.": 1.0})
+    (handle,) = guard._handles(["Go."], guard.options, stream=True)
+    size = Capacity.of([handle.request])
+    search = guard.components.start_search(size, on_release=lambda row, text: None, call=lambda ask: ask())
+    search.add_rows([handle.request])
+    ended = []
+    while not ended:
+        ended = search.step()
+    handle.released(ended[0].row, "Good")
+    handle.finished(ended[0])
+    assert [handle._events.get(timeout=5).text] == ["Good"]
+    assert isinstance(handle._events.get(timeout=5), InferenceGuardError)
