@@ -58,7 +58,7 @@ def test_a_file_is_converted_once_for_its_content(file, assets, tmp_path, monkey
     monkeypatch.setattr(gguf, "_convert", lambda *_: pytest.fail("converted again"))
     elsewhere = shutil.copy(file, tmp_path / "renamed.gguf")
     assert local_folder(str(file)) == local_folder(file.parent) == local_folder(elsewhere) == folder
-    monkeypatch.setattr("transformers.__version__", "0.0")
+    monkeypatch.setattr(gguf.transformers, "__version__", "0.0")
     monkeypatch.setattr(gguf, "_convert", lambda _, folder: (folder / "config.json").write_text("{}"))
     assert local_folder(file) != folder
     other = write_gguf(tmp_path / "other.gguf", seed=1)

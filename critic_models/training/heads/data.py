@@ -177,7 +177,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _csv(path: Path, content: str, *, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    csv.field_size_limit(LARGEST_FIELD)
+    usual = csv.field_size_limit(LARGEST_FIELD)  # it is the whole process's
     reader = csv.DictReader(io.StringIO(content, newline=""), strict=True, delimiter=delimiter)
     try:
         for row in reader:
@@ -186,6 +186,8 @@ def _csv(path: Path, content: str, *, delimiter: str) -> Iterator[tuple[int, dic
             yield reader.line_num, dict(row)
     except csv.Error as error:
         raise ConfigurationError(f"{path}, line {reader.line_num}: broken CSV ({error}); mend or remove it") from error
+    finally:
+        csv.field_size_limit(usual)
 
 
 def _content(path: Path) -> str:
