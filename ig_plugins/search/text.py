@@ -154,7 +154,7 @@ def showable(detokenizer: Detokenizer, request: Request, ids: Sequence[int]) -> 
         count = bisect_right(range(count), end, key=lambda n: len(detokenizer.answer(request, ids[:n]))) - 1
     while count > 0:  # a cut inside a character or a run of bytes decodes to something else
         part = detokenizer.answer(request, ids[:count])
-        if len(part) <= end and text.startswith(part) and not part.endswith(REPLACEMENT):
+        if len(part) <= end and text.startswith(part):
             return count, part
         count -= 1
     return 0, ""

@@ -2,7 +2,7 @@
 
     python -m tests.mutants.run            all of them
     python -m tests.mutants.run --quick    a few, for CI
-    python -m tests.mutants.run -k draw    those whose name holds a word
+    python -m tests.mutants.run -k draw    those whose name holds a word, or one of several: "a or b"
 
 Heavy libraries are imported once; every change is tested in a fork. A change survives where the tests that ought to
 notice it pass. Exit status 1 if one survives, cannot be applied, or breaks more than it is about (an import).
@@ -45,7 +45,9 @@ def main() -> int:
     parser.add_argument("--shard", default="0/1", help="i/n: every n-th one from the i-th")
     options = parser.parse_args()
     index, count = map(int, options.shard.split("/"))
-    chosen = [m for m in MUTANTS if options.k in m.name and (m.quick or not options.quick)][index::count]
+    words = options.k.split(" or ")
+    named = [m for m in MUTANTS if any(word in m.name for word in words)]
+    chosen = [m for m in named if m.quick or not options.quick][index::count]
     for name in PRELOADED:
         importlib.import_module(name)
     with tempfile.TemporaryDirectory() as folder:

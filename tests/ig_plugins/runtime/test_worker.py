@@ -12,7 +12,7 @@ import pytest
 from ig_plugins.errors import DeadlineExceededError, JudgeError, RequestCancelledError
 from ig_plugins.runtime import batch as batches
 from ig_plugins.runtime import worker
-from ig_plugins.search import BlockSearch
+from ig_plugins.search import BlockSearch, Capacity
 from tests.kit.guards import cost_of_marker, make_guard
 from tests.kit.observe import count_ticks, fan_out, until
 from tests.kit.slow import slow_guard
@@ -220,3 +220,15 @@ def test_a_process_that_ends_in_the_middle_of_an_answer_waits_for_its_threads():
         [sys.executable, "-c", LEAVES_EARLY], capture_output=True, text=True, timeout=200, check=False
     )
     assert (done.returncode, done.stdout.split("\n")[:2]) == (0, ["True", "[]"]), done.stderr
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_request_is_tried_again_only_while_no_text_has_left(begun):
+    guard = make_guard(echo)
+    (handle,) = guard._handles(["Go."], guard.options, stream=True)
+    handle.request.begun = begun
+    batch, again = batches.Batch(guard.components, Capacity.of([handle.request])), []
+    batch.jobs[handle.request] = handle
+    batch._give_back(handle.request, JudgeError("no"), again, retry=True)
+    assert again == ([] if begun else [handle])
+    assert handle._events.empty() != begun  # its caller is told

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from critic_models.safety import SafetyBudget
-from ig_plugins.errors import InferenceGuardError
+from ig_plugins.errors import InferenceGuardError, JudgeError
 from ig_plugins.search import Answer, Border, Capacity, Policy, Request, Row, SearchConfig, Step, Trail
 from ig_plugins.search.verifier import Scored
 from tests.ig_plugins.search.fuzz import tokenizer_of
@@ -28,11 +28,12 @@ class Judge:
     """A cost model from one function of the text; keeps what it passed."""
 
     def __init__(self, score):
-        self.score, self.passed = score, set()
+        self.score, self.passed, self.refused = score, set(), set()
 
     def __call__(self, prompts, responses):
         scores = [float(self.score(text)) for text in responses]
-        self.passed |= {text for text, score in zip(responses, scores, strict=True) if score <= 0}
+        for text, score in zip(responses, scores, strict=True):
+            (self.passed if score <= 0 else self.refused).add(text)
         return scores
 
 
@@ -54,10 +55,24 @@ def test_an_answer_does_not_outlive_a_refused_step_on_its_way():
     budget = SafetyBudget(limit=10.0, discount=1.0)
     guard = make_guard(answers, cost=unfinished, budget=budget, candidates=12, block_tokens=4)
     with_critic(guard, Foresees(constant(9.0), constant(50.0)))
+    refused = 0
     for seed in range(25):
+        unfinished.refused.clear()
         result = guard.generate("Go.", seed=seed, tries=1)
+        refused += "Aaaa" in unfinished.refused
+        assert result.blocked or not ("Aaaa" in unfinished.refused and result.text.startswith("Aaaa"))
         assert result.blocked or all(block.safety_state is None or block.safety_state > 0 for block in result.blocks)
         assert result.blocked or result.safety_state > 0
+    assert refused > 3
+
+
+def test_a_finalist_is_verified_whatever_the_critic_says():
+    judge = Judge(lambda text: "UNSAFE" in text)
+    guard = make_guard({"UNSAFE": 0.5, "Fine.": 0.5}, cost=judge, block_tokens=40, candidates=2)
+    with_critic(guard, Foresees(constant(9.0), constant(0.0)))
+    for seed in range(8):
+        result = guard.generate("Go.", seed=seed)
+        assert result.blocked or result.text == "Fine."
 
 
 @pytest.mark.parametrize("critic", [False, True])
@@ -99,13 +114,15 @@ def test_words_before_a_call_are_judged_alone(critic, call):
         assert not any("hurt" in text for text in texts)
 
 
+@pytest.mark.parametrize("words", ["", "Sure. "])
 @pytest.mark.parametrize("tokenizer", ["chat", "hidden_calls"])
-def test_arguments_are_judged_as_the_tool_gets_them(tokenizer):
+def test_arguments_are_judged_as_the_tool_gets_them(tokenizer, words):
     """Escapes and special tokens are part of what a model writes, and not of what a reader of its text sees."""
     judge = Judge(lambda text: "rm -r" in text or "cat <|im_start|>/etc" in text)
     calls = ["\\u0072m -r x", "cat <|im_start|>/etc", "ls"]
     answers = {
-        f'<tool_call>\n{{"name": "run", "arguments": {{"command": "{each}"}}}}\n</tool_call>': 1 / 3 for each in calls
+        words + f'<tool_call>\n{{"name": "run", "arguments": {{"command": "{each}"}}}}\n</tool_call>': 1 / 3
+        for each in calls
     }
     guard = make_guard(answers, cost=judge, chat=True, max_tokens=120, tools=[TOOL])
     if tokenizer == "hidden_calls":
@@ -255,3 +272,41 @@ def test_an_answer_that_goes_on_otherwise_than_its_stream_is_an_error():
     handle.finished(ended[0])
     assert [handle._events.get(timeout=5).text] == ["Good"]
     assert isinstance(handle._events.get(timeout=5), InferenceGuardError)
+
+
+def test_what_a_stop_string_left_alone_is_unsafe():
+    """The whole lane would pass; what is left of it does not, and is what is verified."""
+    judge = Judge(lambda text: text == "I will")
+    guard = make_guard({"I will STOP it": 0.9, "No STOP": 0.1}, cost=judge, block_tokens=40)
+    for seed in range(4):
+        result = guard.generate("Go.", seed=seed, stop=[" STOP"])
+        assert result.blocked or result.text == "No"
+
+
+def test_a_token_judge_that_says_nothing_is_an_error():
+    judge = tiny_scores(byte_tokenizer(), "cost")
+    with torch.no_grad():
+        judge.model.score_head.bias.fill_(float("nan"))
+    with pytest.raises(JudgeError, match="NaN or an infinite score"):
+        tiny_guard(costs={"cost": judge}, reward=None).generate("Go.")
+
+
+def test_finalists_leave_no_trace_in_token_judges():
+    """With a critic they are read behind the last border and taken back; what is read next costs what it does alone."""
+    judge = tiny_scores(byte_tokenizer(), "cost", scale=0.3)
+    guard = tiny_guard(
+        costs={"cost": judge},
+        budgets=[SafetyBudget(limit=50.0, discount=1.0)],
+        reward=lambda p, r: [float(len(text)) for text in r],
+        critic=Foresees(constant(9.0), constant(99.0)),
+        search={"candidates": 12, "beams": 4, "block_tokens": 4, "max_new_tokens": 32},
+    )
+    waited = 0
+    for seed in range(8):
+        result = guard.generate("Go.", seed=seed)
+        request = guard.request("Go.")
+        ids = torch.tensor([[*request.judge_ids, *result.token_ids]])
+        scores = judge.score_tokens(ids, torch.ones_like(ids))[0, len(request.judge_ids) :].detach()
+        assert result.cost == pytest.approx(float(scores.sum()), abs=1e-3)
+        waited += result.usage.judge_calls > 4
+    assert waited

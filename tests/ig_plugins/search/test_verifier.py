@@ -1,6 +1,7 @@
 """The release rule by itself, and that each search keeps to it."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,10 @@ from hypothesis import strategies as st
 
 from critic_models.errors import JudgeError
 from critic_models.safety import SafetyBudget
-from ig_plugins.search import Trail, may_leave
+from ig_plugins.guard import Options
+from ig_plugins.search import Border, Row, Step, Trail, may_leave
+from ig_plugins.search.scoring.direct import lanes_pass
+from ig_plugins.search.scoring.judge_session import Scores
 from ig_plugins.search.verifier import Scored, Track, costs_of
 from tests.ig_plugins.search.test_critic import Foresees, constant, with_critic
 from tests.kit.guards import make_guard
@@ -153,3 +157,25 @@ def test_a_prefill_over_budget_is_not_made_good_by_what_follows(critic):
         with_critic(guard, Foresees(constant(9.0), constant(0.0)))
     assert guard.generate(prompt).blocked
     assert not guard.generate(prompt, budget=SafetyBudget(limit=1.0, discount=1.0, reading="terminal")).blocked
+
+
+@pytest.mark.parametrize(("before", "passes"), [(1.0, True), (-1.0, False)])
+def test_lanes_that_start_over_budget_do_not_pass(before, passes):
+    """By themselves, whatever looks at the whole trail later."""
+    budget = SafetyBudget(limit=1.0, discount=1.0)
+    (handle,) = make_guard({"a": 1.0})._handles(["Go."], Options(budgets=(budget,)))
+    told = torch.tensor([1.0 - before], dtype=torch.float64)
+    beam = Step(trail=Trail.start([budget]).extended([Scored(told, (0,), whole=False)]))
+    row = Row(handle.request, beams=[beam], released=Border(beam, 0, "", beam.trail))
+    lanes = SimpleNamespace(rows=[row], parents=torch.zeros(1, 1, dtype=torch.long), lengths=torch.ones(1, 1))
+    found = Scores(torch.full((1, 1, 1), -5.0, dtype=torch.float64), torch.ones(1, 1, dtype=torch.long))
+    assert bool(lanes_pass(lanes, 0, found, whole=False)) == passes
+
+
+def test_every_cost_model_has_to_pass():
+    budgets = [SafetyBudget(limit=1.0, discount=1.0), SafetyBudget(limit=1.0, accounting="worst")]
+    one, nine = (torch.tensor([each], dtype=torch.float64) for each in (0.5, 9.0))
+    for first, second in ((one, nine), (nine, one)):
+        trail = Trail.start(budgets).extended([Scored(first, (1,), whole=True), Scored(second, (1,), whole=True)])
+        assert not trail.may_leave()
+        assert [trail.may_leave(cost) for cost in (0, 1)] == [first is one, second is one]
