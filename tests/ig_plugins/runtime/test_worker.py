@@ -226,9 +226,11 @@ def test_a_process_that_ends_in_the_middle_of_an_answer_waits_for_its_threads():
 def test_a_request_is_tried_again_only_while_no_text_has_left(begun):
     guard = make_guard(echo)
     (handle,) = guard._handles(["Go."], guard.options, stream=True)
+    first = handle.request.uniforms(1, 3).tolist()
     handle.request.begun = begun
     batch, again = batches.Batch(guard.components, Capacity.of([handle.request])), []
     batch.jobs[handle.request] = handle
     batch._give_back(handle.request, JudgeError("no"), again, retry=True)
     assert again == ([] if begun else [handle])
+    assert (handle.request.uniforms(1, 3).tolist() == first) != begun  # from the first draw
     assert handle._events.empty() != begun  # its caller is told

@@ -114,6 +114,13 @@ def test_scores_of_whole_texts_add_up_to_the_last_one(values, limit):
     assert track.state == pytest.approx(limit - (values[-1] if values else 0.0))
 
 
+def test_scores_of_whole_texts_in_pieces_go_on_from_the_last_one():
+    budget, trail = SafetyBudget(limit=9.0, discount=1.0), Trail.start([SafetyBudget(limit=9.0, discount=1.0)])
+    for at, score in enumerate((3.0, 5.0, 4.0), start=1):
+        trail = trail.extended([Scored(torch.tensor([score], dtype=torch.float64), (at,), whole=True)])
+        assert trail.state == (budget.limit - score,)
+
+
 def test_costs_of_whole_texts_are_what_each_adds():
     cumulative, worst = SafetyBudget(limit=9.0), SafetyBudget(limit=9.0, accounting="worst")
     told, before = torch.tensor([2.0, 5.0, 4.0], dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
@@ -159,8 +166,8 @@ def test_a_prefill_over_budget_is_not_made_good_by_what_follows(critic):
     assert not guard.generate(prompt, budget=SafetyBudget(limit=1.0, discount=1.0, reading="terminal")).blocked
 
 
-@pytest.mark.parametrize(("before", "passes"), [(1.0, True), (-1.0, False)])
-def test_lanes_that_start_over_budget_do_not_pass(before, passes):
+@pytest.mark.parametrize(("before", "cost", "passes"), [(1.0, -5.0, True), (-1.0, -5.0, False), (0.5, 0.7, False)])
+def test_lanes_that_start_where_their_beam_stands(before, cost, passes):
     """By themselves, whatever looks at the whole trail later."""
     budget = SafetyBudget(limit=1.0, discount=1.0)
     (handle,) = make_guard({"a": 1.0})._handles(["Go."], Options(budgets=(budget,)))
@@ -168,7 +175,7 @@ def test_lanes_that_start_over_budget_do_not_pass(before, passes):
     beam = Step(trail=Trail.start([budget]).extended([Scored(told, (0,), whole=False)]))
     row = Row(handle.request, beams=[beam], released=Border(beam, 0, "", beam.trail))
     lanes = SimpleNamespace(rows=[row], parents=torch.zeros(1, 1, dtype=torch.long), lengths=torch.ones(1, 1))
-    found = Scores(torch.full((1, 1, 1), -5.0, dtype=torch.float64), torch.ones(1, 1, dtype=torch.long))
+    found = Scores(torch.full((1, 1, 1), cost, dtype=torch.float64), torch.ones(1, 1, dtype=torch.long))
     assert bool(lanes_pass(lanes, 0, found, whole=False)) == passes
 
 
