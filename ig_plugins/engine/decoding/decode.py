@@ -98,15 +98,15 @@ def sample_block(
 
 
 def _one_by_one(session: TreeSession, lanes: LaneBuffer, draws: Draws) -> None:
-    """Every forward takes each lane a token further. Lanes that say the same are one: the first of them runs for all.
+    """Every forward takes each lane a token further. Of lanes with the same tokens so far the first is forwarded for all.
 
-    A lane that says something of its own at last reads what it shared, and goes on by itself.
+    A lane that draws a token of its own reads what it shared in one forward, and goes on by itself.
     """
-    own, parents = torch.arange(lanes.tokens.shape[1]), session.tree.open_parents
-    alike = parents * (lanes.tokens.shape[2] + 1) + lanes.limits  # same beam, and room for as many tokens
-    sharing, running = session.guessable and not lanes.keeps_states, torch.zeros_like(lanes.active)
-    leads = _first_alike(alike, lanes.active) if sharing else own.expand_as(parents)
-    draws.grow(lanes.active, leads)
+    lane_index, parents = torch.arange(lanes.tokens.shape[1]), session.tree.open_parents
+    same_start = parents * (lanes.tokens.shape[2] + 1) + lanes.limits  # same beam, and room for as many tokens
+    may_share, was_forwarded = session.guessable and not lanes.keeps_states, torch.zeros_like(lanes.active)
+    leaders = _first_alike(same_start, lanes.active) if may_share else lane_index.expand_as(parents)
+    draws.grow(lanes.active, leaders)
     for step in range(lanes.tokens.shape[2]):
         if not draws.growing:
             break
@@ -114,30 +114,30 @@ def _one_by_one(session: TreeSession, lanes: LaneBuffer, draws: Draws) -> None:
         uniforms, active = lanes.uniforms[:, :, step], lanes.active
         drawn = draws.first(uniforms) if step == 0 else draws.next(step, uniforms, lanes.tokens)
         lanes.tokens[:, :, step] = torch.where(active, drawn, -1)
-        before, runs, alone = leads, active, None
-        if sharing:
-            leads = _first_alike(leads, active, drawn)
-            runs = active & (leads == own)
-            alone = runs & ~running if step else None
-            sharing = not torch.equal(runs, active)
-        if alone is not None and bool(alone.any()):
-            words = torch.where(alone.unsqueeze(2), lanes.tokens[:, :, : step + 1], drawn.unsqueeze(2))
-            states = session.append(words, torch.where(alone, step + 1, runs.long()))
+        before, forwarded, catching_up = leaders, active, None
+        if may_share:
+            leaders = _first_alike(leaders, active, drawn)
+            forwarded = active & (leaders == lane_index)
+            catching_up = forwarded & ~was_forwarded if step else None
+            may_share = not torch.equal(forwarded, active)
+        if catching_up is not None and bool(catching_up.any()):
+            words = torch.where(catching_up.unsqueeze(2), lanes.tokens[:, :, : step + 1], drawn.unsqueeze(2))
+            states = session.append(words, torch.where(catching_up, step + 1, forwarded.long()))
             lanes.total += states.float().sum(dim=2)
         else:
-            session.extend(drawn, runs)
-            lanes.total.addcmul_(session.lane_hidden.float(), runs.unsqueeze(2).to(lanes.total))
+            session.extend(drawn, forwarded)
+            lanes.total.addcmul_(session.lane_hidden.float(), forwarded.unsqueeze(2).to(lanes.total))
             if lanes.keeps_states:
-                lanes.states[:, :, step] = session.lane_hidden * runs.unsqueeze(2).to(lanes.states)
-        running = runs
+                lanes.states[:, :, step] = session.lane_hidden * forwarded.unsqueeze(2).to(lanes.states)
+        was_forwarded = forwarded
         lanes.lengths += active
         lanes.finished |= active & (drawn.unsqueeze(2) == lanes.stops).any(dim=2)
         lanes.active = active & ~lanes.finished & (lanes.lengths < lanes.limits)
-        if not (torch.equal(lanes.active, active) and torch.equal(leads, before)):
-            draws.grow(lanes.active, leads)
-    if not torch.equal(leads, own.expand_as(leads)):
-        session.follow(leads)
-        lanes.total = chosen(lanes.total, leads)
+        if not (torch.equal(lanes.active, active) and torch.equal(leaders, before)):
+            draws.grow(lanes.active, leaders)
+    if not torch.equal(leaders, lane_index.expand_as(leaders)):
+        session.follow(leaders)
+        lanes.total = chosen(lanes.total, leaders)
 
 
 def _first_alike(groups: Tensor, active: Tensor, drawn: Tensor | None = None) -> Tensor:
