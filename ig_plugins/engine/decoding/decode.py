@@ -98,7 +98,7 @@ def sample_block(
 
 
 def _one_by_one(session: TreeSession, lanes: LaneBuffer, draws: Draws) -> None:
-    """Every forward takes each lane a token further. Of lanes with the same tokens so far the first is forwarded for all.
+    """Every forward takes each lane a token further; of lanes with the same tokens so far the first runs for all.
 
     A lane that draws a token of its own reads what it shared in one forward, and goes on by itself.
     """
