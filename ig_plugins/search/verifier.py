@@ -134,11 +134,7 @@ class Track:
 
     def spent(self, budget: SafetyBudget, *, after: int | None = None, up_to: int | None = None) -> float | None:
         """What points with after < end <= up_to cost: their sum, or the highest of them; None where there are none."""
-        inside = [
-            place
-            for place, end in enumerate(self.ends)
-            if (after is None or end > after) and (up_to is None or end <= up_to)
-        ]
+        inside = self._inside(after, up_to)
         if not inside:
             return None
         part = self.costs[inside]
@@ -146,8 +142,16 @@ class Track:
 
     def state_within(self, *, after: int, up_to: int | None) -> float | None:
         """Z after the last point with after < end <= up_to; None where there is none."""
-        inside = [place for place, end in enumerate(self.ends) if end > after and (up_to is None or end <= up_to)]
+        inside = self._inside(after, up_to)
         return float(self.states[1 + inside[-1]]) if inside else None
+
+    def _inside(self, after: int | None, up_to: int | None) -> list[int]:
+        """The places of the points with after < end <= up_to."""
+        return [
+            place
+            for place, end in enumerate(self.ends)
+            if (after is None or end > after) and (up_to is None or end <= up_to)
+        ]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from ig_plugins.research.methods.context import Context, Judges
 from ig_plugins.search import Capacity, Request
 from ig_plugins.search.scoring.judge_session import JudgeSession
 from ig_plugins.search.text import LaneText
-from ig_plugins.search.verifier import Scored, Trail
+from ig_plugins.search.verifier import Trail
 
 
 @dataclass(eq=False)
@@ -131,12 +131,8 @@ class CandidateScorer:
         reward = ranked.score(beams, tokens, lengths, text_of) if ranked else None
         for row, mine in enumerate(grown):
             for lane, candidate in mine.items():
-                found = []
-                for session, scores in costs:
-                    values = scores.values[row, lane, : int(scores.lengths[row, lane])]
-                    last = len(candidate.ids)
-                    ends = tuple(range(last - len(values) + 1, last + 1))
-                    found.append(Scored(values, ends, whole=session.reads_text))
+                last = len(candidate.ids)
+                found = [scores.of(row, lane, up_to=last, whole=session.reads_text) for session, scores in costs]
                 if costs:
                     candidate.trail = candidate.trail.extended(found)
                 if reward is not None:

@@ -171,9 +171,7 @@ def read_prefills(
         scores = session.score(parents, tokens, lengths, text_of)
         if any(session is cost for cost in costs):
             for index, row in enumerate(range(len(beams), len(counts))):
-                values = scores.values[row, 0, : int(scores.lengths[row, 0])]
-                ends = tuple(range(1 - len(values), 1))
-                found[index].append(Scored(values, ends, whole=session.reads_text))
+                found[index].append(scores.of(row, 0, up_to=0, whole=session.reads_text))
         session.advance(parents.where(parents < 0, torch.arange(parents.shape[1])))
     return [
         start.extended(mine) if request.prefill_ids else start

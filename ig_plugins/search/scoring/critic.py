@@ -241,11 +241,9 @@ class CriticScoring:
                 scores = judge.score(parents, tokens, lengths, lambda row, slot: passages[row][slot].text)
             for row, mine in enumerate(passages):
                 for slot, passage in enumerate(mine):
-                    count = int(scores.lengths[row, slot]) if longest else 0
-                    values = scores.values[row, slot, :count] if count else torch.zeros(0, dtype=torch.float64)
-                    last = passage.after + len(passage.ids)
-                    ends = tuple(range(last - count + 1, last + 1))
-                    found[row][slot].append(Scored(values, ends, whole=judge.reads_text))
+                    last, whole = passage.after + len(passage.ids), judge.reads_text
+                    nothing = Scored(torch.zeros(0, dtype=torch.float64), (), whole)
+                    found[row][slot].append(scores.of(row, slot, up_to=last, whole=whole) if longest else nothing)
             if longest and move:
                 judge.advance(torch.zeros(len(passages), 1, dtype=torch.long))
             elif longest:

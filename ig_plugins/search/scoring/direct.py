@@ -104,14 +104,9 @@ class DirectScoring:
 
     def _trail(self, lanes: Lanes, key: Key, found: Sequence[Scores]) -> Trail:
         """From the start of the answer to a lane's end."""
-        beam = lanes.beam(*key)
-        start, end = len(beam), lanes.depth(*key)
-        points = []
-        for scores, session in zip(found, self._costs, strict=True):
-            values = scores.values[key][: int(scores.lengths[key])]
-            ends = (end,) if session.reads_text else tuple(range(start + 1, end + 1))
-            points.append(Scored(values, ends, whole=session.reads_text))
-        return trail_of(beam).extended(points)
+        pairs, end = zip(found, self._costs, strict=True), lanes.depth(*key)
+        points = [scores.of(*key, up_to=end, whole=session.reads_text) for scores, session in pairs]
+        return trail_of(lanes.beam(*key)).extended(points)
 
     def _rewards(self, lanes: Lanes, safe: Tensor) -> Tensor:
         """Shape (B, L): the reward at each safe lane's end; unsafe lanes are not read."""

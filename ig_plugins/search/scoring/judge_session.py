@@ -28,6 +28,11 @@ class Scores(NamedTuple):
     values: Tensor
     lengths: Tensor
 
+    def of(self, row: int, lane: int, *, up_to: int, whole: bool) -> Scored:
+        """A lane's scores as points of an answer, the last of them after ``up_to`` of its tokens."""
+        count = int(self.lengths[row, lane])
+        return Scored(self.values[row, lane, :count], tuple(range(up_to - count + 1, up_to + 1)), whole)
+
 
 TextOf = Callable[[int, int], LaneText]
 

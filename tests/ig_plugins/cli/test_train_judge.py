@@ -1,28 +1,11 @@
 """``inferenceguard train-judge`` from a file to a folder that a guard takes."""
 
 import json
-import sys
 
 import pytest
 
 from critic_models.judges import load_judge
-from ig_plugins import cli
 from tests.critic_models.training.heads.conftest import answers, write
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["inferenceguard", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture
