@@ -20,6 +20,7 @@ from ig_plugins.guard.components import Components
 from ig_plugins.guard.options import Options
 from ig_plugins.guard.result import BlockRecord, FinishReason, GuardResult, Usage
 from ig_plugins.search import Answer, Outcome, Request, Row
+from ig_plugins.search.trace import Recorder, Trace
 
 GRACE = 0.25  # seconds past the deadline after which a caller no longer waits for the worker to say so
 
@@ -227,6 +228,7 @@ class RequestHandle:
             lag=row.lag if self.request.stream else None,
             first_text_seconds=self._first_text,
             tool_calls=calls,
+            trace=self._trace(row, answer),
         )
 
     def _blocked(self, row: Row) -> GuardResult:
@@ -246,7 +248,12 @@ class RequestHandle:
             seconds=time.monotonic() - self.request.started,
             lag=row.lag if self.request.stream else None,
             first_text_seconds=self._first_text,
+            trace=self._trace(row, None),
         )
+
+    def _trace(self, row: Row, answer: Answer | None) -> Trace | None:
+        watcher = self.request.watcher
+        return watcher.trace(row, answer, list(self.engine.costs)) if isinstance(watcher, Recorder) else None
 
     def _accounting(self) -> dict[str, Accounting]:
         return {name: b.accounting for name, b in zip(self.engine.costs, self.request.budgets, strict=True)}

@@ -1,0 +1,123 @@
+"""What there is to see of a block's lanes before any is chosen: afterwards their beams are gone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from os.path import commonprefix
+from typing import Literal
+
+from ig_plugins.errors import JudgeError
+from ig_plugins.search.lanes import Key, Lanes
+from ig_plugins.search.scoring.base import Judgement
+from ig_plugins.search.text import REPLACEMENT
+from ig_plugins.search.trace.records import Fate, LaneRecord
+from ig_plugins.search.trajectory import Step
+from ig_plugins.search.verifier import Trail
+
+CHARACTERS = 1000  # of a lane's text that a trace keeps
+
+Said = tuple[Step | None, tuple[int, ...]]
+"""The beam that a lane continues, and its tokens: lanes that agree in both are one."""
+
+
+@dataclass(eq=False)
+class Seen:
+    """A judged lane. Its fate is a guess until the block is done.
+
+    Attributes:
+        accepted: Judged safe, and surely enough where few lanes are tried.
+        trail: What the cost models said, if anybody asked them.
+        Others: As in `LaneRecord`.
+    """
+
+    lane: int
+    beam: int
+    said: Said
+    text: str
+    accepted: bool
+    ended: bool
+    end: Literal["stop", "length"] | None
+    fate: Fate
+    trail: Trail | None
+    foresight: float | None
+    value: float | None
+    reward: float | None
+    score: float | None
+
+    def record(self) -> LaneRecord:
+        """For the trace."""
+        costs, states = (None, None) if self.trail is None else figures(self.trail)
+        return LaneRecord(
+            lane=self.lane,
+            beam=self.beam,
+            text=self.text[:CHARACTERS],
+            tokens=len(self.said[1]),
+            fate=self.fate,
+            end=self.end,
+            costs=costs,
+            states=states,
+            foresight=self.foresight,
+            value=self.value,
+            reward=self.reward,
+            score=self.score,
+        )
+
+
+def seen_lanes(lanes: Lanes, judgement: Judgement, index: int) -> list[Seen]:
+    """A row's sampled lanes."""
+    beams = [_shown(lanes, index, beam.token_ids()) for beam in lanes.rows[index].beams]
+    sampled = lanes.lengths[index].nonzero().flatten().tolist()
+    return [_seen(lanes, judgement, (index, lane), beams) for lane in sampled]
+
+
+def figures(trail: Trail) -> tuple[tuple[float | None, ...], tuple[float | None, ...]]:
+    """What it cost and what is left, one a cost model; None where nothing was read yet."""
+    return tuple(map(_number, trail.spent())), tuple(map(_number, trail.state))
+
+
+def _seen(lanes: Lanes, judgement: Judgement, key: Key, beams: list[str]) -> Seen:
+    row, beam, ended = lanes.rows[key[0]], int(lanes.parents[key]), bool(lanes.ended[key])
+    accepted = bool((judgement.confident if row.narrow else judgement.safe)[key])
+    trail = _trail(judgement, key)
+    text = lanes.answer(*key) if ended else _shown(lanes, key[0], list(lanes.token_ids(*key)))
+    logit, value = judgement.foreseen or (None, None)
+    return Seen(
+        lane=key[1],
+        beam=beam,
+        said=(lanes.beam(*key), lanes.block(*key)),
+        text=text[len(commonprefix([beams[beam], text])) :],
+        accepted=accepted,
+        ended=ended,
+        end=("stop" if lanes.natural[key] or key in lanes.cuts else "length") if ended else None,
+        fate=_guess(trail, ended=ended, foreseen=judgement.foreseen is not None),
+        trail=trail,
+        foresight=None if logit is None else float(logit[key].sigmoid()),
+        value=None if value is None else float(value[key]),
+        reward=judgement.rewards.get(key),
+        score=_number(float(judgement.score[key])) if accepted else None,
+    )
+
+
+def _guess(trail: Trail | None, *, ended: bool, foreseen: bool) -> Fate:
+    """Why a lane does not go on, if it was not accepted."""
+    if trail is not None:
+        return "part_refused" if ended and trail.may_leave() else "over_budget"
+    return ("unread" if ended else "doubtful") if foreseen else "over_budget"
+
+
+def _trail(judgement: Judgement, key: Key) -> Trail | None:
+    """What the cost models said of a lane, refused ones included."""
+    try:
+        return judgement.trails.get(key) or judgement.measured(key)
+    except JudgeError:  # scores too large to be added up: the lane was refused, and has no figures
+        return None
+
+
+def _shown(lanes: Lanes, index: int, ids: list[int]) -> str:
+    """The text of an open answer, without a character at its end that lacks bytes."""
+    return lanes.detokenizer.answer(lanes.rows[index].request, ids).rstrip(REPLACEMENT)
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
