@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from ig_plugins.search.lanes import Answer, Lanes, Row
 from ig_plugins.search.scoring.base import Judgement
-from ig_plugins.search.trace.records import CostLine, Place, Point, Release, Trace, TryRecord, Verdict
+from ig_plugins.search.trace.records import CostLine, Place, Release, Trace, TryRecord, Verdict
 from ig_plugins.search.trace.seen import Said, Seen, figures, seen_lanes
 from ig_plugins.search.trajectory import Border, Step
 
@@ -48,14 +48,7 @@ class Recorder:
             prompt=request.judge_prompt,
             prefill=request.prefill_text,
             costs=tuple(
-                CostLine(
-                    name=name,
-                    limit=budget.limit,
-                    accounting=budget.accounting,
-                    reading=budget.reading,
-                    discount=budget.discount,
-                    points=() if track is None else _points(track.ends, track.costs.tolist(), track.states.tolist()),
-                )
+                CostLine.along(name, budget, track)
                 for name, budget, track in zip(names, request.budgets, tracks, strict=True)
             ),
             tries=tuple(self._tries),
@@ -173,10 +166,3 @@ def row_chose(row: Row, block: int) -> bool:
 
 def _added(before: Border, border: Border) -> str:
     return border.text[len(before.text) :]
-
-
-def _points(ends: Sequence[int], costs: Sequence[float], states: Sequence[float]) -> tuple[Point, ...]:
-    """Checked points; the first of the states is the one that the answer starts from."""
-    return tuple(
-        Point(tokens=end, cost=cost, state=state) for end, cost, state in zip(ends, costs, states[1:], strict=True)
-    )

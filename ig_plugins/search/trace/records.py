@@ -10,7 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from critic_models.safety import Accounting, Reading
+from critic_models.safety import Accounting, Reading, SafetyBudget
+from ig_plugins.search.verifier import Track
 
 FORMAT = 1
 
@@ -148,6 +149,16 @@ class CostLine(_Record):
     reading: Reading
     discount: float
     points: tuple[Point, ...] = ()
+
+    @classmethod
+    def along(cls, name: str, budget: SafetyBudget, track: Track | None) -> CostLine:
+        """What a cost model said along an answer, if there is one."""
+        stated = {key: getattr(budget, key) for key in ("limit", "accounting", "reading", "discount")}
+        if track is None:
+            return cls(name=name, **stated)
+        steps = zip(track.ends, track.costs.tolist(), track.states.tolist()[1:], strict=True)
+        points = tuple(Point(tokens=end, cost=cost, state=state) for end, cost, state in steps)
+        return cls(name=name, **stated, points=points)
 
 
 class Trace(_Record):
