@@ -26,6 +26,7 @@ def serve(
     timeout: Annotated[float, typer.Option(help="Seconds that an answer may take; clients may ask for less.")] = 120.0,
     api_keys: Annotated[Path | None, typer.Option(help="A file with one key a line; clients need one of them.")] = None,
     access_log: Annotated[bool, typer.Option("--access-log", help="A JSON line a request on standard error.")] = False,
+    ui: Annotated[bool, typer.Option("--ui", help="Offer /ui, for operators: it shows text that did not pass.")] = False,
     max_body_bytes: Annotated[int, typer.Option(min=1, help="Of a request's body.")] = MIB,
     max_prompt_tokens: Annotated[int | None, typer.Option(min=1, help="By default the model's context.")] = None,
     max_candidates: Annotated[int, typer.Option(min=1, help="That a request may ask for.")] = 128,
@@ -51,6 +52,7 @@ def serve(
     from ig_plugins.guard.options import configuration_errors
     from ig_plugins.server import Limits, create_app, listen
     from ig_plugins.server import serve as run
+    from ig_plugins.server.ui import check_reach
 
     with configuration_errors():
         limits = Limits(
@@ -75,6 +77,8 @@ def serve(
     if certificate is not None:
         Certificate.load(certificate)
     keys = _keys(api_keys)
+    if ui:
+        check_reach(host, keyed=bool(keys))
     bound = listen(host, port)
     with bound:
         with output.loading(model):
@@ -86,7 +90,7 @@ def serve(
                 outside_certificate=outside_certificate,  # type: ignore[arg-type]  # checked there
                 **call,
             )
-        app = create_app(guard, limits=limits, keys=keys)
+        app = create_app(guard, limits=limits, keys=keys, ui=ui)
         if access_log:
             _log_access()
         at = bound.getsockname()[1]

@@ -31,6 +31,7 @@ from ig_plugins.server.gate import Gate, Visit
 from ig_plugins.server.limits import Limits, lane_tokens
 from ig_plugins.server.memory import budget, estimate
 from ig_plugins.server.schema import ChatRequest
+from ig_plugins.server.ui import add_ui
 
 LONG = 65_536  # bytes of a body from which on it is read on another thread, so that short ones need not wait for it
 HEAVY = 4  # times the lane tokens of a usual answer from which on a request counts as heavy
@@ -38,17 +39,20 @@ HEAVY = 4  # times the lane tokens of a usual answer from which on a request cou
 T = TypeVar("T")
 
 
-def create_app(guard: InferenceGuard, *, limits: Limits | None = None, keys: Sequence[str] = ()) -> FastAPI:
+def create_app(guard: InferenceGuard, *, limits: Limits | None = None, keys: Sequence[str] = (), ui: bool = False) -> FastAPI:
     """The service around one guard.
 
     Args:
         guard: Answers all requests; concurrent ones are decoded in one batch.
         limits: What a request may ask for and what the service takes at once.
         keys: API keys, of which a client needs one; none are needed where there are none.
+        ui: Offers ``/ui``, which shows text that did not pass.
     """
     app = FastAPI(title="InferenceGuard", description=__doc__)
     desk = Desk(guard, limits or Limits())
     app.state.gate = desk.gate
+    if ui:
+        add_ui(app, guard, desk.gate, desk.limits, keyed=bool(keys))
     app.add_middleware(BodyLimit, most=desk.limits.body_bytes, seconds=desk.limits.body_seconds)
     app.add_middleware(Entry, keys=keys)  # added last, so that it is passed first
 

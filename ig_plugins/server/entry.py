@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ig_plugins.server.errors import problem, response
 
-OPEN = ("/health", "/ready")  # asked by machinery that holds no key
+OPEN = ("/health", "/ready", "/ui")  # machinery that holds no key; a page that asks for one and holds nothing
 ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 log = logging.getLogger("inferenceguard.access")
 

@@ -50,7 +50,7 @@ function released(result) {
     if (each.search !== last || !each.release || !each.release.passed) continue;
     if (!result.text.startsWith(shown + each.release.text)) break;
     shown += each.release.text;
-    pieces.push({ text: each.release.text, when: `free to leave after block ${each.block + 1}, ${number(each.seconds)} s` });
+    pieces.push({ text: each.release.text, when: `free to leave after block ${each.block + 1}, ${number(each.seconds)}\u00a0s` });
   }
   if (shown.length < result.text.length) pieces.push({ text: result.text.slice(shown.length), when: "left with the end of the search" });
   return pieces;

@@ -21,7 +21,7 @@ function tryItem(each, at, { columns, answer }, trace) {
   const bad = each.verdict !== "done" || (each.release && !each.release.passed);
   return h("details", { class: `try ${bad ? "failed" : ""}` },
     h("summary", {}, h("strong", {}, tryName(each)), ` ${count(each.sampled, "lane")}, ${each.safe} safe, ${kept} kept`,
-      h("span", { class: "muted" }, ` · ${number(each.seconds)} s`),
+      h("span", { class: "muted" }, ` · ${number(each.seconds)}\u00a0s`),
       bad ? h("span", { class: "badge" }, { again: "tried again", wider: "widened", dead_end: "dead end", done: "text refused" }[each.verdict]) : null),
     VERDICTS[each.verdict] ? h("p", {}, VERDICTS[each.verdict]) : null,
     each.release ? h("p", {}, each.release.passed ? "From here on all beams agree, and this was free to leave: " : "All beams agree on this text, and the cost models refused it: ",

@@ -52,7 +52,7 @@ function map(trace, { columns, answer }, room, told) {
     s("rect", { class: "target", x: node.x - 14, y: node.y - ROW / 2, width: node.times > 1 ? 40 : 28, height: ROW }),
     shape(node),
     node.lane.fate === "doubtful" ? s("text", { class: "letter", x: node.x, y: node.y + 4, "text-anchor": "middle" }, "?") : null,
-    node.times > 1 ? s("text", { class: "times", x: node.x + 9, y: node.y + 10 }, `×${node.times}`) : null);
+    node.times > 1 ? s("text", { class: "times", x: node.x + 9, y: node.y + 9 }, `×${node.times}`) : null);
     items.set(node, made);
     return made;
   };
