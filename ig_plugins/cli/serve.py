@@ -26,7 +26,9 @@ def serve(
     timeout: Annotated[float, typer.Option(help="Seconds that an answer may take; clients may ask for less.")] = 120.0,
     api_keys: Annotated[Path | None, typer.Option(help="A file with one key a line; clients need one of them.")] = None,
     access_log: Annotated[bool, typer.Option("--access-log", help="A JSON line a request on standard error.")] = False,
-    ui: Annotated[bool, typer.Option("--ui", help="Offer /ui, for operators: it shows text that did not pass.")] = False,
+    ui: Annotated[
+        bool, typer.Option("--ui", help="Offer /ui, for operators: it shows text that did not pass.")
+    ] = False,
     max_body_bytes: Annotated[int, typer.Option(min=1, help="Of a request's body.")] = MIB,
     max_prompt_tokens: Annotated[int | None, typer.Option(min=1, help="By default the model's context.")] = None,
     max_candidates: Annotated[int, typer.Option(min=1, help="That a request may ask for.")] = 128,

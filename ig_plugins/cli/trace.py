@@ -52,11 +52,16 @@ def trace(
         parts = {"cost_model": cost_model, "reward_model": reward_model, "critic": False if no_critic else None}
         document = _asked(str(prompt), model, parts, call, beside=not no_unguarded)
     if html is not None:
-        html.write_text(page(document), encoding="utf-8")
+        _write(html, page(document))
     if json is not None:
-        json.write_text(document.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        _write(json, document.model_dump_json(indent=1) + "\n")
     written = " and ".join(str(path) for path in (html, json) if path is not None)
     output.notes.print(f"written: {written}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8", errors="replace")  # half of a surrogate pair cannot be written
 
 
 def _asked(prompt: str, model: str, parts: dict[str, object], call: CallOptions, *, beside: bool) -> Document:

@@ -39,7 +39,9 @@ HEAVY = 4  # times the lane tokens of a usual answer from which on a request cou
 T = TypeVar("T")
 
 
-def create_app(guard: InferenceGuard, *, limits: Limits | None = None, keys: Sequence[str] = (), ui: bool = False) -> FastAPI:
+def create_app(
+    guard: InferenceGuard, *, limits: Limits | None = None, keys: Sequence[str] = (), ui: bool = False
+) -> FastAPI:
     """The service around one guard.
 
     Args:

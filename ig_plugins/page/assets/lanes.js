@@ -30,10 +30,13 @@ function graph(trace) {
   return { columns, answer };
 }
 
+function whole(node) {
+  return node ? before(node) + node.lane.text : "";
+}
+
 function before(node) {
-  const texts = [];
-  for (let each = node.parent; each; each = each.parent) texts.unshift(each.lane.text);
-  return texts.join("");
+  const text = whole(node.parent);
+  return text.slice(0, text.length - node.lane.takes_back);
 }
 
 function fateOf(node, answer) {

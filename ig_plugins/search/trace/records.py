@@ -16,7 +16,16 @@ from ig_plugins.search.verifier import Track
 FORMAT = 1
 
 Fate = Literal[
-    "beam", "answer", "over_budget", "part_refused", "doubtful", "unread", "repeat", "outranked", "not_drawn", "given_up"
+    "beam",
+    "answer",
+    "over_budget",
+    "part_refused",
+    "doubtful",
+    "unread",
+    "repeat",
+    "outranked",
+    "not_drawn",
+    "given_up",
 ]
 """What became of a lane:
 
@@ -47,7 +56,9 @@ class LaneRecord(_Record):
     Attributes:
         lane: Its number within the try.
         beam: Which of the try's beams it continues.
-        text: What it adds to that beam; cut after `recorder.CHARACTERS`.
+        text: What it adds to that beam; cut after `seen.CHARACTERS`.
+        takes_back: How many characters of the beam's text it first takes back, where a stop string began there or more
+            bytes changed what the last ones stand for.
         tokens: Its tokens in this block.
         fate: What became of it.
         end: How the answer ended, if it did.
@@ -62,6 +73,7 @@ class LaneRecord(_Record):
     lane: int
     beam: int
     text: str
+    takes_back: int = 0
     tokens: int
     fate: Fate
     end: Literal["stop", "length"] | None = None

@@ -35,6 +35,7 @@ class Seen:
     beam: int
     said: Said
     text: str
+    takes_back: int
     accepted: bool
     ended: bool
     end: Literal["stop", "length"] | None
@@ -52,6 +53,7 @@ class Seen:
             lane=self.lane,
             beam=self.beam,
             text=self.text[:CHARACTERS],
+            takes_back=self.takes_back,
             tokens=len(self.said[1]),
             fate=self.fate,
             end=self.end,
@@ -81,12 +83,14 @@ def _seen(lanes: Lanes, judgement: Judgement, key: Key, beams: list[str]) -> See
     accepted = bool((judgement.confident if row.narrow else judgement.safe)[key])
     trail = _trail(judgement, key)
     text = lanes.answer(*key) if ended else _shown(lanes, key[0], list(lanes.token_ids(*key)))
+    shared = len(commonprefix([beams[beam], text]))
     logit, value = judgement.foreseen or (None, None)
     return Seen(
         lane=key[1],
         beam=beam,
         said=(lanes.beam(*key), lanes.block(*key)),
-        text=text[len(commonprefix([beams[beam], text])) :],
+        text=text[shared:],
+        takes_back=len(beams[beam]) - shared,
         accepted=accepted,
         ended=ended,
         end=("stop" if lanes.natural[key] or key in lanes.cuts else "length") if ended else None,
