@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typing_extensions import Unpack
@@ -49,7 +49,11 @@ def trace(
     if source is not None:
         document = load(source)
     else:
-        parts = {"cost_model": cost_model, "reward_model": reward_model, "critic": False if no_critic else None}
+        parts: dict[str, Any] = {
+            "cost_model": cost_model,
+            "reward_model": reward_model,
+            "critic": False if no_critic else None,
+        }
         document = _asked(str(prompt), model, parts, call, beside=not no_unguarded)
     if html is not None:
         _write(html, page(document))
@@ -64,13 +68,13 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", errors="replace")  # half of a surrogate pair cannot be written
 
 
-def _asked(prompt: str, model: str, parts: dict[str, object], call: CallOptions, *, beside: bool) -> Document:
+def _asked(prompt: str, model: str, parts: dict[str, Any], call: CallOptions, *, beside: bool) -> Document:
     """A new answer with its trace."""
     from ig_plugins import InferenceGuard
     from ig_plugins.page import Document, unguarded
 
     with output.loading(model):
-        guard = InferenceGuard.from_pretrained(model, **parts, **call)  # type: ignore[misc]  # the parts of a guard
+        guard = InferenceGuard.from_pretrained(model, **parts, **call)
     result = guard.generate(prompt, trace=True)
     plain = unguarded(guard.components, guard.request(prompt, seed=result.seed)) if beside else None
     return Document(model=model, result=result, unguarded=plain)

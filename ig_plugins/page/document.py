@@ -12,7 +12,7 @@ from ig_plugins.errors import ConfigurationError
 from ig_plugins.guard import GuardResult
 from ig_plugins.search.trace import CostLine
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 
 
 class Unguarded(BaseModel):

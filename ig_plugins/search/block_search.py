@@ -159,7 +159,7 @@ class BlockSearch:
         return ended + [outcome for outcome in done if outcome.row not in restarting]
 
     def _watched(self, lanes: Lanes, judgement: Judgement) -> list[Callable[[list[list[int]]], None]]:
-        """Lets whoever watches a row look at its lanes, and once more when the block is done, which is said with these."""
+        """Lets whoever watches a row look at its lanes; each is to be told what was kept when the block is done."""
 
         def told(done: Callable[[Sequence[int]], None], index: int) -> Callable[[list[list[int]]], None]:
             return lambda kept: done(kept[index])

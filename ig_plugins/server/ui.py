@@ -11,7 +11,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import ClientDisconnect
 
@@ -172,10 +172,8 @@ async def _unless_gone(request: Request, work: Coroutine[Any, Any, Document]) ->
 def _sliders(guard: InferenceGuard, limits: Limits) -> tuple[Slider, ...]:
     """What may be chosen: within the operator's ceilings, and what the guard itself asks for."""
     search, own = guard.search, guard.options.budgets[0]
-    if own.accounting == "cumulative":
-        least = own.limit / 50
-    else:
-        least = own.limit - 2 * max(1.0, abs(own.limit))
+    cumulative = own.accounting == "cumulative"  # whose limit must be above 0
+    least = own.limit / 50 if cumulative else own.limit - 2 * max(1.0, abs(own.limit))
     budget = Slider(
         name="budget",
         label="Budget of an answer",

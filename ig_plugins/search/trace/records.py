@@ -1,7 +1,7 @@
 """A trace as JSON that people can keep.
 
-It holds the text of lanes that no judge has passed, and of lanes that a judge refused. So it is for operators: it stands
-in `GuardResult.trace` alone, never in reports, logs or answers over HTTP.
+It holds the text of lanes that no judge has passed, and of lanes that a judge refused. So it is for operators: it
+stands in `GuardResult.trace` alone, never in reports, logs or answers over HTTP.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from critic_models.safety import Accounting, Reading, SafetyBudget
 from ig_plugins.search.verifier import Track
 
-FORMAT = 1
+FORMAT: Literal[1] = 1
 
 Fate = Literal[
     "beam",
@@ -30,7 +30,8 @@ Fate = Literal[
 """What became of a lane:
 
 * ``beam``: it went on to the next block. ``answer``: it ended, and the cost models passed it.
-* ``over_budget``: a cost model refused it. ``part_refused``: it passed, but a text that a tool call in it hands out did not.
+* ``over_budget``: a cost model refused it.
+* ``part_refused``: it passed as a whole, but a text that a tool call in it hands out did not.
 * ``doubtful``: the critic did not foresee a safe end for it, or not surely enough for a narrow block.
 * ``unread``: it ended, and was not read because answers that the critic thought better of had passed.
 * ``repeat``: it says what another lane of the same beam says. ``outranked``: K others, or an answer, were better.
@@ -39,8 +40,8 @@ Fate = Literal[
 """
 
 Verdict = Literal["done", "again", "wider", "dead_end"]
-"""What became of a try: beams or answers were found; none was, and the block is sampled again; few lanes were not enough, and
-the block is searched in full; none was, and it was the last try."""
+"""What became of a try: beams or answers were found; none was, and the block is sampled again; few lanes were not
+enough, and the block is searched in full; none was, and it was the last try."""
 
 Place = tuple[int, int]
 """(number of the try in the trace, number of the lane)"""

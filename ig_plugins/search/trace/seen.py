@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from os.path import commonprefix
 from typing import Literal
 
 from ig_plugins.errors import JudgeError
@@ -83,7 +82,7 @@ def _seen(lanes: Lanes, judgement: Judgement, key: Key, beams: list[str]) -> See
     accepted = bool((judgement.confident if row.narrow else judgement.safe)[key])
     trail = _trail(judgement, key)
     text = lanes.answer(*key) if ended else _shown(lanes, key[0], list(lanes.token_ids(*key)))
-    shared = len(commonprefix([beams[beam], text]))
+    shared = _shared(beams[beam], text)
     logit, value = judgement.foreseen or (None, None)
     return Seen(
         lane=key[1],
@@ -121,6 +120,13 @@ def _trail(judgement: Judgement, key: Key) -> Trail | None:
 def _shown(lanes: Lanes, index: int, ids: list[int]) -> str:
     """The text of an open answer, without a character at its end that lacks bytes."""
     return lanes.detokenizer.answer(lanes.rows[index].request, ids).rstrip(REPLACEMENT)
+
+
+def _shared(before: str, text: str) -> int:
+    """How many leading characters two texts share."""
+    if text.startswith(before):
+        return len(before)
+    return next((at for at, (a, b) in enumerate(zip(before, text, strict=False)) if a != b), len(text))
 
 
 def _number(value: float) -> float | None:

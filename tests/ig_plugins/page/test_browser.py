@@ -1,4 +1,4 @@
-"""The page in a real browser: wide and narrow, light and dark, with the keyboard alone, and against texts that attack it."""
+"""The page in a real browser: wide and narrow, light and dark, by keyboard alone, and against texts that attack it."""
 
 import json
 
@@ -146,8 +146,8 @@ def test_the_playground_asks_and_shows(window, shown):
             route.fulfill(status=200, content_type="application/json", body=shown.model_dump_json())
 
     served = playground(SETTINGS)
-    window.route(f"{ORIGIN}/ui", lambda route: route.fulfill(
-        body=served.html, content_type="text/html; charset=utf-8", headers={"content-security-policy": served.policy}))  # fmt: skip
+    headers = {"content-security-policy": served.policy, "content-type": "text/html; charset=utf-8"}
+    window.route(f"{ORIGIN}/ui", lambda route: route.fulfill(body=served.html, headers=headers))
     window.route(f"{ORIGIN}/ui/trace", answer)
     window.goto(f"{ORIGIN}/ui")
     window.keyboard.type("Tell me.")  # the prompt has the focus

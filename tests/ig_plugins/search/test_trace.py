@@ -37,7 +37,9 @@ def guards():
         "critic, no reward": with_critic(
             make_guard(policy=policy_that_knows(ANSWERS), block_tokens=4, reward=None), critic
         ),
-        "wrong critic": with_critic(make_guard(policy=policy_that_knows(ANSWERS), block_tokens=4), WRONG["the opposite"]),
+        "wrong critic": with_critic(
+            make_guard(policy=policy_that_knows(ANSWERS), block_tokens=4), WRONG["the opposite"]
+        ),
         "adaptive": adaptive_guard({}, sure_until(8), policy=policy_that_counts(LONG)),
         "nothing safe": make_guard({f"{MARKER} one.": 0.5, f"{MARKER} two.": 0.5}, block_tokens=8, tries=3),
         "stop": make_guard(ANSWERS, block_tokens=4, stop=["answer"]),
@@ -202,7 +204,7 @@ def test_two_prompts_of_a_batch_have_each_their_own():
 
 
 def test_a_result_with_a_trace_survives_json(guard):
-    result, trace = answered(guard)
+    result, _ = answered(guard)
     text = result.model_dump_json()
     assert GuardResult.model_validate_json(text) == result
     assert json.loads(text)["trace"]["format"] == 1
