@@ -1,12 +1,12 @@
 """Documents to show, and a browser where there is one."""
 
-import shutil
-
 import pytest
 
 from ig_plugins.page import Document, unguarded
+from tests.kit.browser import browser
 from tests.kit.guards import MARKER, make_guard
 
+__all__ = ["browser"]
 EVIL = '</script><script>window.broken=1</script><img src=x onerror="window.broken=1">{policy}\u2028'
 ANSWERS = {f"{EVIL} fine.": 0.4, "A calm one, and longer.": 0.2, f"{MARKER} {EVIL}": 0.4}
 
@@ -17,19 +17,6 @@ def document(prompt=f"Tell me {EVIL}", **options):
     result = guard.generate(prompt, seed=2, trace=True)
     plain = unguarded(guard.components, guard.request(prompt, seed=1))
     return Document(model=EVIL, result=result, unguarded=plain)
-
-
-@pytest.fixture(scope="session")
-def browser():
-    """Debian's Chromium, driven by playwright; tests that need it are skipped without."""
-    sync = pytest.importorskip("playwright.sync_api")
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("there is no chromium")
-    with sync.sync_playwright() as running:
-        made = running.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield made
-        made.close()
 
 
 @pytest.fixture(params=[(1440, "light"), (1440, "dark"), (390, "light"), (390, "dark")], ids=lambda p: f"{p[0]}-{p[1]}")
