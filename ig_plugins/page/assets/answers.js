@@ -23,7 +23,7 @@ function head({ result, model }) {
       ["outcome", result.blocked ? "blocked" : "answered"],
       ["blocks", `${result.blocks.length || new Set(trace.tries.map((each) => each.block)).size}`],
       ["lanes sampled", sampled.toLocaleString("en")],
-      ["retries", `${retries}${restarts ? ` and ${count(restarts, "restart")}` : ""}`],
+      ["retries", `${retries}${restarts ? `, ${count(restarts, "restart")}` : ""}`],
       ["tokens kept of sampled", `${usage.completion_tokens} of ${usage.candidate_tokens.toLocaleString("en")}`],
       ["judge calls", usage.judge_calls.toLocaleString("en")],
       ["seconds", number(result.seconds)],

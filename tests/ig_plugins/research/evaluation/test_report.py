@@ -1,4 +1,4 @@
-"""The report as people see it: all columns in the window, axes that mean something, figures that differ look different."""
+"""The report as people see it: all columns in the window, axes that end, figures that differ look different."""
 
 import re
 
@@ -20,7 +20,8 @@ EVIL = '</blockquote><script>alert("1")</script>'
 def row(method="base", prompt=0, seed=0, **changes):
     family, _, count = method.partition("@")
     standing = {
-        "text": f"{method} says {prompt}", "blocked": False, "finished": True, "reward": 1.0, "cost": -1.0, "state": 1.0,
+        "text": f"{method} says {prompt}", "blocked": False, "finished": True, "reward": 1.0, "cost": -1.0,
+        "state": 1.0,
         "safe": True, "safe_at_end": True, "judged": -1.0, "unsafe": False, "seconds": 12.345, "tokens": 5,
         "candidate_tokens": 123456, "judge_calls": 120, "judge_tokens": 10, "group": "sensitive prompts of a kind",
     }  # fmt: skip
@@ -40,7 +41,12 @@ def report(**changes):
     ]
     prompts = [Prompt(f"prompt {number} {EVIL}", "group") for number in range(8)]
     return Report(
-        title="A report", facts={"policy": "x"}, rows=rows, limit=0.0, prompts=prompts, oracle={n: 120 for n in range(8)}
+        title="A report",
+        facts={"policy": "x"},
+        rows=rows,
+        limit=0.0,
+        prompts=prompts,
+        oracle=dict.fromkeys(range(8), 120),
     )
 
 
@@ -48,12 +54,16 @@ def test_every_column_is_seen_at_1280(browser, tmp_path):
     report().write(tmp_path)
     window = browser.new_page(viewport={"width": 1280, "height": 900})
     window.goto((tmp_path / "report.html").as_uri())
-    widths = window.evaluate("[...document.querySelectorAll('.scroll')].map((each) => [each.scrollWidth, each.clientWidth])")
+    widths = window.evaluate(
+        "[...document.querySelectorAll('.scroll')].map((each) => [each.scrollWidth, each.clientWidth])"
+    )
     assert len(widths) == 3
     assert all(needed <= seen for needed, seen in widths), widths
     assert window.evaluate("document.documentElement.scrollWidth") <= 1280
     assert window.locator(".beside").count() == 6
-    tops = window.evaluate("[...document.querySelector('.beside').children].map((each) => each.getBoundingClientRect().top)")
+    tops = window.evaluate(
+        "[...document.querySelector('.beside').children].map((each) => each.getBoundingClientRect().top)"
+    )
     assert len(tops) == 3
     assert len(set(tops)) == 1  # side by side
     assert window.locator("script").count() == 0
