@@ -158,7 +158,7 @@ class Report:
         parts = [f"<h2>Sample answers</h2><p class=note>{_e(SAMPLES)}</p>"]
         for sample in found:
             cards = "".join(
-                f"<div><h4>{_e(row.method)}</h4><p class={'bad' if bad else 'good'}>{_e(words)}, cost {row.cost:.2f}</p>"
+                f"<div><h4>{_e(row.method)}</h4><p class={'bad' if bad else 'good'}>{words}, cost {row.cost:.2f}</p>"
                 f"<blockquote>{_e(row.text.strip())}</blockquote></div>"
                 for row, words, bad in sample.answers
             )

@@ -9,7 +9,7 @@ from ig_plugins.search.lanes import Answer, Lanes, Row
 from ig_plugins.search.scoring.base import Judgement
 from ig_plugins.search.trace.records import CostLine, Place, Release, Trace, TryRecord, Verdict
 from ig_plugins.search.trace.seen import Said, Seen, figures, seen_lanes
-from ig_plugins.search.trajectory import Border, Step
+from ig_plugins.search.trajectory import Step
 
 LANES = 4000  # of a trace; when it holds so many, only those that went on or ended as answers are written down
 TRIES = 2000  # of a trace; those that follow are counted
@@ -69,17 +69,23 @@ class Recorder:
         key = (row.restarts, row.blocks)
         return sum(each.tokens for each in self._tries if (each.search, each.block) == key)
 
-    def write(self, entry: TryRecord, lanes: Sequence[Seen], *, beams: Sequence[tuple[int, Step]]) -> None:
+    def write(self, entry: TryRecord, lanes: Sequence[Seen], row: Row, goes_on: Sequence[int]) -> None:
         """Adds a try that is done, as far as there is room.
+
+        Steps hold states of the model, so only those are kept that may still be asked for.
 
         Args:
             entry: Without its lanes.
             lanes: All that were sampled.
-            beams: (lane, its step) of those that go on.
+            row: Its row.
+            goes_on: The lanes that are the row's beams now; none where the block is taken back.
         """
         number, room = len(self._tries), self._lanes < LANES
-        self._beams.update({step: (number, lane) for lane, step in beams})
+        fresh = {step: (number, lane) for lane, step in zip(goes_on, row.beams, strict=False)}
+        self._beams = fresh or {step: place for step, place in self._beams.items() if step in row.beams}
         self._answers.update({each.said: (number, each.lane) for each in lanes if each.fate == "answer"})
+        waiting = {(answer.step.parent, answer.step.tokens) for answer in row.finished}
+        self._answers = {said: place for said, place in self._answers.items() if said in waiting}
         kept = tuple(each.record() for each in lanes if room or each.fate in ("beam", "answer"))
         self._lanes += len(kept)
         self._tries.append(entry.model_copy(update={"lanes": kept}))
@@ -105,7 +111,7 @@ class _Try:
         Args:
             kept: The lanes that go on, or stand for the beams as they were where the block is taken back.
         """
-        row, chosen = self._row, row_chose(self._row, self._block)
+        row, chosen = self._row, self._row.blocks > self._block  # or the block is taken back
         goes_on = list(kept) if chosen else []
         self._settle(goes_on)
         entry = TryRecord(
@@ -122,7 +128,7 @@ class _Try:
             release=self._release(),
             seconds=time.monotonic() - row.request.started,
         )
-        self._recorder.write(entry, self._lanes, beams=list(zip(goes_on, row.beams, strict=False)))
+        self._recorder.write(entry, self._lanes, row, goes_on)
 
     def _settle(self, goes_on: Sequence[int]) -> None:
         """Says of every accepted lane what became of it."""
@@ -151,18 +157,9 @@ class _Try:
             return None
         costs, states = figures(border.trail)
         return Release(
-            text=_added(self._released, border),
+            text=border.text[len(self._released.text) :],
             tokens=border.tokens,
             passed=border is not self._row.refused,
             costs=costs,
             states=states,
         )
-
-
-def row_chose(row: Row, block: int) -> bool:
-    """Whether a row's block is done, rather than taken back to be sampled again."""
-    return row.blocks > block
-
-
-def _added(before: Border, border: Border) -> str:
-    return border.text[len(before.text) :]

@@ -15,6 +15,7 @@ from ig_plugins.search.trajectory import Step
 from ig_plugins.search.verifier import Trail
 
 CHARACTERS = 1000  # of a lane's text that a trace keeps
+CONTEXT = 32  # tokens before a lane that are decoded with it: whole answers would cost by the square of their length
 
 Said = tuple[Step | None, tuple[int, ...]]
 """The beam that a lane continues, and its tokens: lanes that agree in both are one."""
@@ -67,9 +68,10 @@ class Seen:
 
 def seen_lanes(lanes: Lanes, judgement: Judgement, index: int) -> list[Seen]:
     """A row's sampled lanes."""
-    beams = [_shown(lanes, index, beam.token_ids()) for beam in lanes.rows[index].beams]
+    prefill = lanes.rows[index].request.prefill_ids
+    contexts = [[*prefill, *beam.token_ids()][-CONTEXT:] for beam in lanes.rows[index].beams]
     sampled = lanes.lengths[index].nonzero().flatten().tolist()
-    return [_seen(lanes, judgement, (index, lane), beams) for lane in sampled]
+    return [_seen(lanes, judgement, (index, lane), contexts[int(lanes.parents[index, lane])]) for lane in sampled]
 
 
 def figures(trail: Trail) -> tuple[tuple[float | None, ...], tuple[float | None, ...]]:
@@ -77,19 +79,19 @@ def figures(trail: Trail) -> tuple[tuple[float | None, ...], tuple[float | None,
     return tuple(map(_number, trail.spent())), tuple(map(_number, trail.state))
 
 
-def _seen(lanes: Lanes, judgement: Judgement, key: Key, beams: list[str]) -> Seen:
-    row, beam, ended = lanes.rows[key[0]], int(lanes.parents[key]), bool(lanes.ended[key])
+def _seen(lanes: Lanes, judgement: Judgement, key: Key, context: list[int]) -> Seen:
+    row, ended = lanes.rows[key[0]], bool(lanes.ended[key])
     accepted = bool((judgement.confident if row.narrow else judgement.safe)[key])
     trail = _trail(judgement, key)
-    text = lanes.answer(*key) if ended else _shown(lanes, key[0], list(lanes.token_ids(*key)))
-    shared = _shared(beams[beam], text)
+    before, text = _texts(lanes, key, context, ended=ended)
+    shared = _shared(before, text)
     logit, value = judgement.foreseen or (None, None)
     return Seen(
         lane=key[1],
-        beam=beam,
+        beam=int(lanes.parents[key]),
         said=(lanes.beam(*key), lanes.block(*key)),
         text=text[shared:],
-        takes_back=len(beams[beam]) - shared,
+        takes_back=len(before) - shared,
         accepted=accepted,
         ended=ended,
         end=("stop" if lanes.natural[key] or key in lanes.cuts else "length") if ended else None,
@@ -117,9 +119,14 @@ def _trail(judgement: Judgement, key: Key) -> Trail | None:
         return None
 
 
-def _shown(lanes: Lanes, index: int, ids: list[int]) -> str:
-    """The text of an open answer, without a character at its end that lacks bytes."""
-    return lanes.detokenizer.answer(lanes.rows[index].request, ids).rstrip(REPLACEMENT)
+def _texts(lanes: Lanes, key: Key, context: list[int], *, ended: bool) -> tuple[str, str]:
+    """The ends of a beam's text and of a lane's, from the same place on. Of an open text, without half a character."""
+    decode = lanes.detokenizer
+    if key in lanes.cuts:
+        beam = decode.answer(lanes.rows[key[0]].request, lanes.beam(*key).token_ids())
+        return beam.rstrip(REPLACEMENT), lanes.cuts[key].text
+    text = decode.text([*context, *lanes.block(*key)])
+    return decode.text(context).rstrip(REPLACEMENT), text if ended else text.rstrip(REPLACEMENT)
 
 
 def _shared(before: str, text: str) -> int:

@@ -9,6 +9,7 @@ import torch
 
 from critic_models.safety import SafetyBudget
 from ig_plugins import GuardResult, InferenceGuard
+from ig_plugins.search import Capacity
 from ig_plugins.search.trace import Recorder, recorder, seen
 from ig_plugins.server import create_app
 from tests.ig_plugins.search.test_adaptive import LONG, adaptive_guard, policy_that_counts, sure_until
@@ -43,6 +44,7 @@ def guards():
         "adaptive": adaptive_guard({}, sure_until(8), policy=policy_that_counts(LONG)),
         "nothing safe": make_guard({f"{MARKER} one.": 0.5, f"{MARKER} two.": 0.5}, block_tokens=8, tries=3),
         "stop": make_guard(ANSWERS, block_tokens=4, stop=["answer"]),
+        "long": make_guard({f"{word} schöne Wörter — {word * 60}.": 0.5 for word in "ab"}, block_tokens=7),
     }  # fmt: skip
 
 
@@ -249,6 +251,19 @@ def test_its_size_is_bounded(monkeypatch):
     assert trace.tries[-1].sampled > len(trace.tries[-1].lanes)
     assert max(len(lane.text) for each in trace.tries for lane in each.lanes) == 3
     assert trace.answer is None  # it ended in a block that was left out
+
+
+@torch.inference_mode()
+def test_states_of_lanes_that_are_gone_are_not_held():
+    guard = guards()["tokens"]
+    request = guard.request("Tell me.", trace=True, seed=0)
+    search = guard.components.start_search(Capacity.of([request]), on_release=lambda *_: None, call=lambda ask: ask())
+    search.add_rows([request])
+    while search.rows:
+        search.step()
+        held = {*request.watcher._beams, *(step for step, _ in request.watcher._answers)}
+        waiting = len(search.rows[0].finished) if search.rows else 0
+        assert not search.rows or 0 < len(held) <= guard.search.beams + waiting
 
 
 def test_a_request_that_starts_anew_forgets_what_it_saw():
