@@ -40,7 +40,10 @@ function before(node) {
 }
 
 function fateOf(node, answer) {
-  if (node === answer) return { ...FATES.answer, name: "the answer", why: "The best verified answer: this is what was given." };
+  if (node === answer) {
+    const how = node.lane.reward === null ? "A verified answer, drawn fairly among all" : "The best verified answer";
+    return { ...FATES.answer, name: "the answer", why: `${how}: this is what was given.` };
+  }
   return FATES[node.lane.fate] || { sign: "○", name: node.lane.fate, why: "" };
 }
 

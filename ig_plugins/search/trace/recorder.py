@@ -100,7 +100,7 @@ class _Try:
     def __init__(self, recorder: Recorder, lanes: Lanes, judgement: Judgement, index: int, *, ranks: bool) -> None:
         self._recorder, self._row, self._ranks = recorder, lanes.rows[index], ranks
         row = self._row
-        self._lanes = seen_lanes(lanes, judgement, index)
+        self._lanes = seen_lanes(lanes, judgement, index, ranks=ranks)
         self._block, self._attempt, self._narrow, self._released = row.blocks, row.attempt, row.narrow, row.released
         self._beams = tuple(recorder.place_of(beam) for beam in row.beams)
         self._tokens = row.sampled_tokens - recorder.sampled_before(row)

@@ -66,12 +66,15 @@ class Seen:
         )
 
 
-def seen_lanes(lanes: Lanes, judgement: Judgement, index: int) -> list[Seen]:
-    """A row's sampled lanes."""
+def seen_lanes(lanes: Lanes, judgement: Judgement, index: int, *, ranks: bool) -> list[Seen]:
+    """A row's sampled lanes; without a reward they are not ranked, and have no score."""
     prefill = lanes.rows[index].request.prefill_ids
     contexts = [[*prefill, *beam.token_ids()][-CONTEXT:] for beam in lanes.rows[index].beams]
     sampled = lanes.lengths[index].nonzero().flatten().tolist()
-    return [_seen(lanes, judgement, (index, lane), contexts[int(lanes.parents[index, lane])]) for lane in sampled]
+    found = [_seen(lanes, judgement, (index, lane), contexts[int(lanes.parents[index, lane])]) for lane in sampled]
+    for each in found if not ranks else ():
+        each.score = None
+    return found
 
 
 def figures(trail: Trail) -> tuple[tuple[float | None, ...], tuple[float | None, ...]]:

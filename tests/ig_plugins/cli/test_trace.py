@@ -48,6 +48,12 @@ def test_generates_json_is_a_saved_result_without_a_trace(run, guard, tmp_path):
     assert "a result without a trace" in err.replace("\n", " ")
 
 
+def test_a_service_that_others_can_reach_does_not_offer_the_page_without_keys(run, tmp_path):
+    code, out, err = run("serve", "--ui", "--host", "0.0.0.0", "--model", "no-such-model")
+    assert (code, out) == (2, "")
+    assert "--ui shows text that did not pass" in " ".join(err.split())  # told before any weights are looked for
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -142,6 +142,9 @@ def test_costs_and_states_of_refused_lanes_are_there(guard):
     _, trace = answered(guard)
     lanes = [lane for each in trace.tries for lane in each.lanes]
     budgets = guard.options.budgets
+    assert any(lane.score is not None for lane in lanes) == (
+        guard.components.reward is not None and any(lane.fate in ("beam", "answer") for lane in lanes)
+    )
     for lane in lanes:
         if lane.states is not None and lane.fate in ("beam", "answer", "outranked", "not_drawn", "given_up"):
             assert all(state > 0 or b.accounting == "worst" for state, b in zip(lane.states, budgets, strict=True))
@@ -279,7 +282,7 @@ def test_nobody_is_told_where_nobody_watches(monkeypatch):
     """What tracing costs when it is off: one look a row and block whether somebody watches."""
     called = []
     monkeypatch.setattr(Recorder, "judged", lambda *args, **options: called.append(args))
-    monkeypatch.setattr(seen, "seen_lanes", lambda *args: called.append(args))
+    monkeypatch.setattr(recorder, "seen_lanes", lambda *args, **options: called.append(args))
     guard = guards()["texts"]
     assert guard.request("Tell me.").watcher is None
     guard.generate("Tell me.", seed=0)
