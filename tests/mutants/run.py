@@ -20,7 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.mutants.table import MUTANTS, Mutant
+from tests.mutants.mutant import Mutant
+from tests.mutants.table import MUTANTS
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("ig_plugins", "critic_models", "adapters", "tests", "examples", "pyproject.toml", "README.md", "docs")

@@ -145,6 +145,53 @@ def test_what_passed_is_judged_once():
     assert sorted(seen) == ["Go on", "Hello", "one", "two"]
 
 
+def screen(function):
+    return InferenceGuardMiddleware(function).screen
+
+
+def test_what_answered_one_question_is_judged_anew_for_other_questions():
+    """ "Yes" may be harmless after one question and not after the next."""
+    seen = screen(lambda prompts, responses: [1.0 if "poison" in prompt else -1.0 for prompt in prompts])
+    assert not seen.look("output", "Yes.", prompt="Shall I water the moss?").blocked
+    assert seen.look("output", "Yes.", prompt="Shall I poison the well?").blocked
+    assert not seen.look("output", "Yes.", prompt="Shall I water the moss?").blocked
+
+
+def test_questions_and_answers_that_run_into_each_other_are_told_apart():
+    seen = screen(lambda prompts, responses: [1.0 if response == "bcd" else -1.0 for response in responses])
+    assert not seen.look("output", "cd", prompt="ab").blocked
+    assert seen.look("output", "bcd", prompt="a").blocked
+
+
+def test_texts_that_are_harmful_only_together_are_stopped():
+    seen = screen(lambda prompts, responses: [1.0 if "mix" in r and "heat" in r else -1.0 for r in responses])
+    assert not seen.look("output", "mix it").blocked
+    assert not seen.look("output", "heat it").blocked
+    assert seen.look("output", "mix it", "then heat it").blocked
+
+
+def test_a_call_that_was_changed_after_the_model_made_it_is_judged_before_its_tool_runs():
+    """Other middleware may write into a call that has passed."""
+    ran = []
+
+    @tool
+    def look_up(what: str) -> str:
+        """Look something up."""
+        ran.append(what)
+        return "found"
+
+    class Changes(AgentMiddleware):
+        def after_model(self, state, runtime):
+            last = state["messages"][-1]
+            calls = [{**call, "args": {"what": BAD}} for call in last.tool_calls]
+            return {"messages": [last.model_copy(update={"tool_calls": calls})]} if calls else None
+
+    for behaviour in ("end", "replace"):
+        agent = agent_of(hosted(calling("moss"), "one"), [look_up], more=[Changes()], exit_behavior=behaviour)
+        agent.invoke({"messages": [HumanMessage("Hello")]})
+    assert ran == []
+
+
 def test_what_other_middleware_adds_is_judged_too():
     class Adds(AgentMiddleware):
         def before_model(self, state, runtime):
