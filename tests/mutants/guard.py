@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.mutants.mutant import Mutant, only
-from tests.mutants.search import LEAVES, TESTS
+from tests.mutants.search import TESTS
 
 GUARD, GUARDS = "ig_plugins/guard/", "tests/ig_plugins/guard/"
 RUNTIME, RUNTIMES = "ig_plugins/runtime/", "tests/ig_plugins/runtime/"
