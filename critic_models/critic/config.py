@@ -18,7 +18,7 @@ class _Record(BaseModel):
 
 
 class CriticCost(_Record):
-    """One cost that the critic foresees.
+    """One cost that the critic predicts.
 
     Attributes:
         accounting: ``cumulative`` spends a budget; ``worst`` looks at the highest score so far.

@@ -63,7 +63,7 @@ class LatentCritic(nn.Module):
         self._spread_units()
 
     def forward(self, hidden: Tensor, state: Tensor, said: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Foresees the end of trajectories.
+        """Predicts the end of trajectories.
 
         Args:
             hidden: Hidden states, shape (..., H).

@@ -324,7 +324,7 @@ def _critic_name(chosen: Preset | None, critic: Any) -> str | None:
 
 
 def _critic(chosen: Preset | None, critic: Any, *, replaced: bool, device: torch.device) -> LatentCritic | None:
-    """The critic to use; a preset's own foresees only its own judges, so it goes when one of them is replaced."""
+    """The critic to use; a preset's own predicts only its own judges, so it goes when one of them is replaced."""
     if isinstance(critic, LatentCritic):
         return critic
     if critic is None:

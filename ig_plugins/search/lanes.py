@@ -113,7 +113,7 @@ class Row:
         return 1 if self.narrow else self.request.search.beams
 
     @property
-    def patience(self) -> int:
+    def blocks_per_release(self) -> int:
         """Narrow blocks that are judged together before their text may leave: fewer calls, within the allowed lag."""
         return max(1, self.request.search.max_lag - 1)
 

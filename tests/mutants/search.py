@@ -45,10 +45,10 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("costs are added", SAFETY, "state = (state - cost) / budget.discount", "state = (state + cost) / budget.discount", SAFE),
     # What is judged is what leaves.
     Mutant("a stream shows the beginning of a stop string", TEXT,
-        "end = min(settled(text, request.stop), request.held_from(text))", "end = min(len(text), request.held_from(text))",
+        "end = min(stable_length(text, request.stop), request.held_from(text))", "end = min(len(text), request.held_from(text))",
         only(TESTS + "test_fuzz.py", "not_judged"),),
     Mutant("a stream shows the beginning of a call", TEXT,
-        "end = min(settled(text, request.stop), request.held_from(text))", "end = settled(text, request.stop)", FUZZ),
+        "end = min(stable_length(text, request.stop), request.held_from(text))", "end = stable_length(text, request.stop)", FUZZ),
     Mutant("a run of bytes is shown in part", TEXT, "        return run\n", "        return len(ids)\n",
         only(TESTS + "test_exactly_what_leaves.py", "bytes_that_stay")),
     Mutant("half a character is shown", TEXT,

@@ -60,7 +60,7 @@ class SegmentedBackend:
         self.cache = SegmentCache(self.sizes.max_new)
         self.slots = _slots(prompts)
         state = prefill(self.body, prompts, self.cache)
-        self._settle()
+        self._choose_reads()
         return state
 
     def add_rows(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
@@ -69,7 +69,7 @@ class SegmentedBackend:
         state = prefill(self.body, prompts, cache)
         self.cache.append(cache, self.slots.committed, slots.committed)
         self.slots.add_rows(slots)
-        self._settle()
+        self._choose_reads()
         return state
 
     def fork(self, parents: Tensor) -> None:
@@ -141,7 +141,7 @@ class SegmentedBackend:
                 slots=self.slots.committed,
             )
         )
-        self._settle()
+        self._choose_reads()
 
     def _run(self, layout: Layout, tokens: Tensor, plan: Plan, depths: Tensor) -> tuple[Tensor, Tensor | None]:
         """Hidden states (M, H) of packed tokens (M,) at sorted depths (M,), and logits of those that are kept."""
@@ -163,7 +163,7 @@ class SegmentedBackend:
         self.slots.append(tokens)
         moves = Moves([none] * 3, [row, at, torch.full_like(new, place), new], [none] * 2, self.slots.committed)
         self.cache.take_over(moves)
-        self._settle()
+        self._choose_reads()
 
     def rollback(self) -> None:
         """Nothing to undo: the next block writes over this one."""
@@ -172,7 +172,7 @@ class SegmentedBackend:
         """Keep only these rows."""
         self.slots.keep_rows(rows)
         self.cache.keep_rows(rows.to(self.body.device))
-        self._settle()
+        self._choose_reads()
 
     def memory(self, tree: TokenTree) -> dict[str, int]:
         """Bytes of unique tokens, and of all that is allocated."""
@@ -185,7 +185,7 @@ class SegmentedBackend:
             "allocated": sum(held.nbytes for held in self.cache.tensors()),
         }
 
-    def _settle(self) -> None:
+    def _choose_reads(self) -> None:
         """Choose how committed tokens that only some beams descend from are read until the next commit."""
         sees = self.slots.beams
         if sees.shape[:2] == (1, 1):

@@ -1,4 +1,4 @@
-"""How candidates are judged: by the cost and reward models themselves, or foreseen by a critic.
+"""How candidates are judged: by the cost and reward models themselves, or predicted by a critic.
 
 The score of a candidate, higher is better (paper, section 4):
 
@@ -53,13 +53,13 @@ class Scoring(Protocol):
 
     Attributes:
         sessions: All judges, for their usage counts.
-        foresees: Whether there is a critic, without which no search can be adaptive.
+        has_critic: Whether there is a critic, without which no search can be adaptive.
         ranks: Whether there is a reward by which candidates can be ranked.
         optimism: By how much an open candidate may end better than its score says; infinite where nobody knows.
     """
 
     sessions: Sequence[JudgeSession]
-    foresees: bool
+    has_critic: bool
     ranks: bool
     optimism: float
 

@@ -1,4 +1,4 @@
-"""Scoring with the critic: it foresees where open candidates end; the judges read only what may leave."""
+"""Scoring with the critic: it predicts where open candidates end; the judges read only what may leave."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ class CriticScoring:
     carry the z of the border, not their own. A wrong critic costs reward or an abstention, never safety.
 
     Args:
-        critic: Foresees safety and reward from the policy's hidden state.
+        critic: Predicts safety and reward from the policy's hidden state.
         costs: One session a cost model.
         reward: The reward model's session, or None.
         optimism: How far an answer may exceed the critic's expectation; the search goes on for that much.
     """
 
-    foresees = True
+    has_critic = True
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class CriticScoring:
 
     def judge(self, lanes: Lanes) -> Judgement:
         """See `Scoring`."""
-        logit, value = self._foresee(lanes)
+        logit, value = self._predict(lanes)
         safe, score = lanes.open & (logit > _enough(lanes)), value.clone()
         for index, row in enumerate(lanes.rows):
             if row.last_try and not safe[index].any():  # go on with the least doubtful: the verifier has the last word
@@ -125,7 +125,7 @@ class CriticScoring:
         ids = border.step.token_ids()[before : border.tokens]
         return Passage(ids, before, LaneText(row.request.prefill_text + border.text, finished=False))
 
-    def _foresee(self, lanes: Lanes) -> tuple[Tensor, Tensor]:
+    def _predict(self, lanes: Lanes) -> tuple[Tensor, Tensor]:
         """The critic's log-odds of a safe end and its expected discounted reward, both (B, L)."""
         states = torch.tensor([row.released.trail.state for row in lanes.rows], device=lanes.hidden.device)
         state = states.unsqueeze(1).expand(-1, lanes.parents.shape[1], -1)  # (B, L, C)

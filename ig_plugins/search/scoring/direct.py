@@ -35,7 +35,7 @@ class DirectScoring:
         reward: The reward model's session; None for answers that are fair draws among the safe ones.
     """
 
-    foresees = False
+    has_critic = False
 
     def __init__(self, costs: Sequence[JudgeSession], reward: JudgeSession | None) -> None:
         self._costs, self._reward = costs, reward
