@@ -30,7 +30,7 @@ class Followed(Protocol):
 
     @property
     def drafts(self) -> NgramDrafts:
-        """What the model said before, to guess from."""
+        """The n-grams that the model sampled before, to draft from."""
 
     @property
     def recorder(self) -> StepRecorder | None:
@@ -229,7 +229,7 @@ class TreeSession:
 
     @torch.inference_mode()
     def cut(self, lengths: Tensor, hidden: Tensor, logits: Tensor) -> None:
-        """Keep these lengths (B, L) of what advanced lanes said; they stand at these states (M, H) and (M, V).
+        """Keep these lengths (B, L) of the tokens that advanced lanes sampled; they stand at these states (M, H) and (M, V).
 
         Raises:
             TreeStateError: Nothing was prepared.
@@ -241,7 +241,7 @@ class TreeSession:
 
     @torch.inference_mode()
     def follow(self, leaders: Tensor) -> None:
-        """Let lanes that said what another one said stand where that one stands, at the end of a block.
+        """Let lanes that sampled the same tokens as another one take its states, at the end of a block.
 
         Args:
             leaders: The lane that each lane stands at, shape (B, L); itself for lanes that grew by themselves.

@@ -37,8 +37,8 @@ class Judgement(NamedTuple):
         score: Shape (B, L), only meaningful where safe.
         confident: Shape (B, L), safe lanes of which the critic is sure; an adaptive search stays narrow with these.
         rewards: The reward of finished safe lanes, by (row, lane).
-        trails: What the cost models said from the start of the answer to the lane's end, by (row, lane). With a critic
-            only finished lanes have one.
+        trails: The cost models' scores from the start of the answer to the lane's end, by (row, lane). With a critic
+            only finished lanes have them.
     """
 
     safe: Tensor
@@ -83,7 +83,7 @@ class Scoring(Protocol):
             borders: Up to where the text of each is to leave; None where nothing is to.
 
         Returns:
-            The borders with what the cost models said of them, which may be that they must not be passed.
+            The borders with the cost models' scores of them, by which they may turn out not to be passed.
         """
 
 
@@ -94,7 +94,7 @@ def discounted(reward: float, length: int, budgets: Sequence[SafetyBudget]) -> f
 
 
 def trail_of(step: Step) -> Trail:
-    """What the cost models said last on the way to a step."""
+    """The last trail on the way to a step."""
     while step.trail is None and step.parent is not None:
         step = step.parent
     if step.trail is None:
