@@ -68,8 +68,8 @@ class LatentCritic(nn.Module):
         Args:
             hidden: Hidden states, shape (..., H).
             state: The last measured safety state z of each cost, shape (..., C); may be +inf.
-            mean_hidden: Mean hidden states over the responses so far, shape (..., H), read by a critic that recalls; the
-                hidden states themselves where there is none yet.
+            mean_hidden: Mean hidden states over the responses so far, shape (..., H), read by a critic that
+                recalls; the hidden states themselves where there is none yet.
 
         Returns:
             Log-odds that the trajectory ends safe, and the expected discounted reward γ^T·r; both float32, shape (...).

@@ -229,7 +229,7 @@ class TreeSession:
 
     @torch.inference_mode()
     def cut(self, lengths: Tensor, hidden: Tensor, logits: Tensor) -> None:
-        """Keep these lengths (B, L) of the tokens that advanced lanes sampled; they stand at these states (M, H) and (M, V).
+        """Keep these lengths (B, L) of what advanced lanes sampled; their states are these (M, H) and (M, V).
 
         Raises:
             TreeStateError: Nothing was prepared.

@@ -51,7 +51,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "        if True:\n            return None\n        self._raise_if_asked(verdict)\n        return stopped_tool",
         only(HISTORY, "changed_after")),
     Mutant("a flagged answer's calls are made", ADAPTER + "middleware.py",
-        "        if called.blocked:\n", "        if False:\n", only(MIDDLEWARE, "before_they_run")),
+        "        if called.blocked:\n", "        if False:\n", only(HISTORY, "flagged_call")),
     Mutant("a tool's result reaches the model first", ADAPTER + "middleware.py",
         "                self._raise_if_asked(verdict)\n            return clean\n", "                self._raise_if_asked(verdict)\n            return message\n",
         only(HISTORY, "leave_the_state")),

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 ORDER = 3  # tokens that must have been sampled in the same order; where they never were, one less
 KEPT = 2**16  # contexts a generation; two generations are held, so that memory stays bounded
-# Lanes for which drafts pay: they end a block together, so that the lane with the worst draft decides, and every drafted
-# token is a row more in a forward that many lanes fill by themselves.
+# Lanes for which drafts pay: they end a block together, so that the lane with the worst draft decides, and each
+# drafted token is a row more in a forward that many lanes fill by themselves.
 FEW = 8
 
 
