@@ -62,7 +62,7 @@ def test_the_device_is_waited_for_once_a_block(tree, monkeypatch):
     assert Watched.waits == ["__bool__"]
 
 
-def test_what_was_said_behind_an_end_leaves_nothing_behind(tree, monkeypatch):
+def test_tokens_behind_an_end_leave_nothing_behind(tree, monkeypatch):
     ahead(monkeypatch)
     session, block = one_block(tree, stop_ids=range(0, 61, 3))
     assert bool((block.lengths < T).any())

@@ -77,7 +77,7 @@ def forwards(tree, monkeypatch):
 
 @pytest.mark.parametrize("path", ["segments", "masked"])
 @pytest.mark.parametrize("seed", range(3))
-def test_what_is_said_is_the_same_with_guesses_good_and_bad_and_without(sharp, monkeypatch, path, seed):
+def test_the_text_is_the_same_with_drafts_good_and_bad_and_without(sharp, monkeypatch, path, seed):
     tree = TreeModel.attach(sharp, backend=path)
     with monkeypatch.context() as patched:
         patched.setattr("ig_plugins.engine.decoding.decode.FEW", 0)
@@ -97,7 +97,7 @@ def test_what_is_said_is_the_same_with_guesses_good_and_bad_and_without(sharp, m
         torch.testing.assert_close(session.logits, after, atol=1e-3, rtol=1e-4)
 
 
-def test_what_was_said_before_takes_fewer_forwards(sharp, monkeypatch):
+def test_what_was_sampled_before_takes_fewer_forwards(sharp, monkeypatch):
     tree = TreeModel.attach(sharp)
     fed = forwards(tree, monkeypatch)
     block(tree)

@@ -62,7 +62,7 @@ def test_requests_of_many_sizes_share_a_worker():
     assert [len(result.token_ids) for result in results] == [4 + n for n in range(8)]
 
 
-def test_a_long_prompt_and_a_long_answer_do_not_spoil_each_other():
+def test_a_long_prompt_and_a_long_answer_do_not_change_each_other():
     guard = make_guard(echo)
     guard.components.policy.tree.context = 300
     asks = [("x" * 200, 20), ("y", 200), ("z" * 190, 30), ("w", 240)] * 2
