@@ -101,12 +101,12 @@ async def test_a_cancelled_task_stops_decoding():
 def test_cancelling_acts_within_a_block():
     guard = make_guard(SLOW, block_tokens=400, max_tokens=900, candidates=2, beams=1)
     model = guard.components.policy.tree
-    (ticket,) = guard._handles(["Go."], guard.options)
-    worker().submit([ticket])
+    (handle,) = guard._handles(["Go."], guard.options)
+    worker().submit([handle])
     until(lambda: model.steps > 3)
-    ticket.cancel()
+    handle.cancel()
     with pytest.raises(RequestCancelledError, match="cancelled by its caller"):
-        ticket.result()
+        handle.result()
     assert steps_once_idle(model) < 400
 
 
@@ -155,14 +155,14 @@ def test_one_failing_request_costs_the_others_nothing():
 
     guard = make_guard(echo, cost=cost, candidates=2, beams=1)
     prompts = ["one", "two", "poison", "three"]
-    tickets = guard._handles(prompts, guard.options)
-    worker().submit(tickets)
-    for prompt, ticket in zip(prompts, tickets, strict=True):
+    handles = guard._handles(prompts, guard.options)
+    worker().submit(handles)
+    for prompt, handle in zip(prompts, handles, strict=True):
         if prompt == "poison":
             with pytest.raises(JudgeError, match="'marker' raised ValueError"):
-                ticket.result()
+                handle.result()
         else:
-            assert ticket.result().text == guard.generate(prompt).text
+            assert handle.result().text == guard.generate(prompt).text
 
 
 def test_guards_take_turns_while_a_judge_thinks():

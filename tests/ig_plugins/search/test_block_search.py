@@ -19,8 +19,8 @@ def start(guard, *requests, on_release=lambda row, text: None):
 
 
 def request_of(guard, prompt="Go.", *, stream=False, **overrides):
-    (ticket,) = guard._handles([prompt], guard.options.updated(**overrides), stream=stream)
-    return ticket.request
+    (handle,) = guard._handles([prompt], guard.options.updated(**overrides), stream=stream)
+    return handle.request
 
 
 def drain(search):
