@@ -8,7 +8,7 @@ SEARCH, TESTS = "ig_plugins/search/", "tests/ig_plugins/search/"
 VERIFIER, VERIFIED = SEARCH + "verifier.py", (TESTS + "test_verifier.py",)
 TEXT, SELECTION, LANES = SEARCH + "text.py", SEARCH + "selection.py", SEARCH + "lanes.py"
 BLOCKS, FAIR = SEARCH + "block_search.py", SEARCH + "fair_draw.py"
-BASE, DIRECT, CRITIC = (f"{SEARCH}scoring/{name}.py" for name in ("base", "direct", "critic"))
+BASE, DIRECT, CRITIC, CALLS = (f"{SEARCH}scoring/{name}.py" for name in ("base", "direct", "critic", "tool_calls"))
 SESSION = SEARCH + "scoring/judge_session.py"
 LEAVES, FUZZ = (TESTS + "test_exactly_what_leaves.py",), (TESTS + "test_fuzz.py",)
 SAFETY, SAFE = "critic_models/safety/state.py", ("tests/critic_models/safety",)
@@ -59,9 +59,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("what a stop string left is not verified", BASE,
         "    found = [session.score_whole([cut])[0] for session in costs]\n    return Trail.start(cut.request.budgets).extended(found)",
         "    return Trail.start(cut.request.budgets)", only(TESTS + "test_nothing_unsafe.py", "adversarial")),
-    Mutant("parts of an answer always pass", BASE, "    if reply is None:\n", "    if True:\n",
+    Mutant("parts of an answer always pass", CALLS, "    if reply is None:\n", "    if True:\n",
         only(TESTS + "test_exactly_what_leaves.py", "words_before", "arguments"), True),
-    Mutant("only the first part of an answer is judged", BASE,
+    Mutant("only the first part of an answer is judged", CALLS,
         "texts = [text for text in reply.handed_out()", "texts = [text for text in reply.handed_out()[:1]",
         only(TESTS + "test_exactly_what_leaves.py", "arguments", "words_before")),
     Mutant("a border inside a block is not judged, direct", DIRECT,
@@ -85,7 +85,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "costs = costs_of(found.scores, self.score, budget, whole=found.whole)",
         "costs = costs_of(found.scores, torch.zeros((), dtype=torch.float64), budget, whole=found.whole)", VERIFIED),
     Mutant("a finalist is not verified, critic", CRITIC,
-        "if trail.may_leave() and parts_pass(self._costs, lanes, key):", "if True:",
+        "if trail.may_leave() and reply_passes(self._costs, lanes, key):", "if True:",
         only(TESTS + "test_exactly_what_leaves.py", "finalist_is_verified"), True),
     Mutant("a border is released whatever the judges say", BLOCKS,
         "if border is not None and not border.trail.may_leave():", "if False:",
@@ -121,7 +121,7 @@ MUTANTS: tuple[Mutant, ...] = (
         only(TESTS + "test_exactly_what_leaves.py", "no_trace")),
     # The search does what it says.
     Mutant("the f1 rule is f1 > 0.5", CRITIC,
-        "safe, score = lanes.open & (logit > _enough(lanes)), value.clone()", "safe, score = lanes.open & (logit > 0), value.clone()",
+        "safe, score = lanes.open & (logit > _f1_threshold(lanes)), value.clone()", "safe, score = lanes.open & (logit > 0), value.clone()",
         only(TESTS + "test_critic.py", "one_of_many")),
     Mutant("the hedged choice is the other half", SELECTION,
         "sorted(pool, key=lambda answer: answer.slack, reverse=True)", "sorted(pool, key=lambda answer: answer.slack)",

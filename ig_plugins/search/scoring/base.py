@@ -24,7 +24,7 @@ from critic_models.safety import SafetyBudget
 from ig_plugins.search.lanes import Key, Lanes, Row, pad
 from ig_plugins.search.request import Request
 from ig_plugins.search.scoring.judge_session import JudgeSession
-from ig_plugins.search.text import LaneText, Whole
+from ig_plugins.search.text import LaneText
 from ig_plugins.search.trajectory import Border, Step
 from ig_plugins.search.verifier import Scored, Trail
 
@@ -116,28 +116,6 @@ def reward_of_cut(reward: JudgeSession, lanes: Lanes, key: Key) -> float:
     if len(scores):
         return float(scores[-1])
     return reward.judge.score([whole.request.judge_prompt], [whole.text], finished=[False])[0]  # no token is left
-
-
-def parts_pass(costs: Sequence[JudgeSession], lanes: Lanes, key: Key) -> bool:
-    """Whether the cost models accept what a finished answer is taken apart into: each text that a reader is given.
-
-    Words before a call leave without the text behind them that may have made them pass, and arguments leave without
-    their escapes. Judges of tokens have read these tokens at every step; read terminally, they only know the whole.
-    """
-    request = lanes.rows[key[0]].request
-    reply = lanes.reply(key)
-    if reply is None:
-        return True
-    for session, budget in zip(costs, request.budgets, strict=True):
-        if not session.reads_text and budget.reading == "any_time":
-            continue
-        read = lanes.text(*key).text
-        texts = [text for text in reply.handed_out() if request.prefill_text + text != read]
-        parts = [Whole(key[0], request, request.prefill_text + text, lanes.encode(text)) for text in texts]
-        for found in session.score_whole(parts):
-            if not Trail.start([budget]).extended([found]).may_leave():
-                return False
-    return True
 
 
 def read_prefills(

@@ -15,12 +15,12 @@ from ig_plugins.search.request import Request
 from ig_plugins.search.scoring.base import (
     Judgement,
     discounted,
-    parts_pass,
     read_prefills,
     reward_of_cut,
     verified_cut,
 )
 from ig_plugins.search.scoring.judge_session import JudgeSession
+from ig_plugins.search.scoring.tool_calls import reply_passes
 from ig_plugins.search.text import LaneText
 from ig_plugins.search.trajectory import Border
 from ig_plugins.search.verifier import Scored, Trail
@@ -96,7 +96,7 @@ class CriticScoring:
     def judge(self, lanes: Lanes) -> Judgement:
         """See `Scoring`."""
         logit, value = self._predict(lanes)
-        safe, score = lanes.open & (logit > _enough(lanes)), value.clone()
+        safe, score = lanes.open & (logit > _f1_threshold(lanes)), value.clone()
         for index, row in enumerate(lanes.rows):
             if row.last_try and not safe[index].any():  # go on with the least doubtful: the verifier has the last word
                 safe[index], score[index] = lanes.open[index], logit[index]
@@ -174,7 +174,7 @@ class CriticScoring:
                 trail = (
                     verified_cut(self._costs, lanes, key) if cut else lanes.rows[row].released.trail.extended(scored)
                 )
-                if trail.may_leave() and parts_pass(self._costs, lanes, key):
+                if trail.may_leave() and reply_passes(self._costs, lanes, key):
                     passed.append((key, passage))
                     judgement.trails[key] = trail
         self._reward_passed(lanes, passed, judgement)
@@ -257,7 +257,7 @@ def _finalist(lanes: Lanes, key: Key) -> Passage:
     return Passage(() if key in lanes.cuts else lanes.token_ids(*key)[after:], after, lanes.text(*key))
 
 
-def _enough(lanes: Lanes) -> Tensor:
+def _f1_threshold(lanes: Lanes) -> Tensor:
     """The log-odds (B, 1) above which an open lane is judged safe.
 
     The paper asks for f1 > 0.5. But f1 is the chance of a single continuation, and the search will draw N/K of them
