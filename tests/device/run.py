@@ -48,7 +48,8 @@ def main() -> int:
     found: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for name, stage in _stages(toy=options.toy, log=options.out.with_suffix(".tests.txt")).items():
-        if name in found and "error" not in found[name] or not re.search(options.stages, name):
+        done = name in found and "error" not in found[name]
+        if done or not re.search(options.stages, name):
             continue
         if time.monotonic() - started > options.seconds:
             print(f"{name}: no time left; run again to go on")
@@ -99,7 +100,7 @@ def _stages(*, toy: bool, log: Path) -> dict[str, Callable[[], dict[str, Any]]]:
                     positions=sizes["prompt"] + sizes["new"] + MARGIN,
                     probe=2**20 if toy else 2**31,
                     repeats=3,
-                )  # fmt: skip
+                )
             )
         return made[0]
 
@@ -107,8 +108,16 @@ def _stages(*, toy: bool, log: Path) -> dict[str, Callable[[], dict[str, Any]]]:
         return Case(candidates=candidates, beams=max(1, candidates // 4), **sizes)
 
     def plain() -> dict[str, Any]:
-        seconds = {n: [bench().plain(case(n), sequences=n) for _ in range(2)][-1] for n in (1, 16, 64)}
-        peaks = {n: bench().peak(lambda n=n: bench().plain(case(n), sequences=n)) for n in (1, 16, 64)}
+        """`generate` of one and of many, the second time."""
+        seconds: dict[int, float] = {}
+        peaks: dict[int, int | None] = {}
+        for count in (1, 16, 64):
+
+            def run(count: int = count) -> None:
+                seconds[count] = bench().plain(case(count), sequences=count)
+
+            run()
+            peaks[count] = bench().peak(run)
         return {"seconds": seconds, "peak": peaks}
 
     return {
@@ -119,7 +128,6 @@ def _stages(*, toy: bool, log: Path) -> dict[str, Callable[[], dict[str, Any]]]:
         "guarded N=16": lambda: bench().guarded(case(16), critic=False),
         "guarded N=16, critic": lambda: bench().guarded(case(16), critic=True),
         "generate": plain,
-        "profile N=16": lambda: bench().profiled(case(16)),
         "guarded N=64": lambda: bench().guarded(case(64), critic=False),
         "guarded N=64, critic": lambda: bench().guarded(case(64), critic=True),
         "N=16 without graphs": lambda: bench().searched(case(16), graphs=False),
@@ -131,7 +139,12 @@ def _tests(device: str, log: Path) -> dict[str, Any]:
     """The tests marked ``gpu``, in a process of their own."""
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider", *TESTS]
     done = subprocess.run(
-        command, env={**os.environ, "INFERENCEGUARD_DEVICE": device}, capture_output=True, text=True, check=False, timeout=240,
+        command,
+        env={**os.environ, "INFERENCEGUARD_DEVICE": device},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
     )
     log.write_text(done.stdout + done.stderr)
     lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]

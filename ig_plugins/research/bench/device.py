@@ -144,31 +144,6 @@ class DeviceBench:
 
         return {"peak": self.peak(run), **found}
 
-    def profiled(self, case: Case) -> dict[str, Any]:
-        """Where a search's time goes on the device: its kernels, and the time in which none ran.
-
-        Returns:
-            Wall-clock seconds, seconds in kernels, kernels, and the share of the longest dozen by name.
-        """
-        from torch.profiler import ProfilerActivity, profile
-
-        case = replace(case, vocabulary=self.shape.vocabulary)
-        self.tree.recorder = self._recorder
-        self._answer(case)
-        with profile(activities=[ProfilerActivity.CUDA] if self.device.type == "cuda" else []) as record:
-            seconds, _ = self._answer(case)
-        kernels = [each for each in record.key_averages() if each.self_device_time_total > 0]
-        kernels.sort(key=lambda each: each.self_device_time_total, reverse=True)
-        return {
-            "seconds": seconds,
-            "kernel_seconds": sum(each.self_device_time_total for each in kernels) / 1e6,
-            "kernels": sum(each.count for each in kernels),
-            "longest": {
-                each.key[:80]: {"seconds": each.self_device_time_total / 1e6, "count": each.count}
-                for each in kernels[:12]
-            },
-        }
-
     def plain(self, case: Case, *, sequences: int) -> float:
         """Seconds of `generate` of so many answers."""
         start = self.clock()

@@ -9,7 +9,6 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
