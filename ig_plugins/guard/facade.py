@@ -21,6 +21,7 @@ from ig_plugins.guard.components import Components
 from ig_plugins.guard.identity import PARTS, identity
 from ig_plugins.guard.options import Options, configuration_errors, one_of
 from ig_plugins.guard.promise import Outside, Promise
+from ig_plugins.guard.recipe import recipe_of
 from ig_plugins.guard.request_handle import GuardChunk, RequestHandle
 from ig_plugins.guard.result import GuardResult
 from ig_plugins.runtime import worker
@@ -289,6 +290,27 @@ class InferenceGuard:
         one_of("outside", outside, Outside)
         certificate = self.check_certificate(path, settings=settings and outside == "refuse")
         return InferenceGuard(self.components, self.options, promise=Promise(certificate, outside))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """See pickle: names and options travel, weights are loaded again; `recipe` says why.
+
+        Raises:
+            TypeError: It was made of loaded parts, or with a judge that has no name.
+        """
+        return InferenceGuard._loaded_again, (recipe_of(self.components), self.options, self.promise)
+
+    @classmethod
+    def _loaded_again(cls, recipe: Mapping[str, Any], options: Options, promise: Promise | None) -> InferenceGuard:
+        """The guard that a pickle names, whose models are loaded once a process.
+
+        Raises:
+            MismatchError: It was certified, and the models here are others.
+        """
+        parts = cls.from_pretrained(**recipe).components
+        if promise is not None:
+            mine, certificate = identity(parts, options, fresh=True), promise.certificate
+            certificate.check({**certificate.identity, **{part: mine[part] for part in PARTS}})
+        return cls(parts, options, promise=promise)
 
     @property
     def parts(self) -> Components:

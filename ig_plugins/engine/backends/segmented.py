@@ -11,6 +11,7 @@ from a copy: many small products.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -19,7 +20,7 @@ from torch import LongTensor, Tensor
 from ig_plugins.engine.backends.base import Sizes, Stepper, prefill
 from ig_plugins.engine.backends.layout import Layout
 from ig_plugins.engine.forward import attention
-from ig_plugins.engine.forward.attention import Grouping, Part, Plan
+from ig_plugins.engine.forward.attention import HIDDEN, Grouping, Part, Plan
 from ig_plugins.engine.forward.body import Body
 from ig_plugins.engine.forward.caches import Moves, SegmentCache
 from ig_plugins.engine.tree import ABSENT, Packing, SlotMap, TokenTree
@@ -103,7 +104,9 @@ class SegmentedBackend:
         def step(tokens: Tensor) -> tuple[Tensor, Tensor | None]:
             mask = seen.index_select(0, taken).view(1, 1, 1, steps)
             own = Part("lanes", layout.groups, steps, layout.own, mask)
-            plan = Plan(places, taken.expand(len(packing)), (*layout.shared, own))
+            # A step that may be recorded keeps nothing that it made: what a recording made holds no values yet.
+            shared = [replace(part, folded={}) for part in layout.shared]
+            plan = Plan(places, taken.expand(len(packing)), (*shared, own))
             return self._run(layout, tokens, plan, layout.depths + taken)
 
         return step
@@ -271,7 +274,7 @@ class SegmentedBackend:
 
     def _additive(self, visible: Tensor) -> Tensor:
         dtype = self.no_mask.dtype
-        mask = torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, torch.finfo(dtype).min)
+        mask = torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, max(torch.finfo(dtype).min, HIDDEN))
         return mask.to(self.body.device)
 
 

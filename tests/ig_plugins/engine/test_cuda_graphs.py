@@ -64,7 +64,7 @@ def test_recorded_blocks_say_what_stepped_blocks_say(tree, make_model, family):
         torch.testing.assert_close(mine.hidden, wanted.hidden, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(mine.total, wanted.total, atol=1e-5, rtol=1e-5)
     assert traces.recordings == 2
-    assert traces.replays == T - 1 + T - 1  # every step but the first of each block
+    assert traces.replays == T - 1 + T  # every step but the first, after which recordings are trusted
 
 
 def test_what_is_committed_after_recorded_blocks_is_what_the_full_forward_says(tree):
@@ -99,6 +99,33 @@ def test_steps_that_cannot_be_recorded_run_as_they_are(tree, caplog):
     with caplog.at_level(logging.WARNING):
         assert torch.equal(one_block(tree)[1].tokens, plain.tokens)
         assert torch.equal(one_block(tree)[1].tokens, plain.tokens)
+    assert len(caplog.messages) == 1
+
+
+def test_a_block_goes_on_when_a_later_recording_fails(tree, caplog):
+    """With the values that the step needs: what the failed recording made on the way is not used."""
+    plain = two_blocks(tree, [0, 1, 2], samplers=SAMPLERS)
+    tree.recorder = traces = Traces()
+    record = traces._record
+
+    def once(step):
+        if traces.recordings:
+            step.__self__._session.model.body.run = poisoned(step, tree.body.run)
+            step()
+        return record(step)
+
+    def poisoned(step, run):
+        def failing(*arguments, **options):
+            tree.body.run = run
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+        return failing
+
+    traces._record = once
+    with caplog.at_level(logging.WARNING):
+        for mine, wanted in zip(two_blocks(tree, [0, 1, 2], samplers=SAMPLERS), plain, strict=True):
+            assert torch.equal(mine.tokens, wanted.tokens)
+    assert traces.recordings == 1
     assert len(caplog.messages) == 1
 
 
