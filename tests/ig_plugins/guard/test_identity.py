@@ -136,8 +136,8 @@ PARTS = {
         lambda parts: critic(depth=2),
     ],
 }
-# What says nothing: names, also those to load; and budgets, which the options hold. The judges' trees say whether tokens
-# or texts are read.
+# What says nothing: names, also those to load; and budgets, which the options hold. The judges' trees tell tokens
+# from texts.
 OTHER_PARTS = {"names", "recipe", "budgets", "judge_trees", "_plain"}
 
 
