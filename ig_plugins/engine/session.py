@@ -157,7 +157,7 @@ class TreeSession:
         return states
 
     @property
-    def guessable(self) -> bool:
+    def can_draft(self) -> bool:
         """Whether tokens that were proposed can be taken back."""
         return self._trimming is not None
 
@@ -193,7 +193,7 @@ class TreeSession:
         self._stand(packing, last, proposal.hidden[last], proposal.logits[last])
 
     @property
-    def runs_ahead(self) -> bool:
+    def runs_device_blocks(self) -> bool:
         """Whether a block need not be watched: its device is waited for, and what is too much can be taken back."""
         return self._device is not None and self.lane_hidden.device.type != "cpu"
 
@@ -325,7 +325,9 @@ class TreeSession:
     def _need(backend: Able | None) -> Able:
         """A backend that can do what is asked of it."""
         if backend is None:
-            raise TreeStateError("This model's backend takes no tokens back; ask `guessable` and `runs_ahead` first.")
+            raise TreeStateError(
+                "This model's backend takes no tokens back; ask `can_draft` and `runs_device_blocks` first."
+            )
         return backend
 
     def _packed(self, counts: Tensor) -> Packing:

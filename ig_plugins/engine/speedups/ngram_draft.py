@@ -38,7 +38,7 @@ class NgramDrafts:
     def _after(self, context: tuple[int, ...]) -> int | None:
         return self._new.get(context, self._old.get(context))
 
-    def guess(self, text: Sequence[int], most: int) -> list[int]:
+    def draft(self, text: Sequence[int], most: int) -> list[int]:
         """Up to ``most`` tokens that may follow a text; none where its end was never sampled."""
         end = list(text[-ORDER:])
         drafted: list[int] = []

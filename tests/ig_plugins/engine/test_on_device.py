@@ -107,7 +107,7 @@ def _short_walk(walk):
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gpt_neox", "olmo2", "phi3"])
 def test_recorded_stepped_and_watched_blocks_are_the_same(monkeypatch, family, dtype):
     tree = TreeModel.attach(on_device(family, dtype, **MASKED[family][-1]))
-    ahead = tree.prefill([[5]], lanes=1, block=1, max_new=1).runs_ahead
+    ahead = tree.prefill([[5]], lanes=1, block=1, max_new=1).runs_device_blocks
     assert ahead or DEVICE == "cpu"
     recorded = two_blocks(tree, [0, 1, 2], samplers=SAMPLERS)
     assert DEVICE == "cpu" or tree.recorder.trusted
@@ -115,7 +115,7 @@ def test_recorded_stepped_and_watched_blocks_are_the_same(monkeypatch, family, d
     stepped = two_blocks(tree, [0, 1, 2], samplers=SAMPLERS)
     same_blocks(recorded, stepped, dtype)
     if dtype == torch.float32:  # in half precision other kernels may round a near tie the other way
-        monkeypatch.setattr(TreeSession, "runs_ahead", False)
+        monkeypatch.setattr(TreeSession, "runs_device_blocks", False)
         same_blocks(recorded, two_blocks(tree, [0, 1, 2], samplers=SAMPLERS), dtype)
 
 

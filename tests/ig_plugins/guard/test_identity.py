@@ -136,8 +136,9 @@ PARTS = {
         lambda parts: critic(depth=2),
     ],
 }
-# What says nothing: names; and budgets, which the options hold. The judges' trees say whether tokens or texts are read.
-OTHER_PARTS = {"names", "budgets", "judge_trees", "_plain"}
+# What says nothing: names, also those to load; and budgets, which the options hold. The judges' trees tell tokens
+# from texts.
+OTHER_PARTS = {"names", "recipe", "budgets", "judge_trees", "_plain"}
 
 
 def test_every_part_changes_the_identity(guard):
