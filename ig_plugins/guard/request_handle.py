@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import queue
 import threading
@@ -74,6 +75,12 @@ class RequestHandle:
     def options(self) -> Options:
         """The call's options."""
         return self._options
+
+    def sibling(self, number: int) -> RequestHandle:
+        """The same question again, with the seed so much further on; it shares nothing that an answer changes."""
+        seed = (self.request.seed + number) % 2**63
+        again = dataclasses.replace(self.request, seed=seed, cancelled=threading.Event())
+        return RequestHandle(self.engine, self._encoded, again, self._options, certified=self._certified)
 
     def begin(self) -> None:
         """The request's time runs from now on."""

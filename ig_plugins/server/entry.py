@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ig_plugins.server.errors import problem, response
+from ig_plugins.server.errors import INVALID, problem, response
 
 OPEN = ("/health", "/ready")  # asked by machinery that holds no key
 ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -55,7 +55,9 @@ class Entry:
             if scope["path"] in OPEN or self._known(headers.get("authorization", "")):
                 await self._app(scope, receive, watched)
             else:
-                error = problem("authentication_error", "an API key is needed, as 'Authorization: Bearer KEY'")
+                error = problem(
+                    INVALID, "an API key is needed, as 'Authorization: Bearer KEY'", code="invalid_api_key"
+                )
                 await response(401, error, {"www-authenticate": "Bearer", "connection": "close"})(
                     scope, receive, watched
                 )

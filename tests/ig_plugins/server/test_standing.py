@@ -102,7 +102,7 @@ def test_the_request_that_killed_it_is_refused_with_the_ceiling_named(server):
         ({"messages": [{"role": "user", "content": "a " * 200_000}]}, 400, "context"),
         ({"messages": [{"role": "user", "content": "a"}] * 20_000}, 400, "context"),
         ({"tools": [{"type": "function", "function": {"name": f"f{i}"}} for i in range(15_000)]}, 400, ""),
-        ({"messages": [{"role": "user", "content": "half \ud83d"}]}, 422, ""),
+        ({"messages": [{"role": "user", "content": "half \ud83d"}]}, 400, ""),
         ({"temperature": 1e400}, 400, "temperature"),
         ({"timeout": -1}, 400, "timeout"),
     ],
@@ -118,11 +118,11 @@ def test_whatever_is_too_large_is_refused_by_name(server, change, status, says):
 @pytest.mark.parametrize(
     ("body", "status"),
     [
-        (b"[" * 900_000, 422),
-        (b'{"messages": ' + b'{"a":' * 100_000, 422),
-        (b"", 422),
-        (b"\xff\xfe", 422),
-        (b"null", 422),
+        (b"[" * 900_000, 400),
+        (b'{"messages": ' + b'{"a":' * 100_000, 400),
+        (b"", 400),
+        (b"\xff\xfe", 400),
+        (b"null", 400),
         (b'{"messages": "' + b"x" * 2**20 + b'"}', 413),
     ],
 )
