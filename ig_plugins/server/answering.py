@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -98,7 +98,7 @@ async def _disconnected(receive: Callable[[], Awaitable[Any]]) -> None:
         pass
 
 
-async def _chunks(order: Order) -> AsyncIterator[tuple[int, GuardChunk]]:
+async def _chunks(order: Order) -> AsyncGenerator[tuple[int, GuardChunk], None]:
     """The pieces of all answers as they come, each with the answer's number."""
     heard: asyncio.Queue[tuple[int, GuardChunk | Exception]] = asyncio.Queue()
 

@@ -55,9 +55,7 @@ class Entry:
             if scope["path"] in OPEN or self._known(headers.get("authorization", "")):
                 await self._app(scope, receive, watched)
             else:
-                error = problem(
-                    INVALID, "an API key is needed, as 'Authorization: Bearer KEY'", code="invalid_api_key"
-                )
+                error = problem(INVALID, "an API key is needed, as 'Authorization: Bearer KEY'", code="invalid_api_key")
                 await response(401, error, {"www-authenticate": "Bearer", "connection": "close"})(
                     scope, receive, watched
                 )

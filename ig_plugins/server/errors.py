@@ -32,6 +32,8 @@ class FieldError(ConfigurationError):
         param: The field.
     """
 
+    code = "unsupported_value"
+
     def __init__(self, message: str, *, param: str) -> None:
         super().__init__(message)
         self.param = param
@@ -39,6 +41,8 @@ class FieldError(ConfigurationError):
 
 class UnknownModelError(InferenceGuardError):
     """A model that is not served."""
+
+    code, param = "model_not_found", "model"
 
 
 def refusal(error: InferenceGuardError | ValidationError, *, fields: Iterable[str] = ()) -> JSONResponse:
@@ -58,10 +62,10 @@ def response(status: int, error: dict[str, Any], headers: dict[str, str] | None 
 
 
 def described(error: InferenceGuardError | ValidationError, *, fields: Iterable[str] = ()) -> dict[str, Any]:
-    """An error's type, message, field and code, which is the name of the guard's exception."""
+    """An error's type, message, field and code: OpenAI's where there is one, else the name of the guard's exception."""
     if isinstance(error, ValidationError):
         return _misread(error, fields)
-    code = "model_not_found" if isinstance(error, UnknownModelError) else type(error).__name__
+    code = getattr(error, "code", None) or type(error).__name__
     return problem(_type(status_of(error)), str(error), param=getattr(error, "param", None), code=code)
 
 

@@ -47,6 +47,11 @@ def serve(app: FastAPI, *, limits: Limits, bound: socket.socket, say: Callable[[
         bound: From `listen`.
         say: Told what is waited for while the service ends.
     """
+    server_of(app, limits=limits, say=say).run(sockets=[bound])
+
+
+def server_of(app: FastAPI, *, limits: Limits, say: Callable[[str], None]) -> uvicorn.Server:
+    """The server that `serve` runs; ``should_exit`` ends it as a signal does."""
     config = uvicorn.Config(
         app,
         http=protocol(limits),
@@ -58,7 +63,7 @@ def serve(app: FastAPI, *, limits: Limits, bound: socket.socket, say: Callable[[
         timeout_graceful_shutdown=int(LAST),
         h11_max_incomplete_event_size=HEAD_BYTES,
     )
-    _Server(config, app.state.gate, limits, say).run(sockets=[bound])
+    return _Server(config, app.state.gate, limits, say)
 
 
 class _Server(uvicorn.Server):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -28,6 +28,7 @@ _FIELDS: dict[str, Any] = {
     for name, (kind, words) in offered("http").items()
 }
 _TOOLS = ("tools", "tool_choice")
+SCHEMA = "json_schema"  # the option under which a guard decodes under a schema, where it can
 
 
 def _openai(*tables: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,7 +38,12 @@ def _openai(*tables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 if TYPE_CHECKING:
-    ChatOptions = TextOptions = BaseModel
+
+    class ChatOptions(BaseModel):
+        """A guard's options, and OpenAI's fields of a chat."""
+
+    class TextOptions(BaseModel):
+        """The same of a text."""
 else:
     ChatOptions = create_model("ChatOptions", **_FIELDS, **_openai(IGNORED, USUAL))
     _TEXT_FIELDS = {name: field for name, field in _FIELDS.items() if name not in _TOOLS}
@@ -115,7 +121,7 @@ class ChatRequest(_Answered, ChatOptions):
         stream: Server-sent events instead of one answer.
         max_completion_tokens: As ``max_tokens``.
         parallel_tool_calls: Where it is false, the first call alone is handed out.
-        response_format: ``text``.
+        response_format: ``text``, ``json_object`` or ``json_schema``.
     """
 
     usual = USUAL
@@ -199,8 +205,21 @@ def _form(wanted: Mapping[str, Any] | None) -> dict[str, Any]:
     kind = (wanted or {"type": "text"}).get("type")
     if kind == "text":
         return {}
-    raise FieldError(
-        "response_format may only be of type text here: this guard does not decode under a schema; say in the prompt "
-        "what form you want, or offer a tool with that schema",
-        param="response_format",
-    )
+    if kind not in ("json_object", "json_schema"):
+        _refuse_form("response_format.type may only be text, json_object or json_schema")
+    if SCHEMA not in _FIELDS:
+        _refuse_form(
+            "response_format may only be of type text here: this guard does not decode under a schema; say in the "
+            "prompt what form you want, or offer a tool with that schema"
+        )
+    if kind == "json_object":
+        return {SCHEMA: {"type": "object"}}
+    told = (wanted or {}).get("json_schema")
+    schema = told.get("schema") if isinstance(told, Mapping) else None
+    if not isinstance(schema, Mapping):
+        _refuse_form("response_format.json_schema has no schema; give {'name': ..., 'schema': {...}}")
+    return {SCHEMA: schema}
+
+
+def _refuse_form(message: str) -> NoReturn:
+    raise FieldError(message, param="response_format")

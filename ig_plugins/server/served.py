@@ -70,10 +70,8 @@ class Models:
         if name is None:
             return self.served[0]
         if name not in self._by_name:
-            known = ", ".join(self._by_name)
-            raise UnknownModelError(
-                f"the model {name[:LONGEST]!r} is not served here; there are {known}.{did_you_mean(name, self._by_name)}"
-            )
+            known, near = ", ".join(self._by_name), did_you_mean(name, self._by_name)
+            raise UnknownModelError(f"the model {name[:LONGEST]!r} is not served here; there are {known}.{near}")
         return self._by_name[name]
 
     def listed(self) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 from ig_plugins.chat import Message
 from ig_plugins.server.errors import FieldError
 
-EMPTY = (None, [], {}, "")
+EMPTY: tuple[Any, ...] = (None, [], {}, "")
 # What clients send back of an answer and of themselves, and which is no part of the conversation.
 OF_ANSWERS = ("refusal", "annotations", "parsed", "inference_guard")
 UNREADABLE = {"audio": "this service reads text", "function_call": "say tool_calls"}
