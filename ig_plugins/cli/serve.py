@@ -79,6 +79,7 @@ def serve(
     given = {name: value for name, value in locals().items() if name != "call" and value not in (None, [])}
     options_of_calls = {name: value for name, value in call.items() if value not in (None, [])}
     output.check_extra("server", "fastapi", "uvicorn")
+    from ig_plugins import telemetry as spans
     from ig_plugins.server import config as configuration
     from ig_plugins.server import create_app, listen
     from ig_plugins.server import serve as run
@@ -94,7 +95,15 @@ def serve(
         for name, table in wanted.models.items():
             with output.loading(table.model):
                 guards[name] = table.load()
-        app = create_app(guards, limits=wanted.limits, keys=keys, aliases=wanted.aliases)
+        if server.telemetry:
+            spans.start()
+        app = create_app(
+            guards,
+            limits=wanted.limits,
+            keys=keys,
+            aliases=wanted.aliases,
+            **{name: getattr(server, name) for name in ("cors", "metrics", "telemetry", "completions")},
+        )
         if server.access_log:
             _log_access()
         at = f"http://{server.host}:{bound.getsockname()[1]}/v1/chat/completions"

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
@@ -25,28 +25,38 @@ from ig_plugins.server.schema import ChatRequest
 T = TypeVar("T")
 
 
-async def results(order: Order) -> list[GuardResult]:
+class Told(Protocol):
+    """Who counts answers; see `Metrics`."""
+
+    def answered(self, model: str, result: GuardResult) -> None:
+        """An answer has been found, or it is known that there is none."""
+
+    def failed(self, model: str, error: Exception) -> None:
+        """An answer was given up."""
+
+
+async def results(order: Order, told: Told | None = None) -> list[GuardResult]:
     """All answers, in order. The first one that fails ends all of them.
 
     Raises:
         InferenceGuardError: There is no answer.
     """
     found: dict[int, GuardResult] = {}
-    async with aclosing(_chunks(order)) as chunks:
+    async with aclosing(_chunks(order, told)) as chunks:
         async for index, chunk in chunks:
             if chunk.result is not None:
                 found[index] = chunk.result
     return [found[index] for index in sorted(found)]
 
 
-async def events(order: Order, form: Form) -> AsyncIterator[str]:
+async def events(order: Order, form: Form, told: Told | None = None) -> AsyncIterator[str]:
     """Server-sent events: pieces of verified text, the report with the last of each answer."""
     counts, answers = order.asked.counts, len(order.tickets)
     found: dict[int, GuardResult] = {}
     try:
         for event in form.begun(answers, counts=counts):
             yield _event(event)
-        async with aclosing(_chunks(order)) as chunks:
+        async with aclosing(_chunks(order, told)) as chunks:
             async for index, chunk in chunks:
                 if chunk.result is not None:
                     found[index] = chunk.result
@@ -98,7 +108,7 @@ async def _disconnected(receive: Callable[[], Awaitable[Any]]) -> None:
         pass
 
 
-async def _chunks(order: Order) -> AsyncGenerator[tuple[int, GuardChunk], None]:
+async def _chunks(order: Order, told: Told | None) -> AsyncGenerator[tuple[int, GuardChunk], None]:
     """The pieces of all answers as they come, each with the answer's number."""
     heard: asyncio.Queue[tuple[int, GuardChunk | Exception]] = asyncio.Queue()
 
@@ -116,7 +126,11 @@ async def _chunks(order: Order) -> AsyncGenerator[tuple[int, GuardChunk], None]:
         while left:
             index, chunk = await heard.get()
             if isinstance(chunk, Exception):
+                if told is not None:
+                    told.failed(order.served.name, chunk)
                 raise chunk
+            if chunk.result is not None and told is not None:
+                told.answered(order.served.name, chunk.result)
             yield index, chunk
             left -= chunk.result is not None
     finally:

@@ -6,27 +6,37 @@ away stops its decoding.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 
-from ig_plugins.errors import InferenceGuardError
+from ig_plugins.errors import ConfigurationError, InferenceGuardError
 from ig_plugins.guard import InferenceGuard
+from ig_plugins.observing import watch
 from ig_plugins.server.answering import Events, events, results, unless_gone
 from ig_plugins.server.bodies import BodyLimit
 from ig_plugins.server.desk import Asked, Desk
 from ig_plugins.server.entry import Entry
 from ig_plugins.server.errors import INVALID, problem, refusal, response
-from ig_plugins.server.forms import ChatForm, Form, headers
+from ig_plugins.server.forms import SHOWN, ChatForm, Form, headers
 from ig_plugins.server.limits import Limits
 from ig_plugins.server.schema import ChatRequest, CompletionRequest, TokenizeRequest
 from ig_plugins.server.served import Models, name_of
 
+if TYPE_CHECKING:
+    from ig_plugins.server.metrics import Metrics
+
+PATHS = (
+    "/health", "/ready", "/metrics", "/tokenize", "/v1/models", "/v1/chat/completions", "/v1/completions"
+)  # fmt: skip
 FAILURES: dict[int | str, dict[str, Any]] = {
     status: {"description": words}
     for status, words in {
@@ -49,6 +59,10 @@ def create_app(
     limits: Limits | None = None,
     keys: Sequence[str] = (),
     aliases: Mapping[str, str] | None = None,
+    cors: Sequence[str] = (),
+    metrics: bool | None = None,
+    telemetry: bool = False,
+    completions: bool = True,
 ) -> FastAPI:
     """The service around one guard, or several by name.
 
@@ -58,35 +72,76 @@ def create_app(
         limits: What a request may ask for and what the service takes at once.
         keys: API keys, of which a client needs one; none are needed where there are none.
         aliases: Other names of the guards.
+        cors: Origins of web pages that may ask; ``*`` for all.
+        metrics: ``/metrics`` for Prometheus; by default where prometheus-client is installed.
+        telemetry: OpenTelemetry spans of requests; those of guards begin with `ig_plugins.telemetry.start`.
+        completions: ``/v1/completions``, which takes texts that no prompt format has rendered.
+
+    Raises:
+        ConfigurationError: Metrics or telemetry are asked for, and their packages are missing.
     """
     app = FastAPI(title="InferenceGuard", description=__doc__)
     models = Models(guard if isinstance(guard, Mapping) else {name_of(guard): guard}, aliases=aliases)
     desk = Desk(models, limits or Limits())
     app.state.gate, app.state.models = desk.gate, models
-    app.add_middleware(BodyLimit, most=desk.limits.body_bytes, seconds=desk.limits.body_seconds)
-    app.add_middleware(Entry, keys=keys)  # added last, so that it is passed first
     _explain_errors(app)
     _answer_about_itself(app, desk)
+    told = _measured(app, desk, metrics)
 
     @app.post("/v1/chat/completions", **_takes(ChatRequest))
     async def chat(request: Request) -> Response:
-        return await _answered(request, desk, ChatRequest, ChatForm)
+        return await _answered(request, desk, ChatRequest, ChatForm, told)
 
-    @app.post("/v1/completions", **_takes(CompletionRequest))
-    async def completions(request: Request) -> Response:
-        return await _answered(request, desk, CompletionRequest, Form)
+    if completions:
 
+        @app.post("/v1/completions", **_takes(CompletionRequest))
+        async def complete(request: Request) -> Response:
+            return await _answered(request, desk, CompletionRequest, Form, told)
+
+    # What is added last is passed first.
+    app.add_middleware(BodyLimit, most=desk.limits.body_bytes, seconds=desk.limits.body_seconds)
+    app.add_middleware(Entry, keys=keys, **({"ended": told.requested} if told else {}))
+    if telemetry:
+        from ig_plugins.server.tracing import Traced
+        from ig_plugins.telemetry import tracer
+
+        app.add_middleware(Traced, tracer=tracer())
+    if cors:
+        app.add_middleware(
+            CORSMiddleware, allow_origins=list(cors), allow_methods=["GET", "POST"], allow_headers=["*"],
+            expose_headers=["x-request-id", "retry-after", *SHOWN],
+        )  # fmt: skip
     return app
 
 
-async def _answered(request: Request, desk: Desk, kind: type[Asked], form_of: type[Form]) -> Response:
+def _measured(app: FastAPI, desk: Desk, wanted: bool | None) -> Metrics | None:
+    """``/metrics``, unless it is not wanted."""
+    if wanted is False or (wanted is None and find_spec("prometheus_client") is None):
+        return None
+    try:
+        from ig_plugins.server.metrics import CONTENT_TYPE, Metrics
+    except ImportError as error:
+        raise ConfigurationError("prometheus-client is missing; pip install 'inferenceguard[metrics]'") from error
+    metrics = Metrics(desk.gate, paths=PATHS)
+    weakref.finalize(app, watch(metrics.observer))
+
+    @app.get("/metrics", responses=FAILURES, response_class=PlainTextResponse)
+    async def measured() -> Response:
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
+
+    return metrics
+
+
+async def _answered(
+    request: Request, desk: Desk, kind: type[Asked], form_of: type[Form], told: Metrics | None
+) -> Response:
     visit = desk.gate.enter()
     try:
         order = await unless_gone(request, desk.admitted(visit, await request.body(), kind))
         form = form_of(order.served)
         if order.asked.streams:
-            return Events(visit, events(order, form))
-        found = await unless_gone(request, results(order))
+            return Events(visit, events(order, form, told))
+        found = await unless_gone(request, results(order, told))
         done = JSONResponse(form.whole(found, order.prompts), headers=headers(found))
     except BaseException:
         visit.abandon()

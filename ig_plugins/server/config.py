@@ -12,7 +12,7 @@
     certificate = "certificate.json"
     options = { candidates = 16 }
 
-``INFERENCEGUARD__LIMITS__CANDIDATES=16`` overrides one value, ``INFERENCEGUARD__MODELS__ALPACA__OPTIONS__SEED=1`` another.
+``INFERENCEGUARD__LIMITS__CANDIDATES=16`` overrides one value, and ``INFERENCEGUARD__MODELS__ALPACA__DEVICE=cuda`` too.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ServerTable(_Table):
         api_keys: A file with one key a line.
         access_log: A JSON line a request on standard error.
         cors: Origins of web pages that may ask, such as ``https://chat.example.org``; ``*`` for all.
-        metrics: ``/metrics`` for Prometheus, where prometheus-client is installed.
+        metrics: ``/metrics`` for Prometheus; by default where prometheus-client is installed.
         telemetry: OpenTelemetry spans, sent by whatever the process has set up.
         completions: ``/v1/completions``, which takes texts that no prompt format has rendered.
     """
@@ -69,7 +69,7 @@ class ServerTable(_Table):
     api_keys: Path | None = None
     access_log: bool = False
     cors: tuple[str, ...] = ()
-    metrics: bool = True
+    metrics: bool | None = None
     telemetry: bool = False
     completions: bool = True
 

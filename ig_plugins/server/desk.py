@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -82,7 +83,7 @@ class Desk:
     def _aside(self, raw: bytes, work: Callable[[], T]) -> asyncio.Future[T]:
         """On a reader's thread: everything that takes the longer the longer the prompt is."""
         reader = self._long if len(raw) >= LONG else self._short
-        return asyncio.get_running_loop().run_in_executor(reader, work)
+        return asyncio.get_running_loop().run_in_executor(reader, copy_context().run, work)
 
     def _read(self, raw: bytes, kind: type[Asked]) -> Order:
         asked = kind.model_validate_json(raw)

@@ -9,7 +9,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ig_plugins.server.errors import INVALID, problem, response
 
 OPEN = ("/health", "/ready")  # asked by machinery that holds no key
+Ended = Callable[[str, int, float], None]
 ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 log = logging.getLogger("inferenceguard.access")
 
@@ -27,10 +28,13 @@ class Entry:
     Args:
         app: Gets requests that may come in.
         keys: One of them is needed, as ``Authorization: Bearer KEY``; none are needed where there are none.
+        ended: Told of every request's path, status and seconds.
     """
 
-    def __init__(self, app: ASGIApp, *, keys: Sequence[str] = ()) -> None:
-        self._app = app
+    def __init__(
+        self, app: ASGIApp, *, keys: Sequence[str] = (), ended: Ended = lambda path, status, seconds: None
+    ) -> None:
+        self._app, self._ended = app, ended
         self._keys = [_digest(key) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,6 +64,7 @@ class Entry:
                     scope, receive, watched
                 )
         finally:
+            self._ended(scope["path"], status, time.monotonic() - started)
             if log.isEnabledFor(logging.INFO):
                 entry = {
                     "time": round(time.time(), 3),

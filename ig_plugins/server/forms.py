@@ -14,6 +14,7 @@ from ig_plugins.server.served import Served
 
 REPORT = "inference_guard"
 HEADERS = ("blocked", "certified", "cost", "seed")  # of a report, as response headers
+SHOWN = tuple(f"x-inference-guard-{name}" for name in HEADERS)
 
 
 class Form:
