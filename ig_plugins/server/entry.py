@@ -12,11 +12,13 @@ import uuid
 from collections.abc import Callable, Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ig_plugins.server.errors import INVALID, problem, response
 
-OPEN = ("/health", "/ready")  # asked by machinery that holds no key
+HEALTH = "/health"  # answered here, before anything that could make it wait
+OPEN = (HEALTH, "/ready")  # asked by machinery that holds no key
 Ended = Callable[[str, int, float], None]
 ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 log = logging.getLogger("inferenceguard.access")
@@ -56,7 +58,9 @@ class Entry:
             await send(message)
 
         try:
-            if scope["path"] in OPEN or self._known(headers.get("authorization", "")):
+            if scope["path"] == HEALTH:
+                await _alive(scope, receive, watched)
+            elif scope["path"] in OPEN or self._known(headers.get("authorization", "")):
                 await self._app(scope, receive, watched)
             else:
                 error = problem(INVALID, "an API key is needed, as 'Authorization: Bearer KEY'", code="invalid_api_key")
@@ -86,6 +90,13 @@ class Entry:
         mine = _digest(key.strip())
         matches = [hmac.compare_digest(mine, each) for each in self._keys]
         return scheme.lower() == "bearer" and any(matches)
+
+
+async def _alive(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["method"] in ("GET", "HEAD"):
+        await JSONResponse({"status": "ok"})(scope, receive, send)
+    else:
+        await response(405, problem(INVALID, "Method Not Allowed"), {"allow": "GET, HEAD"})(scope, receive, send)
 
 
 def _digest(key: str) -> bytes:

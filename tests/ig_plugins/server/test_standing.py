@@ -251,6 +251,12 @@ def test_a_client_that_goes_away_frees_its_place(server):
     assert state == {"status": "ok", "running": 0, "queued": 0}
 
 
+def test_answers_do_not_wait_for_the_clients_acknowledgement(server):
+    """A response goes out in two parts; the second must not wait 40 ms for the client to acknowledge the first."""
+    took = sorted(_seconds(lambda: server.http.get(path)) for path in ["/health", "/ready"] * 20)
+    assert took[len(took) // 4] < 0.03
+
+
 def test_a_small_request_beside_large_ones_takes_at_most_three_times_as_long_and_health_answers():
     """Large ones as large as the ceilings allow, four at once, all the time."""
     server = Server(room_mib=2048)
