@@ -22,6 +22,7 @@ from ig_plugins.errors import (
 from ig_plugins.server.gate import BusyError, ClosingError
 
 INVALID = "invalid_request_error"
+LONG = 1_000  # characters of a message
 LONGEST = 80  # characters of a client's own name for a field that an error repeats
 
 
@@ -71,7 +72,12 @@ def described(error: InferenceGuardError | ValidationError, *, fields: Iterable[
 
 def problem(kind: str, message: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
     """OpenAI's form of an error."""
-    return {"type": kind, "message": message, "param": param, "code": code}
+    return {"type": kind, "message": _short(message), "param": param, "code": code}
+
+
+def _short(message: str) -> str:
+    """A message without the middle of what it repeats, where that is long: a client's own words."""
+    return message if len(message) <= LONG else f"{message[: LONG // 2]} … {message[-LONG // 2 :]}"
 
 
 def status_of(error: BaseException) -> int:
