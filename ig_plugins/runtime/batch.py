@@ -11,6 +11,7 @@ import torch
 
 from critic_models.judges import Judge
 from ig_plugins.errors import DecodingError, InferenceGuardError, JudgeTimeoutError, NotEnoughMemoryError
+from ig_plugins.observing import watched
 from ig_plugins.runtime.fair_lock import torch_lock
 from ig_plugins.runtime.question import Question
 from ig_plugins.search import BlockSearch, Capacity, Outcome, Request, Row
@@ -130,7 +131,7 @@ class Batch:
         """
         again: list[Job] = []
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), watched("block", of=list(self.jobs)):
                 self._step(again)
         except BaseException as error:
             alone = len(self.jobs) == 1
