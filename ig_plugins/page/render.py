@@ -38,20 +38,25 @@ class Slider(BaseModel):
     value: float
 
 
+class Offer(BaseModel):
+    """A model that is served, and what a visitor may choose about it."""
+
+    model: str
+    sliders: tuple[Slider, ...]
+
+
 class Playground(BaseModel):
     """What the page is told that asks a server.
 
     Attributes:
-        model: What is served.
         ask: Where requests go.
         keyed: Whether they need a key.
-        sliders: What a visitor may choose.
+        offers: What is served.
     """
 
-    model: str
     ask: str
     keyed: bool
-    sliders: tuple[Slider, ...]
+    offers: tuple[Offer, ...]
 
 
 class Page(NamedTuple):

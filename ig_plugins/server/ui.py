@@ -20,11 +20,12 @@ from ig_plugins.errors import ConfigurationError, InferenceGuardError
 from ig_plugins.guard import GuardResult, InferenceGuard
 from ig_plugins.guard.request_handle import RequestHandle
 from ig_plugins.page import Document, Playground, playground, unguarded
-from ig_plugins.page.render import Slider
-from ig_plugins.server.errors import problem, response
+from ig_plugins.page.render import Offer, Slider
+from ig_plugins.server.errors import INVALID, problem, response
 from ig_plugins.server.gate import Gate, Visit
 from ig_plugins.server.limits import Limits
 from ig_plugins.server.memory import estimate
+from ig_plugins.server.served import Models, Served
 
 ASK = "/ui/trace"
 TRACE_BYTES = 16 * 2**20  # that a trace may take beside the search; see `search.trace.recorder`
@@ -36,15 +37,17 @@ class Question(BaseModel):
 
     Attributes:
         prompt: Of the user.
+        model: Who is asked; the first one by default.
         budget: The first cost model's limit.
         candidates, beams, block_tokens, tries: N, K, d and M.
         seed: None draws one.
         beside: The unguarded answer is wanted as well.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
     prompt: str = Field(min_length=1)
+    model: str | None = None
     budget: float | None = None
     candidates: int | None = None
     beams: int | None = None
@@ -59,7 +62,7 @@ class Question(BaseModel):
         Raises:
             ConfigurationError: The budget is looser than the service's own.
         """
-        chosen = self.model_dump(exclude={"prompt", "beside", "budget"}, exclude_none=True)
+        chosen = self.model_dump(exclude={"prompt", "model", "beside", "budget"}, exclude_none=True)
         if self.budget is not None:
             if not self.budget <= budgets[0].limit:
                 raise ConfigurationError(f"budget is {self.budget}; give at most {budgets[0].limit}, the service's own")
@@ -84,17 +87,18 @@ def check_reach(host: str, *, keyed: bool) -> None:
         )
 
 
-def add_ui(app: FastAPI, guard: InferenceGuard, gate: Gate, limits: Limits, *, keyed: bool) -> None:
+def add_ui(app: FastAPI, models: Models, gate: Gate, limits: Limits, *, keyed: bool) -> None:
     """Adds the page to a service.
 
     Args:
         app: The service.
-        guard: Answers.
+        models: Who answers.
         gate: Lets requests in.
         limits: Of the operator.
         keyed: Requests need an API key. The page itself needs none, and holds nothing.
     """
-    shown = playground(Playground(model=guard.policy_id, ask=ASK, keyed=keyed, sliders=_sliders(guard, limits)))
+    offers = tuple(Offer(model=each.name, sliders=_sliders(each.guard, limits)) for each in models.served)
+    shown = playground(Playground(ask=ASK, keyed=keyed, offers=offers))
     safe = {
         "content-security-policy": f"{shown.policy}; frame-ancestors 'none'",
         "x-content-type-options": "nosniff",
@@ -110,11 +114,11 @@ def add_ui(app: FastAPI, guard: InferenceGuard, gate: Gate, limits: Limits, *, k
     async def trace(request: Request) -> Response:
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             # Other pages in the same browser may send forms here without being asked whether they may.
-            return response(415, problem("invalid_request_error", "send JSON, as content type application/json"))
+            return response(415, problem(INVALID, "send JSON, as content type application/json"))
         visit = gate.enter()
         try:
             raw = await request.body()
-            document = await _unless_gone(request, _answered(guard, visit, gate, limits, raw))
+            document = await _unless_gone(request, _answered(models, visit, gate, limits, raw))
         finally:
             visit.abandon()
             visit.close()
@@ -122,32 +126,34 @@ def add_ui(app: FastAPI, guard: InferenceGuard, gate: Gate, limits: Limits, *, k
         return Response(content, media_type="application/json", headers={"cache-control": "no-store"})
 
 
-async def _answered(guard: InferenceGuard, visit: Visit, gate: Gate, limits: Limits, raw: bytes) -> Document:
+async def _answered(models: Models, visit: Visit, gate: Gate, limits: Limits, raw: bytes) -> Document:
     """The guarded answer, then the unguarded one."""
-    question, ticket = await asyncio.to_thread(_read, guard, limits, raw)
-    request = ticket.request
+    question, served, ticket = await asyncio.to_thread(_read, models, limits, raw)
+    guard, request = served.guard, ticket.request
     visit.abandon = ticket.cancel
     takes = estimate(request, guard.components) + TRACE_BYTES
     await gate.admit(visit, takes=takes, heavy=True, deadline=request.deadline)
     result = await _result(guard, ticket)
     if not question.beside:
-        return Document(model=guard.policy_id, result=result)
+        return Document(model=served.name, result=result)
     options = {**question.options(guard.options.budgets), "seed": result.seed, "timeout": limits.seconds(None)}
     plain = await asyncio.to_thread(guard.request, question.prompt, **options)
     visit.abandon = plain.cancelled.set
     beside = await asyncio.to_thread(unguarded, guard.components, plain)
-    return Document(model=guard.policy_id, result=result, unguarded=beside)
+    return Document(model=served.name, result=result, unguarded=beside)
 
 
-def _read(guard: InferenceGuard, limits: Limits, raw: bytes) -> tuple[Question, RequestHandle]:
-    """A question that is checked against the operator's limits."""
+def _read(models: Models, limits: Limits, raw: bytes) -> tuple[Question, Served, RequestHandle]:
+    """A question that is checked against the operator's limits, and who answers it."""
     question = Question.model_validate_json(raw)
+    served = models.find(question.model)
+    guard = served.guard
     options = question.options(guard.options.budgets)
     wanted = guard.options.updated(**options)
     limits.check(wanted, guard.options)
     ticket = guard.prepare(question.prompt, **{**options, "timeout": limits.seconds(wanted.timeout)})
     limits.check_prompt(len(ticket.request.prompt_ids))
-    return question, ticket
+    return question, served, ticket
 
 
 async def _result(guard: InferenceGuard, ticket: RequestHandle) -> GuardResult:

@@ -11,9 +11,9 @@ function slider(each) {
   return h("div", { class: "slider" }, h("label", { for: `set-${each.name}` }, each.label), shown, input);
 }
 
-function bounded(form) {
-  // K is at most N.
-  const { candidates, beams } = form.elements;
+function sliders(offer, holder) {
+  holder.replaceChildren(...offer.sliders.map(slider));
+  const [candidates, beams] = ["candidates", "beams"].map((name) => holder.querySelector(`[name=${name}]`)); // K is at most N
   const follow = (changed, other, wrong) => changed.addEventListener("input", () => {
     if (!wrong(Number(candidates.value), Number(beams.value))) return;
     other.value = changed.value;
@@ -23,9 +23,9 @@ function bounded(form) {
   follow(beams, candidates, (n, k) => k > n);
 }
 
-async function ask(settings, form) {
-  const given = form.elements, question = { prompt: given.prompt.value, beside: given.beside.checked };
-  for (const { name } of settings.sliders) question[name] = Number(given[name].value);
+async function ask(settings, offer, form) {
+  const given = form.elements, question = { prompt: given.prompt.value, model: offer.model, beside: given.beside.checked };
+  for (const { name } of offer.sliders) question[name] = Number(given[name].value);
   if (given.seed.value !== "") question.seed = Number(given.seed.value);
   const headers = { "content-type": "application/json" };
   if (given.key && given.key.value) headers.authorization = `Bearer ${given.key.value}`;
@@ -38,11 +38,15 @@ async function ask(settings, form) {
 function playground(settings) {
   const state = h("p", { class: "state", role: "status" });
   const button = h("button", { type: "submit" }, "Answer");
+  const holder = h("div", { class: "sliders" });
+  const model = h("select", { onchange: () => sliders(settings.offers[model.selectedIndex], holder) },
+    settings.offers.map((each) => h("option", {}, each.model)));
   const form = h("form", { class: "card", "aria-label": "Ask the guard" },
     h("label", { for: "prompt" }, "Prompt"),
     h("textarea", { id: "prompt", name: "prompt", rows: "3", required: true, maxlength: "100000" }),
-    h("div", { class: "sliders" }, settings.sliders.map(slider)),
+    holder,
     h("div", { class: "row" },
+      settings.offers.length > 1 ? h("label", { class: "inline" }, "Model ", model) : null,
       h("label", { class: "inline" }, "Seed ", h("input", { type: "number", name: "seed", min: "0", step: "1", placeholder: "drawn" })),
       h("label", { class: "inline" }, h("input", { type: "checkbox", name: "beside", checked: true }), " the unguarded answer beside it"),
       settings.keyed ? h("label", { class: "inline" }, "API key ", h("input", { type: "password", name: "key", autocomplete: "off" })) : null,
@@ -54,7 +58,7 @@ function playground(settings) {
     state.className = "state";
     state.textContent = "Searching …";
     try {
-      show(await ask(settings, form), view);
+      show(await ask(settings, settings.offers[model.selectedIndex], form), view);
       state.textContent = "Answered, see below.";
       view.focus();
     } catch (error) {
@@ -67,8 +71,8 @@ function playground(settings) {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
   });
   document.getElementById("form").replaceChildren(h("header", {},
-    h("p", { class: "eyebrow" }, `InferenceGuard playground · ${settings.model}`), h("h1", {}, "Ask, and see how it is answered"), form));
-  bounded(form);
+    h("p", { class: "eyebrow" }, `InferenceGuard playground · ${settings.offers.map((each) => each.model).join(", ")}`), h("h1", {}, "Ask, and see how it is answered"), form));
+  sliders(settings.offers[0], holder);
   form.elements.prompt.focus();
 }
 

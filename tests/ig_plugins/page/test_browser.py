@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ig_plugins.page import Playground, page, playground
-from ig_plugins.page.render import Slider
+from ig_plugins.page.render import Offer, Slider
 from tests.ig_plugins.page.conftest import EVIL, document
 from tests.kit.guards import MARKER
 
@@ -123,15 +123,16 @@ def test_the_document_can_be_saved(window, shown, tmp_path):
     assert saved == json.loads(shown.model_dump_json())
 
 
+SLIDERS = (
+    Slider(name="budget", label="Budget", least=-2, most=0, step=2 / 49, value=0),
+    Slider(name="candidates", label="N", least=1, most=64, step=1, value=8),
+    Slider(name="beams", label="K", least=1, most=64, step=1, value=2),
+)
+OTHER = tuple(each.model_copy(update={"value": 1, "most": 30}) for each in SLIDERS[1:])
 SETTINGS = Playground(
-    model="scripted",
     ask="/ui/trace",
     keyed=True,
-    sliders=(
-        Slider(name="budget", label="Budget", least=-2, most=0, step=2 / 49, value=0),
-        Slider(name="candidates", label="N", least=1, most=64, step=1, value=8),
-        Slider(name="beams", label="K", least=1, most=64, step=1, value=2),
-    ),
+    offers=(Offer(model="first", sliders=SLIDERS), Offer(model="second", sliders=OTHER)),
 )
 
 
@@ -168,5 +169,19 @@ def test_the_playground_asks_and_shows(window, shown):
     assert sent[0] == sent[1]
     key, asked = sent[1]
     assert key == "Bearer secret"
-    assert asked == {"prompt": "Tell me.", "beside": True, "budget": 0, "candidates": 11, "beams": 11, "seed": 4}
+    settings = {"budget": 0, "candidates": 11, "beams": 11, "seed": 4}
+    assert asked == {"prompt": "Tell me.", "model": "first", "beside": True, **settings}
     assert window.evaluate("document.activeElement.id") == "view"
+    window.get_by_label("Model").select_option("second")
+    assert window.get_by_label("N", exact=True).get_attribute("max") == "30"
+    window.get_by_role("button", name="Answer").click()
+    window.locator(".state", has_text="Answered").wait_for()
+    window.wait_for_function("document.activeElement.id === 'view'")
+    assert sent[-1][1] == {
+        "prompt": "Tell me.",
+        "model": "second",
+        "beside": True,
+        "candidates": 1,
+        "beams": 1,
+        "seed": 4,
+    }

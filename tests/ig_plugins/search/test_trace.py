@@ -208,6 +208,15 @@ def test_two_prompts_of_a_batch_have_each_their_own():
     assert [each.model_copy(update={"seconds": 0.0}) for each in second.trace.tries] == without
 
 
+def test_answers_to_the_same_question_have_each_their_own():
+    guard = guards()["texts"]
+    first = guard.prepare("Tell me.", trace=True, seed=1)
+    again = first.sibling(1)
+    assert isinstance(again.request.watcher, Recorder)
+    assert again.request.watcher is not first.request.watcher
+    assert guard.prepare("Tell me.").sibling(1).request.watcher is None
+
+
 def test_a_result_with_a_trace_survives_json(guard):
     result, _ = answered(guard)
     text = result.model_dump_json()

@@ -50,6 +50,17 @@ def test_the_answer_is_the_services_own():
     assert MARKER not in str(plain)
 
 
+def test_several_models_have_each_their_own_sliders():
+    guards = {"wide": make_guard(ANSWERS, candidates=9), "calm": make_guard({"Always calm.": 1.0}, candidates=5)}
+    served = TestClient(create_app(guards, ui=True))
+    page = served.get("/ui").text
+    assert re.findall(r'"model":"(\w+)"', page) == ["wide", "calm"]
+    assert re.findall(r'"name":"candidates"[^}]*"value":([\d.]+)', page) == ["9.0", "5.0"]
+    found = Document.model_validate_json(served.post("/ui/trace", json={**ASK, "model": "calm"}).content)
+    assert (found.model, found.result.text) == ("calm", "Always calm.")
+    assert served.post("/ui/trace", json={**ASK, "model": "other"}).status_code == 404
+
+
 def test_the_page_states_its_policy_and_holds_no_answer():
     page = client(keys=["k"]).get("/ui")  # without a key: it asks for one
     assert page.status_code == 200
