@@ -183,7 +183,7 @@ class RequestHandle:
             return self._overdue()
 
     def _refuse_other_process(self) -> None:
-        """A forked child has a copy of the ticket, and nobody who works on it."""
+        """A forked child has a copy of the handle, and no worker for it."""
         if os.getpid() != self._process:
             raise RequestCancelledError("this answer was begun before a fork, by the parent process; ask again here")
 

@@ -29,7 +29,7 @@ class Answer:
         reason: Why it ended.
         text: Exactly what was judged and leaves.
         token_ids: Its tokens; those of the shortened text where a stop string cut it.
-        trail: What the cost models said of it, from its start.
+        trail: The cost models' scores of it, from its start.
         reply: The answer taken apart, where the request asks for that.
     """
 
@@ -43,7 +43,7 @@ class Answer:
     reply: Reply | None = None
 
     def behind(self, border: Border) -> Answer:
-        """The same with what judges of texts said since of a border on its way."""
+        """The same with the later scores that judges of texts gave a border on its way."""
         return replace(self, trail=self.trail.behind(border.trail, border.tokens))
 
     @property
@@ -113,7 +113,7 @@ class Row:
         return 1 if self.narrow else self.request.search.beams
 
     @property
-    def patience(self) -> int:
+    def blocks_per_release(self) -> int:
         """Narrow blocks that are judged together before their text may leave: fewer calls, within the allowed lag."""
         return max(1, self.request.search.max_lag - 1)
 

@@ -15,13 +15,13 @@ from ig_plugins.search.request import Request
 from ig_plugins.search.scoring.base import (
     Judgement,
     discounted,
-    parts_pass,
     read_prefills,
     reward_of_cut,
     trail_of,
     verified_cut,
 )
 from ig_plugins.search.scoring.judge_session import JudgeSession, Scores
+from ig_plugins.search.scoring.tool_calls import reply_passes
 from ig_plugins.search.text import Whole
 from ig_plugins.search.trajectory import Border
 from ig_plugins.search.verifier import Scored, Trail, costs_of, may_leave
@@ -35,7 +35,7 @@ class DirectScoring:
         reward: The reward model's session; None for answers that are fair draws among the safe ones.
     """
 
-    foresees = False
+    has_critic = False
 
     def __init__(self, costs: Sequence[JudgeSession], reward: JudgeSession | None) -> None:
         self._costs, self._reward = costs, reward
@@ -66,7 +66,7 @@ class DirectScoring:
             trails[key] = verified_cut(self._costs, lanes, key) if cut else self._trail(lanes, key, found)
             safe[key] = trails[key].may_leave()
         for key in _keys(safe & lanes.ended):
-            safe[key] = parts_pass(self._costs, lanes, key)
+            safe[key] = reply_passes(self._costs, lanes, key)
         reward = self._rewards(lanes, safe)
         rewards = {key: float(reward[key]) for key in _keys(safe & lanes.ended)}
         score = reward.clone()

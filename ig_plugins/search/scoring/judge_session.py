@@ -19,7 +19,7 @@ from ig_plugins.search.verifier import Scored
 
 
 class Scores(NamedTuple):
-    """What a judge said of every lane.
+    """A judge's scores of every lane.
 
     Attributes:
         values: Shape (B, L, T), float64 on the CPU; the score of each token, or T = 1 score of the text so far.
