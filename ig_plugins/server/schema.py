@@ -202,9 +202,9 @@ class TokenizeRequest(BaseModel):
 
 def _form(wanted: Mapping[str, Any] | None) -> dict[str, Any]:
     """The guard's option for a ``response_format``."""
-    kind = (wanted or {"type": "text"}).get("type")
-    if kind == "text":
+    if wanted is None or wanted.get("type") == "text":
         return {}
+    kind = wanted.get("type")
     if kind not in ("json_object", "json_schema"):
         _refuse_form("response_format.type may only be text, json_object or json_schema")
     if SCHEMA not in _FIELDS:
@@ -214,7 +214,7 @@ def _form(wanted: Mapping[str, Any] | None) -> dict[str, Any]:
         )
     if kind == "json_object":
         return {SCHEMA: {"type": "object"}}
-    told = (wanted or {}).get("json_schema")
+    told = wanted.get("json_schema")
     schema = told.get("schema") if isinstance(told, Mapping) else None
     if not isinstance(schema, Mapping):
         _refuse_form("response_format.json_schema has no schema; give {'name': ..., 'schema': {...}}")

@@ -1,7 +1,9 @@
 """One file says what is served; the environment overrides it, and what is not known is refused with what was meant."""
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,7 @@ from ig_plugins.errors import ConfigurationError, InferenceGuardError
 from ig_plugins.server.config import read
 from ig_plugins.server.served import Models
 
+ROOT = Path(__file__).parents[3]
 WHOLE = """
 [server]
 host = "0.0.0.0"
@@ -74,6 +77,14 @@ def test_a_file_says_everything(place, monkeypatch):
     assert "rules.py:rude" in two
     assert "critic" not in two
     assert len({each.fingerprint for each in models.served}) == 2
+
+
+def test_the_configuration_in_the_docs_is_one(tmp_path):
+    told = re.search(r"```toml\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(encoding="utf-8"), re.S)[1]
+    (tmp_path / "guard.toml").write_text(told)
+    config = read(tmp_path / "guard.toml")
+    assert list(config.models) == ["small", "ruled"]
+    config.models["small"].check()
 
 
 def test_the_environment_overrides_the_file_and_options_override_both(place):
