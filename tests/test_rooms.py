@@ -21,6 +21,7 @@ ROOMS = (
     ("ig_plugins.search",),
     ("ig_plugins.presets", "ig_plugins.runtime"),
     ("ig_plugins.guard",),
+    ("ig_plugins.page",),
     ("ig_plugins.research", "ig_plugins.server"),
     ("ig_plugins.cli",),
 )

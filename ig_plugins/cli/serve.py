@@ -26,7 +26,7 @@ LIMITS = {  # options by the names of their ceilings, where these differ
     "max_connections": "connections",
     **{name: name for name in ("timeout", "head_seconds", "body_seconds", "send_seconds", "drain_seconds")},
 }
-SERVER = ("host", "port", "api_keys", "access_log", "cors", "metrics", "telemetry")
+SERVER = ("host", "port", "api_keys", "access_log", "cors", "metrics", "telemetry", "ui")
 
 Most = Annotated[int | None, typer.Option(min=1, help="That a request may ask for.")]
 Seconds = Annotated[float | None, typer.Option()]
@@ -54,6 +54,7 @@ def serve(
     cors: Annotated[list[str] | None, typer.Option(help="An origin of web pages that may ask; may repeat.")] = None,
     metrics: Annotated[bool | None, typer.Option(help="/metrics for Prometheus.")] = None,
     telemetry: Annotated[bool | None, typer.Option(help="OpenTelemetry spans.")] = None,
+    ui: Annotated[bool | None, typer.Option("--ui", help="/ui for operators: it shows text that did not pass.")] = None,
     max_body_bytes: Annotated[int | None, typer.Option(min=1, help="Of a request's body; 1 MiB.")] = None,
     max_prompt_tokens: Annotated[int | None, typer.Option(min=1, help="By default the model's context.")] = None,
     max_candidates: Most = None,
@@ -83,12 +84,15 @@ def serve(
     from ig_plugins.server import config as configuration
     from ig_plugins.server import create_app, listen
     from ig_plugins.server import serve as run
+    from ig_plugins.server.ui import check_reach
 
     said = _said(given, options_of_calls)
     wanted = configuration.read(config, environment=os.environ, said=said)
     for table in wanted.models.values():
         table.check()
     keys, server = wanted.keys, wanted.server
+    if server.ui:
+        check_reach(server.host, keyed=bool(keys))
     bound = listen(server.host, server.port)
     with bound:
         guards = {}
@@ -102,7 +106,7 @@ def serve(
             limits=wanted.limits,
             keys=keys,
             aliases=wanted.aliases,
-            **{name: getattr(server, name) for name in ("cors", "metrics", "telemetry", "completions")},
+            **{name: getattr(server, name) for name in ("cors", "metrics", "telemetry", "completions", "ui")},
         )
         if server.access_log:
             _log_access()

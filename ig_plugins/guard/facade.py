@@ -26,6 +26,7 @@ from ig_plugins.guard.request_handle import GuardChunk, RequestHandle
 from ig_plugins.guard.result import GuardResult
 from ig_plugins.runtime import worker
 from ig_plugins.search import Request, SearchConfig
+from ig_plugins.search.trace import Recorder
 
 if TYPE_CHECKING:
     from ig_plugins.guard.certificate import Certificate
@@ -488,6 +489,7 @@ class InferenceGuard:
             deadline=None if options.timeout is None else time.monotonic() + options.timeout,
             judge_timeout=options.judge_timeout,
             processors=options.logits_processors,
+            watcher=Recorder() if options.trace else None,
         )
 
     def _reading(self, encoded: EncodedPrompt) -> dict[str, Any]:

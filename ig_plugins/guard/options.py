@@ -42,6 +42,7 @@ class Options(BaseModel):
     tools: tuple[Any, ...] = ()
     tool_choice: Any = "auto"
     logits_processors: tuple[Any, ...] = ()
+    trace: bool = False
 
     @field_validator("search")
     @classmethod

@@ -22,6 +22,7 @@ from ig_plugins.guard.options import Options
 from ig_plugins.guard.result import BlockRecord, FinishReason, GuardResult, Usage
 from ig_plugins.observing import End, begin
 from ig_plugins.search import Answer, Outcome, Request, Row
+from ig_plugins.search.trace import Recorder, Trace
 
 GRACE = 0.25  # seconds past the deadline after which a caller no longer waits for the worker to say so
 
@@ -81,7 +82,8 @@ class RequestHandle:
     def sibling(self, number: int) -> RequestHandle:
         """The same question again, begun, with the seed so much further on; nothing that changes is shared."""
         seed = (self.request.seed + number) % 2**63
-        again = dataclasses.replace(self.request, seed=seed, cancelled=threading.Event())
+        watcher = Recorder() if self._options.trace else None
+        again = dataclasses.replace(self.request, seed=seed, cancelled=threading.Event(), watcher=watcher)
         handle = RequestHandle(self.engine, self._encoded, again, self._options, certified=self._certified)
         handle.begin()
         return handle
@@ -247,6 +249,7 @@ class RequestHandle:
             lag=row.lag if self.request.stream else None,
             first_text_seconds=self._first_text,
             tool_calls=calls,
+            trace=self._trace(row, answer),
         )
 
     def _blocked(self, row: Row) -> GuardResult:
@@ -266,7 +269,12 @@ class RequestHandle:
             seconds=time.monotonic() - self.request.started,
             lag=row.lag if self.request.stream else None,
             first_text_seconds=self._first_text,
+            trace=self._trace(row, None),
         )
+
+    def _trace(self, row: Row, answer: Answer | None) -> Trace | None:
+        watcher = self.request.watcher
+        return watcher.trace(row, answer, list(self.engine.costs)) if isinstance(watcher, Recorder) else None
 
     def _accounting(self) -> dict[str, Accounting]:
         return {name: b.accounting for name, b in zip(self.engine.costs, self.request.budgets, strict=True)}

@@ -143,17 +143,32 @@ class BlockSearch:
             return ended
         lanes = self._sample()
         judgement = self.scoring.judge(lanes)
+        watched = self._watched(lanes, judgement)
         kept = [self._select(lanes, judgement, index) for index in range(len(self.rows))]
         beams = pad(kept)
         self.scoring.advance(lanes, beams)
         self._opened_session().select(beams)
         self._release()
+        for each in watched:
+            each(kept)
         done = [self._outcome(row) for row in self.rows if not row.beams]
         restarting = [outcome.row for outcome in done if outcome.empty and outcome.row.may_restart]
         self._drop([outcome.row for outcome in done])
         if restarting:
             self._restart(restarting)
         return ended + [outcome for outcome in done if outcome.row not in restarting]
+
+    def _watched(self, lanes: Lanes, judgement: Judgement) -> list[Callable[[list[list[int]]], None]]:
+        """Lets whoever watches a row look at its lanes; each is to be told what was kept when the block is done."""
+
+        def told(done: Callable[[Sequence[int]], None], index: int) -> Callable[[list[list[int]]], None]:
+            return lambda kept: done(kept[index])
+
+        return [
+            told(watcher.judged(lanes, judgement, index, ranks=self.scoring.ranks), index)
+            for index, row in enumerate(self.rows)
+            if (watcher := row.request.watcher) is not None
+        ]
 
     def _sample(self) -> Lanes:
         """Forks every row's beams into lanes and samples one block on them."""
@@ -285,6 +300,7 @@ class BlockSearch:
     @staticmethod
     def _refuse(row: Row, border: Border) -> None:
         """The judges refused text that all beams share: whatever contains it is lost, finished answers too."""
+        row.refused = border
         row.beams, row.tries_made = [], row.tries_made + 1
         row.finished = [answer for answer in row.finished if not answer.step.passes(border.step)]
 

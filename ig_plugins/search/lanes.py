@@ -60,6 +60,7 @@ class Row:
         request: What was asked.
         beams: The open beams, best first.
         released: Up to where text has left, or may: judged, and part of every answer to come.
+        refused: Up to where the judges refused to let text leave, which ended the search.
         finished: Verified answers.
         blocks: Blocks that are done.
         attempt: Tries of the open block that failed.
@@ -78,6 +79,7 @@ class Row:
     request: Request
     beams: list[Step]
     released: Border
+    refused: Border | None = None
     finished: list[Answer] = field(default_factory=list)
     blocks: int = 0
     attempt: int = 0

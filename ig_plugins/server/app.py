@@ -31,6 +31,7 @@ from ig_plugins.server.limits import Limits
 from ig_plugins.server.responses import ResponseForm, ResponseRequest
 from ig_plugins.server.schema import ChatRequest, CompletionRequest, TokenizeRequest
 from ig_plugins.server.served import Models, name_of
+from ig_plugins.server.ui import add_ui
 
 if TYPE_CHECKING:
     from ig_plugins.server.metrics import Metrics
@@ -65,6 +66,7 @@ def create_app(
     metrics: bool | None = None,
     telemetry: bool = False,
     completions: bool = True,
+    ui: bool = False,
 ) -> FastAPI:
     """The service around one guard, or several by name.
 
@@ -78,6 +80,7 @@ def create_app(
         metrics: ``/metrics`` for Prometheus; by default where prometheus-client is installed.
         telemetry: OpenTelemetry spans of requests; those of guards begin with `ig_plugins.telemetry.start`.
         completions: ``/v1/completions``, which takes texts that no prompt format has rendered.
+        ui: ``/ui`` for operators, which shows text that did not pass.
 
     Raises:
         ConfigurationError: Metrics or telemetry are asked for, and their packages are missing.
@@ -104,6 +107,8 @@ def create_app(
         async def complete(request: Request) -> Response:
             return await _answered(request, desk, CompletionRequest, Form, told)
 
+    if ui:
+        add_ui(app, models, desk.gate, desk.limits, keyed=bool(keys))
     # What is added last is passed first.
     app.add_middleware(BodyLimit, most=desk.limits.body_bytes, seconds=desk.limits.body_seconds)
     app.add_middleware(Entry, keys=keys, **({"ended": told.requested} if told else {}))

@@ -62,6 +62,7 @@ class ServerTable(_Table):
         metrics: ``/metrics`` for Prometheus; by default where prometheus-client is installed.
         telemetry: OpenTelemetry spans, sent by whatever the process has set up.
         completions: ``/v1/completions``, which takes texts that no prompt format has rendered.
+        ui: ``/ui`` for operators, which shows text that did not pass (docs/trace.md).
     """
 
     host: str = "127.0.0.1"
@@ -72,6 +73,7 @@ class ServerTable(_Table):
     metrics: bool | None = None
     telemetry: bool = False
     completions: bool = True
+    ui: bool = False
 
 
 class ModelTable(_Table):

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ig_plugins.server.errors import INVALID, problem, response
 
 HEALTH = "/health"  # answered here, before anything that could make it wait
-OPEN = (HEALTH, "/ready")  # asked by machinery that holds no key
+OPEN = (HEALTH, "/ready", "/ui")  # for machinery that holds no key; and a page that asks for one and holds nothing
 Ended = Callable[[str, int, float], None]
 ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 log = logging.getLogger("inferenceguard.access")

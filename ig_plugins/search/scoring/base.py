@@ -13,7 +13,7 @@ In both a finished candidate is safe only if the cost models say so for exactly 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -29,6 +29,11 @@ from ig_plugins.search.trajectory import Border, Step
 from ig_plugins.search.verifier import Scored, Trail
 
 
+def unmeasured(key: Key) -> Trail | None:
+    """No cost model was asked about lanes that have no trail."""
+    return None
+
+
 class Judgement(NamedTuple):
     """What scoring says of every lane of the open block.
 
@@ -39,6 +44,9 @@ class Judgement(NamedTuple):
         rewards: The reward of finished safe lanes, by (row, lane).
         trails: The cost models' scores from the start of the answer to the lane's end, by (row, lane). With a critic
             only finished lanes have them.
+        measured: The same for a lane without a trail, if they were asked about it: whoever wants to know it has to ask
+            before the block is done.
+        foreseen: Shapes (B, L): the critic's log-odds of a safe end and the discounted reward that it expects.
     """
 
     safe: Tensor
@@ -46,6 +54,8 @@ class Judgement(NamedTuple):
     confident: Tensor
     rewards: dict[Key, float]
     trails: dict[Key, Trail]
+    measured: Callable[[Key], Trail | None] = unmeasured
+    foreseen: tuple[Tensor, Tensor] | None = None
 
 
 class Scoring(Protocol):

@@ -100,7 +100,7 @@ class CriticScoring:
         for index, row in enumerate(lanes.rows):
             if row.last_try and not safe[index].any():  # go on with the least doubtful: the verifier has the last word
                 safe[index], score[index] = lanes.open[index], logit[index]
-        judgement = Judgement(safe, score, self._confident(lanes, logit, value), {}, {})
+        judgement = Judgement(safe, score, self._confident(lanes, logit, value), {}, {}, foreseen=(logit, value))
         queues = [self._finalists(lanes, index, logit, value) for index in range(len(lanes.rows))]
         while any(finalists := [next(queue, []) for queue in queues]):
             for done in self._verify(lanes, finalists, judgement):
@@ -174,9 +174,9 @@ class CriticScoring:
                 trail = (
                     verified_cut(self._costs, lanes, key) if cut else lanes.rows[row].released.trail.extended(scored)
                 )
+                judgement.trails[key] = trail
                 if trail.may_leave() and reply_passes(self._costs, lanes, key):
                     passed.append((key, passage))
-                    judgement.trails[key] = trail
         self._reward_passed(lanes, passed, judgement)
         return {row for (row, _), _ in passed}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -72,7 +73,8 @@ class DirectScoring:
         score = reward.clone()
         for key, value in rewards.items():
             score[key] = discounted(value, lanes.depth(*key), lanes.rows[key[0]].request.budgets)
-        return Judgement(safe, score, torch.zeros_like(safe), rewards if self._reward else {}, trails)
+        measured = partial(self._measured, lanes, found)
+        return Judgement(safe, score, torch.zeros_like(safe), rewards if self._reward else {}, trails, measured)
 
     def advance(self, lanes: Lanes, kept: Tensor) -> None:
         """See `Scoring`."""
@@ -107,6 +109,10 @@ class DirectScoring:
         pairs, end = zip(found, self._costs, strict=True), lanes.depth(*key)
         points = [scores.of(*key, up_to=end, whole=session.reads_text) for scores, session in pairs]
         return trail_of(lanes.beam(*key)).extended(points)
+
+    def _measured(self, lanes: Lanes, found: Sequence[Scores], key: Key) -> Trail | None:
+        """The trail of a lane that was refused; one that a stop string cut was not read behind a lost beam."""
+        return None if key in lanes.cuts else self._trail(lanes, key, found)
 
     def _rewards(self, lanes: Lanes, safe: Tensor) -> Tensor:
         """Shape (B, L): the reward at each safe lane's end; unsafe lanes are not read."""

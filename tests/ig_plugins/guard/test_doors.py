@@ -45,6 +45,7 @@ OTHER: dict[str, Any] = {
     "stop": ["x"], "timeout": 9.0, "judge_timeout": 9.0, "on_block": "empty", "refusal": "No.", "raw_prompt": True,
     "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}],
     "tool_choice": "none", "logits_processors": [lambda ids, logits: logits], "max_new_tokens": 22,
+    "trace": True,
 }  # fmt: skip
 
 # Of OpenAI's request, beside a guard's options.
