@@ -64,7 +64,7 @@ def load_components(
     else:
         parts = shared(("parts", *wanted, *map(str, (device, dtype, budget, sorted(load_options.items())))), load)
     release_openmp_threads()  # answers may be asked for from other threads than this one
-    return parts, Options(search=chosen.search) if chosen else generation_defaults(parts.policy.tree.body.model)
+    return parts, Options(search=chosen.search) if chosen else generation_defaults(parts.policy.engine.body.model)
 
 
 def _load_components(
@@ -105,7 +105,7 @@ def _load_components(
         "cost_model": ", ".join(costs),
         "reward_model": reward.name if reward else None,
         "critic": _critic_name(chosen, critic) if latent else None,
-        "dtype": str(policy.tree.dtype).removeprefix("torch."),
+        "dtype": str(policy.engine.dtype).removeprefix("torch."),
     }
     parts = Components(
         policy=policy,
@@ -295,7 +295,7 @@ def _judge(thing: Any, kind: Any, place: Mapping[str, Any], policy: Policy | Non
     key = ("judge", kind, source, revision, str(place["device"]), str(place["dtype"]))
     options: dict[str, Any] = {"kind": kind, "revision": revision, "name": name, **place}
     if policy is not None and is_probe(at, revision=revision):
-        own = (policy.tree.body.model, policy.tokenizer)
+        own = (policy.engine.body.model, policy.tokenizer)
         return shared((*key, id(own[0])), lambda: load_judge(at, policy=own, **options))
     return shared(key, lambda: load_judge(at, **options))
 

@@ -3,7 +3,7 @@
 from ig_plugins.search.block_search import BlockSearch, Capacity, Outcome
 from ig_plugins.search.config import SearchConfig
 from ig_plugins.search.lanes import Answer, Row
-from ig_plugins.search.policy import Policy
+from ig_plugins.search.policy import Policy, PolicyModel, PolicySession
 from ig_plugins.search.request import Request
 from ig_plugins.search.scoring.critic import CriticScoring
 from ig_plugins.search.scoring.direct import DirectScoring
@@ -19,6 +19,8 @@ __all__ = [
     "DirectScoring",
     "Outcome",
     "Policy",
+    "PolicyModel",
+    "PolicySession",
     "Request",
     "Row",
     "SearchConfig",
