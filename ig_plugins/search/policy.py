@@ -110,6 +110,10 @@ class Policy:
             ConfigurationError: Names the setting.
         """
 
+    def standard(self, search: SearchConfig, *, asked: Collection[str] = ()) -> SearchConfig:
+        """Search settings without what this policy cannot do, but for settings that somebody has ``asked`` for."""
+        return search
+
     def first_block(self, prefix: int, block: int) -> int:
         """Tokens of an answer's first block, where its prompt has so many tokens and the others ``block``."""
         return block
