@@ -73,8 +73,12 @@ class Connection:
         return loop.run(self._all(asks), on_step=on_step)
 
     def ask(self, ask: Ask, *, seconds: float | None = None) -> Any:
-        """The reply to a single request that is sent once: JSON, or the text where it is none."""
-        return loop.run(self._once(ask, seconds or self._options.request_seconds, text=True))
+        """The reply to a question about the server, sent once: JSON, or the text where it is none.
+
+        Raises:
+            RemoteError: It failed; the message has what the server says of it.
+        """
+        return loop.run(self._once(ask, seconds or self._options.request_seconds, probing=True))
 
     async def _all(self, asks: Sequence[Ask]) -> list[Any]:
         tasks = [asyncio.ensure_future(self._patiently(each)) for each in asks]
@@ -99,7 +103,7 @@ class Connection:
             pause = min(2 * pause, LONGEST_PAUSE)
         raise RemoteError(f"{self.base} was not asked; attempts is {self._options.attempts}")
 
-    async def _once(self, ask: Ask, seconds: float, *, text: bool = False) -> Any:
+    async def _once(self, ask: Ask, seconds: float, *, probing: bool = False) -> Any:
         """Sends a request. What httpx raises holds the request, and with it the prompt, so it is no cause of ours."""
         failed: RemoteError | None = None
         try:
@@ -115,11 +119,11 @@ class Connection:
         if failed is not None:
             raise failed
         if status != 200:
-            raise self._refused(ask, status, headers)
+            raise self._refused(ask, status, headers, said=content if probing else b"")
         try:
             return json.loads(content)
         except (ValueError, RecursionError):
-            if text:
+            if probing:
                 return content.decode(errors="replace")
         raise RemoteReplyError(f"{self.base}{ask.path} gave a reply that is no JSON; nothing of it is used")
 
@@ -161,9 +165,11 @@ class Connection:
             "see whether it hangs"
         )
 
-    def _refused(self, ask: Ask, status: int, headers: httpx.Headers) -> RemoteError:
-        """An HTTP status as an error. What the server says beside it may quote the prompt, so it is left out."""
+    def _refused(self, ask: Ask, status: int, headers: httpx.Headers, *, said: bytes) -> RemoteError:
+        """An HTTP status as an error. What the server says may quote a user's prompt, so it is shown of probes only."""
         where = f"{self.base}{ask.path} gave status {status}"
+        if said:
+            where += f" and {said[:300].decode(errors='replace')!r}"
         if status in BUSY:
             wait = headers.get("retry-after", "")
             return RemoteBusyError(

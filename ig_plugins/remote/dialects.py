@@ -132,13 +132,14 @@ class LlamaCppDialect:
             "min_p": sampler.min_p,
             "min_keep": 0,
             "repeat_penalty": sampler.repetition_penalty,
-            "repeat_last_n": -1,
+            "repeat_last_n": len(call.prefix) + call.max_tokens if used["penalties"] else 0,
             "presence_penalty": 0.0,
             "frequency_penalty": 0.0,
             "dynatemp_range": 0.0,
             "mirostat": 0,
             "cache_prompt": True,
             "return_tokens": True,
+            "response_fields": ["index", "tokens", "stop_type", "truncated", "tokens_evaluated"],
             "stream": False,
         }
         if call.count > 1:

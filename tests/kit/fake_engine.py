@@ -1,7 +1,7 @@
 """A completions server on a local port, over a real bundled model: honest, slow, dying, malformed or lying on demand.
 
-It speaks what `ig_plugins.remote` asks vLLM and llama.cpp for. Whatever it is told to do wrong, it does to the calls that
-sample; what it is asked about itself it always answers.
+It speaks what `ig_plugins.remote` asks vLLM and llama.cpp for. Whatever it is told to do wrong, it does to the calls
+that sample; what it is asked about itself it always answers.
 """
 
 import contextlib
