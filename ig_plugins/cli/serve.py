@@ -14,9 +14,13 @@ MIB = 2**20
 
 @options.with_call_options()
 def serve(
-    model: Annotated[str, typer.Option(help="A preset, a hub id or a local folder.")] = "tiny-beaver",
+    model: Annotated[
+        str, typer.Option(help="A preset, a hub id, a local folder or a server's address.")
+    ] = "tiny-beaver",
     cost_model: options.CostModel = None,
     reward_model: options.RewardModel = None,
+    tokenizer: options.Tokenizer = None,
+    load_option: options.LoadOption = None,
     certificate: Annotated[str | None, typer.Option(help="Refuse to serve what it was not made for.")] = None,
     outside_certificate: Annotated[
         str, typer.Option(help="A request that the certificate does not speak of: refuse, or mark its answer.")
@@ -82,6 +86,8 @@ def serve(
                 model,
                 cost_model=cost_model,
                 reward_model=reward_model,
+                tokenizer=tokenizer,
+                load_options=options.load_options(load_option),
                 certificate=certificate,
                 outside_certificate=outside_certificate,  # type: ignore[arg-type]  # checked there
                 **call,

@@ -345,6 +345,10 @@ class InferenceGuard:
         self._certified(options)
         return self._request(self._encode(prompt, options), options, stream=stream)
 
+    def numbered(self, seed: int) -> int | None:
+        """The seed of one of several answers to a prompt; None where a server draws, which no seed can repeat."""
+        return None if self.components.remote else seed
+
     def identity(self) -> dict[str, Any]:
         """Everything that decides an answer, as plain JSON: what the models are, and the settings."""
         certificate = self.promise.certificate.identity_hash if self.promise else None
