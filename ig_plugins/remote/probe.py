@@ -19,7 +19,7 @@ from ig_plugins.errors import (
     did_you_mean,
 )
 from ig_plugins.remote.address import Address
-from ig_plugins.remote.calls import Call, Choice
+from ig_plugins.remote.calls import Call, Choice, ended
 from ig_plugins.remote.connection import Ask, Connection
 from ig_plugins.remote.dialects import Dialect
 from ig_plugins.remote.model import Server
@@ -111,7 +111,10 @@ class Probe:
     def _sample(self, server: Server, call: Call, tokenizer: PreTrainedTokenizerBase) -> list[Choice]:
         body = self._dialect.body(call, model=server.model)
         reply = self._connection.ask(Ask(self._dialect.path, body, call.reply_bytes))
-        return self._dialect.choices(reply, call, vocab=vocab_size(tokenizer))
+        choices = self._dialect.choices(reply, call, vocab=vocab_size(tokenizer))
+        for choice in choices:
+            ended(choice, call, echoes=True)  # an empty list of tokens is that of a server of texts
+        return choices
 
     def _same_tokenizer(self, server: Server, tokenizer: PreTrainedTokenizerBase) -> bool:
         """Whether the server tokenises as we do; False where it cannot be asked."""

@@ -14,6 +14,9 @@ from ig_plugins.errors import (
     JudgeTimeoutError,
     NotEnoughMemoryError,
     PromptError,
+    RemoteBusyError,
+    RemoteError,
+    RemoteTimeoutError,
     RequestCancelledError,
 )
 from ig_plugins.server.gate import BusyError, ClosingError
@@ -54,4 +57,6 @@ def _status(error: BaseException) -> int:
         return 503
     if isinstance(error, ClosingError | RequestCancelledError):  # nobody but a server that ends cancels an answer
         return 503
-    return 504 if isinstance(error, DeadlineExceededError | JudgeTimeoutError) else 500
+    if isinstance(error, RemoteError) and not isinstance(error, RemoteTimeoutError):
+        return 503 if isinstance(error, RemoteBusyError) else 502
+    return 504 if isinstance(error, DeadlineExceededError | JudgeTimeoutError | RemoteTimeoutError) else 500
