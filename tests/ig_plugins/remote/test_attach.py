@@ -26,7 +26,7 @@ def test_it_finds_out_what_the_server_can_do(engine, guarded, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_server_of_texts_is_refused_with_the_reason(engine, guarded, kind):
-    with pytest.raises(UnsupportedModelError, match="does not take and give token ids.*decoding and encoding again"):
+    with pytest.raises(UnsupportedModelError, match=r"does not take and give token ids.*decoding and encoding again"):
         guarded(engine(kind, ids=False))
 
 
@@ -56,9 +56,10 @@ def test_another_tokenizer_than_the_servers_is_refused(engine, guarded):
 
 
 def test_ids_that_no_text_belongs_to_are_noticed_where_the_server_does_not_tokenise(engine, guarded):
-    big = engine("openai", tokenizes=False, plan=lambda number, body: says({
-        "choices": [{"index": 0, "finish_reason": "length", "token_ids": [10**6, 5], "prompt_token_ids": body["prompt"][0]}]
-    }))  # fmt: skip
+    def choice(body):
+        return {"index": 0, "finish_reason": "length", "token_ids": [10**6, 5], "prompt_token_ids": body["prompt"][0]}
+
+    big = engine("openai", tokenizes=False, plan=lambda number, body: says({"choices": [choice(body)]}))
     with pytest.raises(UnsupportedModelError, match="has id 1000000"):
         guarded(big)
 
@@ -86,13 +87,13 @@ def test_guards_that_name_a_server_alike_share_its_connections(engine, guarded):
 
 def test_a_model_that_is_not_served_is_named_with_those_that_are(engine):
     address = engine().address.replace("/tiny", "/tinny")
-    with pytest.raises(ModelLoadError, match="it serves tiny. Did you mean 'tiny'"):
+    with pytest.raises(ModelLoadError, match=r"it serves tiny\. Did you mean 'tiny'"):
         InferenceGuard.from_pretrained(address, cost_model=cost, tokenizer=TOKENIZER)
 
 
 def test_another_kind_of_server_is_told_apart(engine):
     address = engine("llamacpp").address.replace("llamacpp", "vllm")
-    with pytest.raises(ModelLoadError, match="no server of the kind 'vllm'.*404"):
+    with pytest.raises(ModelLoadError, match=r"no server of the kind 'vllm'.*404"):
         InferenceGuard.from_pretrained(address, cost_model=cost, tokenizer=TOKENIZER)
 
 
@@ -108,7 +109,7 @@ def test_a_server_that_is_not_there_or_does_not_answer_is_given_up_soon(engine, 
 
 
 def test_a_refusal_is_quoted_while_only_our_own_sample_was_sent(engine, guarded):
-    with pytest.raises(UnsupportedModelError, match="gave status 400 and .*SECRET PROMPT"):
+    with pytest.raises(UnsupportedModelError, match=r"gave status 400 and .*SECRET PROMPT"):
         guarded(engine("openai", plan=lambda number, body: status(400)))
 
 
