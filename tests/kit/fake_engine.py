@@ -78,7 +78,14 @@ class FakeEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gone, and no thread of it is inside torch any more, under which an interpreter must not end."""
         self.kill()
+        end = time.monotonic() + 20
+        while self.running and time.monotonic() < end:
+            time.sleep(0.01)
 
     def start(self) -> None:
         """Listens, on the port that it had before if it had one."""

@@ -30,7 +30,7 @@ def engine():
 
     yield start
     for each in started:
-        each.kill()
+        each.close()
 
 
 @pytest.fixture
