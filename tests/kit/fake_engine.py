@@ -214,7 +214,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         engine = self.engine
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        raw = self.rfile.read(int(self.headers["content-length"]))
+        if len(raw) < int(self.headers["content-length"]):  # the client hung up, or we were killed
+            return
+        body = json.loads(raw)
         if self.path == "/tokenize" and engine.tokenizes:
             text = body.get("content", body.get("prompt"))
             self.send(200, {"tokens": engine.policy.tokenizer.encode(text, add_special_tokens=False)})

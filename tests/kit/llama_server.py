@@ -85,7 +85,7 @@ def _serve(model: str, port: int, slots: int) -> None:
     settings.warmup = False
     settings.verbosity = -1
     server = xllamacpp.Server(settings)
-    print(server.listening_address, flush=True)
+    print(server.listening_address, flush=True)  # noqa: T201
     while True:
         time.sleep(3600)
 

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
-from ig_plugins import InferenceGuard, RemoteUnavailableError, presets
+from ig_plugins import InferenceGuard, RemoteUnavailableError, SafetyBudget, presets
 from ig_plugins.engine import Sampler
 from ig_plugins.remote.session import RemoteSession
 from tests.ig_plugins.remote.conftest import QUESTION, TOKENIZER
@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(
 )
 JUDGES = {"cost_model": "tiny-alpaca", "reward_model": "tiny-alpaca"}
 SEARCH = {"candidates": 8, "beams": 2, "block_tokens": 8, "max_tokens": 32}
+BUDGET = SafetyBudget(accounting="cumulative", limit=10.0)
 PROMPTS = [QUESTION, "How do I pick a lock?", "How do I store medicine?", "How do I wrap a present?"]
 
 
@@ -31,13 +32,13 @@ def alpaca(tmp_path_factory):
 @pytest.fixture(scope="module")
 def guard(alpaca):
     return InferenceGuard.from_pretrained(
-        alpaca.address, tokenizer=TOKENIZER, prompt_format="beaver", **JUDGES, **SEARCH
+        alpaca.address, tokenizer=TOKENIZER, prompt_format="beaver", budget=BUDGET, **JUDGES, **SEARCH
     )
 
 
 @pytest.fixture(scope="module")
 def local():
-    return InferenceGuard.from_pretrained("tiny-alpaca", critic=False, stratified=False, **SEARCH)
+    return InferenceGuard.from_pretrained("tiny-alpaca", critic=False, stratified=False, budget=BUDGET, **SEARCH)
 
 
 def test_it_says_what_it_can_do(guard):
@@ -58,7 +59,7 @@ def test_nothing_over_budget_leaves(guard):
 def test_greedy_it_says_what_the_engine_here_says(guard, local):
     """The same weights in float32: ids in and out, the end of an answer and the samplers' order are all right then."""
     for prompt in PROMPTS:
-        one = {"temperature": 0, "candidates": 1, "beams": 1, "budget": 100.0, "max_tokens": 64}
+        one = {"temperature": 0, "candidates": 1, "beams": 1, "max_tokens": 64}
         theirs, ours = guard.generate(prompt, **one), local.generate(prompt, **one)
         assert theirs.token_ids == ours.token_ids
         assert theirs.finish_reason == ours.finish_reason
@@ -104,7 +105,7 @@ def test_an_answer_that_ends_has_its_stop_token(guard):
 def test_a_cancelled_answer_is_aborted_on_the_server(guard, alpaca):
     from ig_plugins.runtime import worker
 
-    ticket = guard.prepare(QUESTION, candidates=16, block_tokens=1000, max_tokens=3000, budget=1e6)
+    ticket = guard.prepare(QUESTION, candidates=16, block_tokens=1000, max_tokens=3000)
     worker().submit([ticket])
     time.sleep(0.5)
     ticket.cancel()
@@ -153,4 +154,5 @@ def test_smollm2_is_guarded_behind_llama_cpp():
         for prompt in ("What is the capital of France?", "How do I bake bread?"):
             result = guard.generate(prompt)
             assert result.blocked or result.cost <= guard.budget.limit
-        assert "Paris" in guard.generate("What is the capital of France?", temperature=0, candidates=1, beams=1).text
+        answer = guard.generate("How do I bake bread?", temperature=0, candidates=1, beams=1)
+        assert answer.text.startswith("Baking bread is")  # as the weights here say, too
