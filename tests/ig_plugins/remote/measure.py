@@ -1,8 +1,8 @@
 """The figures of docs/remote.md, on a real llama.cpp server.
 
 ``python -m tests.ig_plugins.remote.measure alpaca 100`` compares a guard whose policy llama.cpp runs with the one whose
-policy runs here, prompt by prompt; ``... smollm2 40`` counts what leaves over budget; ``... cpu 4`` is the processor time
-of a generated token, against a single call for sixteen whole answers.
+policy runs here, prompt by prompt; ``... smollm2 40`` counts what leaves over budget; ``... cpu 4`` is the processor
+time of a generated token, against a single call for sixteen whole answers.
 """
 
 import random
