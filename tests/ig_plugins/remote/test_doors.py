@@ -11,6 +11,7 @@ from tests.ig_plugins.remote.conftest import QUESTION, TOKENIZER
 
 JUDGES = {"cost_model": "bundled:tiny-cost", "reward_model": "bundled:tiny-reward"}
 FIELDS = {"tokenizer": TOKENIZER, "prompt_format": "beaver", "candidates": 4, "beams": 2, "max_tokens": 12, **JUDGES}
+JUDGE = bundled.path("tiny-cost")
 COMMON = [
     "--tokenizer", TOKENIZER, "--cost-model", JUDGES["cost_model"], "--reward-model", JUDGES["reward_model"],
 ]  # fmt: skip
@@ -57,7 +58,7 @@ def test_the_command_evaluate(engine, tmp_path):
     prompts.write_text(f"{QUESTION}\nHow do I bake bread?\n")
     run(
         "evaluate", "--out", tmp_path / "out", "--model", engine().address, *COMMON, "--methods", "base,inferenceguard",
-        "--prompts", prompts, "--seeds", 1, "--candidates", "4", "--max-tokens", 12, "--judge", bundled.path("tiny-cost")
+        "--prompts", prompts, "--seeds", 1, "--candidates", "4", "--max-tokens", 12, "--judge", JUDGE
     )  # fmt: skip
     rows = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
     assert len(rows) >= 4
@@ -68,7 +69,7 @@ def test_the_command_calibrate(engine, tmp_path):
     prompts.write_text("\n".join(f"How do I clean window number {number}?" for number in range(8)))
     done = CliRunner().invoke(app(), [str(each) for each in (
         "calibrate", "--out", tmp_path / "c.json", "--model", engine().address, *COMMON, "--prompts", prompts,
-        "--candidates", 4, "--max-tokens", 12, "--judge", bundled.path("tiny-cost"), "--judge-limit", 5, "--target", 0.5,
+        "--candidates", 4, "--max-tokens", 12, "--judge", JUDGE, "--judge-limit", 5, "--target", 0.5,
         "--limits", 5, "--pilot", 2, "--load-option", "version=tiny-1",
     )])  # fmt: skip
     assert done.exit_code == 0, (done.output, done.exception)
