@@ -30,8 +30,8 @@ Column = Annotated[str | None, typer.Option(help="The column that holds the prom
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; the best there is by default.")]
 
 
-def load_options(given: Sequence[str] | None) -> dict[str, Any]:
-    """What was said with --load-option; values are JSON, or else texts.
+def load_options(given: Sequence[str] | None) -> dict[str, Any] | None:
+    """What was said with --load-option, or None; values are JSON, or else texts.
 
     Raises:
         ConfigurationError: One of them is not NAME=VALUE.
@@ -45,7 +45,7 @@ def load_options(given: Sequence[str] | None) -> dict[str, Any]:
             found[name] = json.loads(value)
         except ValueError:
             found[name] = value
-    return found
+    return found or None
 
 
 def with_call_options(*, without: Sequence[str] = ()) -> Callable[[Command], Command]:

@@ -5,7 +5,8 @@ The search, the verifier and the judges stay in this process; only blocks are sa
 
 from ig_plugins.remote.address import Address, is_remote
 from ig_plugins.remote.attach import attach
-from ig_plugins.remote.model import RemoteModel, RemotePolicy, Server
+from ig_plugins.remote.model import RemoteModel, RemotePolicy
 from ig_plugins.remote.options import RemoteOptions
+from ig_plugins.remote.server import Server
 
 __all__ = ["Address", "RemoteModel", "RemoteOptions", "RemotePolicy", "Server", "attach", "is_remote"]

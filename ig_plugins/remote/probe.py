@@ -22,8 +22,8 @@ from ig_plugins.remote.address import Address
 from ig_plugins.remote.calls import Call, Choice, ended
 from ig_plugins.remote.connection import Ask, Connection
 from ig_plugins.remote.dialects import Dialect
-from ig_plugins.remote.model import Server
 from ig_plugins.remote.options import RemoteOptions
+from ig_plugins.remote.server import Server
 
 SAMPLE = "A naïve café, 42 rules:\n\n- <b>don't</b>  guess."  # tokenised otherwise by nearly every other tokenizer
 MANY = 1024  # choices of a call where nothing says how many: N is no larger

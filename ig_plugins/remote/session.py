@@ -5,22 +5,35 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 import torch
 from torch import BoolTensor, LongTensor, Tensor
 
 from ig_plugins.engine import Block, Sampler
 from ig_plugins.errors import ConfigurationError, InferenceGuardError
-from ig_plugins.remote.calls import Call, ended
+from ig_plugins.remote.calls import Call, Choice, ended
 from ig_plugins.remote.dialects import SEED_BITS
-
-if TYPE_CHECKING:
-    from ig_plugins.remote.model import RemoteModel
+from ig_plugins.remote.server import Server
 
 Ids = tuple[int, ...]
 Group = tuple[int, list[int]]
 """(row, lanes that the same call samples)"""
+
+
+class Asked(Protocol):
+    """What a session asks of the model that it belongs to; `RemoteModel` is one.
+
+    Attributes:
+        server: What it can do.
+        seeds: Calls have a seed.
+    """
+
+    server: Server
+    seeds: bool
+
+    def ask(self, calls: Sequence[Call], *, on_step: Callable[[], None] | None = None) -> list[list[Choice]]:
+        """The choices of some calls, which are under way together."""
 
 
 class RemoteSession:
@@ -31,7 +44,7 @@ class RemoteSession:
         prompts: Token ids of B prompts.
     """
 
-    def __init__(self, model: RemoteModel, prompts: Sequence[Sequence[int]]) -> None:
+    def __init__(self, model: Asked, prompts: Sequence[Sequence[int]]) -> None:
         self._model = model
         self._beams: list[list[Ids | None]] = []  # prompt and answer so far, by row and beam
         self._lanes: list[list[Ids | None]] | None = None  # of the open block
