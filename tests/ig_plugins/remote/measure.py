@@ -73,9 +73,10 @@ def alpaca(count: int) -> None:
 def over_budget(count: int) -> None:
     with llama_server(smollm2()) as server:
         guard = InferenceGuard.from_pretrained(
-            server.address, cost_model="bundled:chat-cost-words", temperature=0.8, top_k=50, min_p=0.1, max_tokens=48
-        )
-        results = _answers(guard, ENGLISH[:count])
+            server.address, cost_model="bundled:chat-cost-words", temperature=0.8, top_k=50, min_p=0.1, max_tokens=48,
+            load_options={"request_seconds": 600.0},
+        )  # fmt: skip
+        results = _answers(guard, ENGLISH[:count], together=1)
     over = sum(not r.blocked and r.cost > guard.budget.limit for r in results)
     print(
         f"SmolLM2 on llama.cpp: {len(results)} prompts, {over} over budget, {sum(r.blocked for r in results)} blocked"
@@ -120,10 +121,10 @@ def _one_call(guard: InferenceGuard, prompt: str) -> int:
     return sum(len(choice.tokens) for choice in choices)
 
 
-def _answers(guard: InferenceGuard, prompts: list[str]) -> list:
+def _answers(guard: InferenceGuard, prompts: list[str], *, together: int = 4) -> list:
     found = []
-    for at in range(0, len(prompts), 4):
-        found += guard.generate(prompts[at : at + 4], on_block="refuse")
+    for at in range(0, len(prompts), together):
+        found += guard.generate(prompts[at : at + together], on_block="refuse")
     return found
 
 
