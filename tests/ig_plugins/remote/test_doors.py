@@ -86,6 +86,8 @@ def test_the_server(engine):
     client = TestClient(create_app(InferenceGuard.from_pretrained(engine().address, **FIELDS)))
     ask = {"messages": [{"role": "user", "content": QUESTION}]}
     assert client.post("/v1/chat/completions", json=ask).json()["choices"][0]["message"]["content"]
+    several = client.post("/v1/chat/completions", json={**ask, "n": 3}).json()["choices"]
+    assert [choice["index"] for choice in several] == [0, 1, 2]
     with client.stream("POST", "/v1/chat/completions", json={**ask, "stream": True}) as streamed:
         assert "[DONE]" in streamed.read().decode()
 
@@ -102,3 +104,29 @@ def test_serve_takes_an_address(engine, monkeypatch):
 def test_load_options_that_are_none_are_refused():
     done = CliRunner().invoke(app(), ["generate", "x", "--load-option", "page"])
     assert "write NAME=VALUE" in str(done.exception) + done.output
+
+
+def test_a_guard_travels_as_the_names_that_it_was_loaded_from(engine):
+    import pickle
+
+    from ig_plugins import InferenceGuard
+
+    guard = InferenceGuard.from_pretrained(engine().address, **FIELDS)
+    again = pickle.loads(pickle.dumps(guard))
+    assert again.components.policy.tree.address == guard.components.policy.tree.address
+    assert again.generate(QUESTION).text
+
+
+def test_a_configuration_of_the_server_may_name_an_address(engine, tmp_path):
+    from ig_plugins.server import config
+
+    file = tmp_path / "guard.toml"
+    options = {name: value for name, value in FIELDS.items() if name in ("candidates", "beams", "max_tokens")}
+    file.write_text(
+        f'[models.far]\nmodel = "{engine().address}"\ntokenizer = "{TOKENIZER}"\nprompt_format = "beaver"\n'
+        + "".join(f'{name} = "{value}"\n' for name, value in JUDGES.items())
+        + f"load_options = {{ attempts = 2 }}\noptions = {{ {', '.join(f'{n} = {v}' for n, v in options.items())} }}\n"
+    )
+    table = config.read(file).models["far"]
+    table.check()
+    assert table.load().generate(QUESTION).text
