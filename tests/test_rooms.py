@@ -20,6 +20,7 @@ ROOMS = (
     ("ig_plugins.chat", "ig_plugins.engine", "ig_plugins.telemetry"),
     ("ig_plugins.search",),
     ("ig_plugins.presets", "ig_plugins.runtime"),
+    ("ig_plugins.remote",),
     ("ig_plugins.guard",),
     ("ig_plugins.page",),
     ("ig_plugins.research", "ig_plugins.server"),

@@ -31,6 +31,7 @@ LOADING = (
     "device",
     "dtype",
     "load_options",
+    "tokenizer",
     "certificate",
     "outside_certificate",
 )
@@ -105,7 +106,7 @@ class GuardFields(BaseModel):
     """Mixin for framework classes: what they let users set, and how that becomes a guard's call."""
 
     model: Annotated[str, BeforeValidator(path_as_name)]
-    """A preset, a hub id, a local folder or a GGUF file; ``inferenceguard presets`` lists the presets."""
+    """A preset, a hub id, a local folder, a GGUF file or a server's address (docs/remote.md)."""
 
     cost_model: Annotated[Any, BeforeValidator(path_as_name)] = None
     """Judges safety: a preset, a checkpoint, a judge, a callable ``f(prompts, responses)``, or a list of these."""
@@ -129,7 +130,10 @@ class GuardFields(BaseModel):
     """Of the policy's weights; the checkpoint's own by default."""
 
     load_options: dict[str, Any] = Field(default_factory=dict)
-    """Passed on to transformers: ``device_map``, ``quantization_config``, ..."""
+    """Passed on to transformers: ``device_map``, ``quantization_config``; or how a server is asked (docs/remote.md)."""
+
+    tokenizer: str | None = None
+    """Of a model behind a server's address: a preset, a hub id, a local folder or a GGUF file."""
 
     certificate: str | None = None
     """A ``certificate.json``; a guard that it was not made for is refused."""

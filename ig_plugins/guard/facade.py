@@ -49,8 +49,9 @@ class InferenceGuard:
 
     def __init__(self, parts: Components, options: Options | None = None, *, promise: Promise | None = None) -> None:
         self.components, self.promise = parts, promise
-        options = options or Options()
+        options = options or Options(search=parts.policy.standard(SearchConfig()))
         self.options = options if options.budgets else options.model_copy(update={"budgets": parts.budgets})
+        parts.policy.check(self.options.search, self.options.logits_processors)
 
     @classmethod
     def from_pretrained(
@@ -66,6 +67,7 @@ class InferenceGuard:
         device: Any = None,
         dtype: Any = None,
         load_options: Mapping[str, Any] | None = None,
+        tokenizer: Any = None,
         certificate: str | None = None,
         outside_certificate: Outside = "refuse",
         **options: Unpack[CallOptions],
@@ -74,7 +76,8 @@ class InferenceGuard:
 
         Args:
             model: A preset (``inferenceguard presets`` lists them), a hub id, a local folder, a GGUF file (its path, a
-                folder with one, ``org/name:file.gguf``), or a loaded pair of transformers model and tokenizer.
+                folder with one, ``org/name:file.gguf``), a server's address (``vllm+http://host:8000/name``, see
+                docs/remote.md), or a loaded pair of transformers model and tokenizer.
             cost_model: A preset's name, a checkpoint, a judge, a plain callable
                 ``f(prompts, responses) -> scores``, or a list of these; by default the preset's.
             reward_model: Likewise, one of them.
@@ -87,7 +90,10 @@ class InferenceGuard:
             device: Where to run; by default CUDA, then MPS, then the CPU.
             dtype: Of the policy's weights.
             load_options: Passed on to transformers, such as ``device_map`` and ``quantization_config``; of a PEFT
-                adapter also ``merge_adapter``, by default True unless its base is quantised.
+                adapter also ``merge_adapter``, by default True unless its base is quantised. For a server's address
+                how it is asked, see docs/remote.md.
+            tokenizer: Of the model behind a server's address: its hub id or folder, or one that is loaded; by default
+                of what the server says that its model came from.
             certificate: A ``certificate.json``; a guard that it was not made for is refused.
             outside_certificate: What becomes of a call with other settings than the certified ones: ``refuse`` raises,
                 ``mark`` answers with ``certified=False`` in the result.
@@ -123,10 +129,13 @@ class InferenceGuard:
             device=device,
             dtype=dtype,
             load_options=dict(load_options or {}),
+            tokenizer=tokenizer,
         )
         if search is not None:
             with configuration_errors():
-                defaults = Options.model_validate({**dict(defaults), "search": search})
+                defaults = Options.model_validate(
+                    {**dict(defaults), "search": parts.policy.standard(search, asked=search.model_fields_set)}
+                )
         guard = cls(parts, defaults.updated(**options))
         return guard if certificate is None else guard.with_certificate(certificate, outside=outside_certificate)
 
@@ -359,6 +368,10 @@ class InferenceGuard:
         self._certified(options)
         return self._request(self._encode(prompt, options), options, stream=stream)
 
+    def numbered(self, seed: int) -> int | None:
+        """The seed of one of several answers to a prompt; None where a server draws, which no seed can repeat."""
+        return None if self.components.remote else seed
+
     def identity(self) -> dict[str, Any]:
         """Everything that decides an answer, as plain JSON: what the models are, and the settings."""
         certificate = self.promise.certificate.identity_hash if self.promise else None
@@ -471,6 +484,7 @@ class InferenceGuard:
         )
 
     def _request(self, encoded: EncodedPrompt, options: Options, *, stream: bool) -> Request:
+        self.components.policy.check(options.search, options.logits_processors)
         prompt_ids = [*encoded.prompt_ids, *encoded.prefill_ids]
         self._check_fits(len(prompt_ids), options.search)
         seed = options.search.seed

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ig_plugins.engine import Block, TreeSession, sample_block
+from ig_plugins.engine import Block
 from ig_plugins.errors import InferenceGuardError
 from ig_plugins.search.fair_draw import draw_answer, draw_particles, draw_within_max_lag
 from ig_plugins.search.lanes import Answer, Lanes, Row, distinct, pad
-from ig_plugins.search.policy import Policy
+from ig_plugins.search.policy import Policy, PolicySession
 from ig_plugins.search.request import Request
 from ig_plugins.search.scoring.base import Judgement, Scoring
 from ig_plugins.search.selection import (
@@ -115,7 +115,7 @@ class BlockSearch:
         self.policy, self.scoring, self.capacity = policy, scoring, capacity
         self.rows: list[Row] = []
         self._on_release = on_release
-        self._session: TreeSession | None = None
+        self._session: PolicySession | None = None
 
     def add_rows(self, requests: Sequence[Request]) -> None:
         """Adds rows, between blocks."""
@@ -129,7 +129,9 @@ class BlockSearch:
         for request, trail in zip(requests, trails, strict=True):
             root = Step(trail=trail)
             narrow = request.search.adaptive == "on" and self.scoring.has_critic
-            self.rows.append(Row(request, beams=[root], released=Border(root, 0, "", trail), narrow=narrow))
+            first = self.policy.first_block(len(request.prompt_ids), request.search.block_tokens)
+            released = Border(root, 0, "", trail)
+            self.rows.append(Row(request, beams=[root], released=released, first_block=first, narrow=narrow))
 
     def step(self) -> list[Outcome]:
         """Searches one block of every row.
@@ -184,8 +186,7 @@ class BlockSearch:
             uniforms[index, : len(lanes), : row.block_tokens] = row.request.uniforms(
                 len(lanes), row.block_tokens, beams=len(row.beams)
             )
-        block = sample_block(
-            session,
+        block = session.sample(
             parents,
             samplers=[self.policy.sampler(row.request) for row in self.rows],
             uniforms=uniforms,
@@ -260,7 +261,7 @@ class BlockSearch:
         best = max((answer.step.score for answer in row.finished), default=-torch.inf)  # both scores are discounted
         return [] if opened and best >= opened[0][1].score + self.scoring.optimism else opened
 
-    def _opened_session(self) -> TreeSession:
+    def _opened_session(self) -> PolicySession:
         if self._session is None:
             raise InferenceGuardError("the search has no rows; add requests before stepping")
         return self._session

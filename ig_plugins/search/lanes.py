@@ -60,6 +60,7 @@ class Row:
         request: What was asked.
         beams: The open beams, best first.
         released: Up to where text has left, or may: judged, and part of every answer to come.
+        first_block: Tokens of the first block, where they are not those of the others.
         refused: Up to where the judges refused to let text leave, which ended the search.
         finished: Verified answers.
         blocks: Blocks that are done.
@@ -79,6 +80,7 @@ class Row:
     request: Request
     beams: list[Step]
     released: Border
+    first_block: int | None = None
     refused: Border | None = None
     finished: list[Answer] = field(default_factory=list)
     blocks: int = 0
@@ -101,8 +103,9 @@ class Row:
 
     @property
     def block_tokens(self) -> int:
-        """d, or less in the last block."""
-        return min(self.request.search.block_tokens, self.room)
+        """d, or less in the last block, and in the first one where the policy says so."""
+        wanted = None if self.blocks else self.first_block
+        return min(wanted or self.request.search.block_tokens, self.room)
 
     @property
     def lanes(self) -> int:
@@ -129,7 +132,7 @@ class Row:
         """Whether a dead end may be left by beginning anew: M - 1 times, and only while no text has left."""
         return self.restarts + 1 < self.request.search.tries and not self.request.begun
 
-    def fail(self, penalty: Tensor) -> None:
+    def fail(self, penalty: Tensor | None) -> None:
         """The open block had no safe candidate and is tried again."""
         self.attempt += 1
         self.retry_penalty = penalty
