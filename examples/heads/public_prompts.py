@@ -2,9 +2,9 @@
 
     python examples/heads/public_prompts.py DATA OUT
 
-DATA holds the sets of `prepare_public.py`, `strongreject_dataset.csv` (MIT) and `xstest_prompts.csv` (CC BY 4.0, Röttger et
-al., NAACL 2024). OUT gets dev.jsonl and test.jsonl (prompt, group), and safe_rlhf_* and pku_* in four parts by prompt: a, b
-and c for three judges, held for measuring them; the Safe-RLHF prompts of dev and test are of the held part.
+DATA holds the sets of `prepare_public.py`, `strongreject_dataset.csv` (MIT) and `xstest_prompts.csv` (CC BY 4.0,
+Röttger et al., NAACL 2024). OUT gets dev.jsonl and test.jsonl (prompt, group), and safe_rlhf_* and pku_* in four parts
+by prompt: a, b and c for three judges, held for measuring them; dev and test take Safe-RLHF prompts of the held part.
 xstest_harmless_judges.jsonl has other models' answers to harmless prompts that are in neither dev nor test.
 """
 
