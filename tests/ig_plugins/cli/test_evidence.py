@@ -126,6 +126,14 @@ def test_calibrate_says_what_is_possible_then_certifies(checkpoints, prompts, tm
     code, result = command(*arguments, "--target", "0.7", "--confidence", "0.9", "--judge-limit=-99")
     assert code == 1
     assert "Nothing is certified" in told(result)
+    easy = (*arguments, "--target", "0.7", "--confidence", "0.9")
+    for wrong, message in [
+        (("--limits", "1,2", "--limits", "3"), "--limits hold 2, 1 numbers; give each cost model as many"),
+        (("--limits", "1,2", "--limits", "3,4"), "the guard has 1 cost models; give each setting one limit"),
+    ]:
+        code, result = command(*easy, *wrong)
+        assert code == 2
+        assert message in told(result)
 
 
 @pytest.mark.parametrize(
