@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ig_plugins.guard.request_handle import GuardChunk
     from ig_plugins.guard.result import BlockRecord, GuardResult, Usage
     from ig_plugins.search.config import SearchConfig
+    from ig_plugins.search.trace.records import Trace
 
     __version__: str
 
@@ -58,6 +59,7 @@ __all__ = [
     "RequestCancelledError",
     "SafetyBudget",
     "SearchConfig",
+    "Trace",
     "UnsupportedModelError",
     "Usage",
     "__version__",
@@ -71,6 +73,7 @@ _HOMES = {
     "InferenceGuard": "ig_plugins.guard.facade",
     "SafetyBudget": "critic_models.safety.budget",
     "SearchConfig": "ig_plugins.search.config",
+    "Trace": "ig_plugins.search.trace.records",
     "Usage": "ig_plugins.guard.result",
 }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from ig_plugins.cli import options, output
+from ig_plugins.cli import options, output, served_file
 
 if TYPE_CHECKING:
     from critic_models.safety import SafetyBudget
@@ -64,6 +64,7 @@ def calibrate(
         raise ConfigurationError("--judge is needed: a certificate rests on a judge that is not the cost model itself")
     check_judge(chosen, limit=judge_limit)
     output.check_file(out)
+    output.check_file(served_file.place(out))
     kept = out.with_name(f"{out.name}.answers.jsonl")
     output.check_file(kept)
     with output.loading(model):
@@ -109,6 +110,18 @@ def calibrate(
         kept.unlink()
         raise typer.Exit(1)
     output.notes.print(f"certificate: [bold]{escape(str(result.certificate.save(out)))}[/]", highlight=False)
+    limit = result.certificate.chosen.overrides["limit"]
+    budgets = [
+        {**each.model_dump(), "limit": limit} if index == 0 else each.model_dump()
+        for index, each in enumerate(guard.options.budgets)
+    ]
+    served = served_file.write(
+        out,
+        Path(model).name,
+        {"model": model, "cost_model": cost_model, "reward_model": reward_model, "critic": critic, "device": device},
+        {"candidates": candidates, "max_tokens": max_tokens, "budget": budgets},
+    )
+    output.notes.print(f"to serve it: [bold]inferenceguard serve --config {escape(str(served))}[/]", highlight=False)
     kept.unlink()
 
 

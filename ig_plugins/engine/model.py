@@ -37,7 +37,7 @@ class TreeModel:
 
     Attributes:
         body: The model.
-        drafts: What it said before, to guess at what it says next.
+        drafts: The n-grams that it sampled before, to draft what it samples next.
         recorder: Records its decoding steps; None where there are no graphs to record into.
     """
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import FunctionType
 from typing import Annotated, Any
 from weakref import WeakValueDictionary
 
@@ -19,6 +17,7 @@ from ig_plugins.errors import MismatchError, ModelLoadError
 from ig_plugins.guard.facade import InferenceGuard
 from ig_plugins.guard.options import check_names
 from ig_plugins.guard.promise import Outside
+from ig_plugins.guard.recipe import check_has_name
 from ig_plugins.search.config import renamed
 
 # Fields that name models, as opposed to settings that a call may change.
@@ -258,11 +257,7 @@ class GuardFields(BaseModel):
         for name in JUDGING:
             given = getattr(self, name)
             for part in given if isinstance(given, list | tuple) else [given]:
-                if not _has_name(part):
-                    raise TypeError(
-                        f"{name} is an object of type {type(part).__name__}, and pickles carry names, never weights; "
-                        "save it and give its folder, or give a function that a module defines"
-                    )
+                check_has_name(name, part)
         return super().__getstate__()
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
@@ -320,12 +315,3 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(_same, one, other))
     return isinstance(one, str | int | float) and one == other
-
-
-def _has_name(part: Any) -> bool:
-    """Whether a pickle of this is a name: of a checkpoint, or of a function that can be imported."""
-    if part is None or isinstance(part, str | bool):
-        return True
-    if not isinstance(part, FunctionType):
-        return False
-    return getattr(sys.modules.get(part.__module__), part.__qualname__, None) is part

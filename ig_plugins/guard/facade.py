@@ -21,10 +21,12 @@ from ig_plugins.guard.components import Components
 from ig_plugins.guard.identity import PARTS, identity
 from ig_plugins.guard.options import Options, configuration_errors, one_of
 from ig_plugins.guard.promise import Outside, Promise
+from ig_plugins.guard.recipe import recipe_of
 from ig_plugins.guard.request_handle import GuardChunk, RequestHandle
 from ig_plugins.guard.result import GuardResult
 from ig_plugins.runtime import worker
 from ig_plugins.search import Request, SearchConfig
+from ig_plugins.search.trace import Recorder
 
 if TYPE_CHECKING:
     from ig_plugins.guard.certificate import Certificate
@@ -167,12 +169,12 @@ class InferenceGuard:
         keep = return_exceptions and many
         options = self.options.updated(**overrides)
         asked = self._handles(list(prompt) if many else [prompt], options, keep=keep)
-        tickets = self._submit(asked)
+        handles = self._submit(asked)
         try:
             results = [self._result(each, overrides, keep=keep) for each in asked]
         finally:
-            for ticket in tickets:
-                ticket.cancel()
+            for handle in handles:
+                handle.cancel()
         return results if many else results[0]
 
     def stream(self, prompt: Prompt, **overrides: Unpack[CallOptions]) -> Generator[GuardChunk, None, None]:
@@ -211,27 +213,27 @@ class InferenceGuard:
         """As `generate`; the event loop goes on, and cancelling the task stops decoding."""
         many = is_batch(prompt)
         keep = return_exceptions and many
-        asked, tickets = await self._listening(list(prompt) if many else [prompt], overrides, keep=keep)
+        asked, handles = await self._listening(list(prompt) if many else [prompt], overrides, keep=keep)
         try:
             results = [await self._aresult(each, overrides, keep=keep) for each in asked]
         finally:
-            for ticket in tickets:
-                ticket.cancel()
+            for handle in handles:
+                handle.cancel()
         return results if many else results[0]
 
     async def astream(self, prompt: Prompt, **overrides: Unpack[CallOptions]) -> AsyncGenerator[GuardChunk, None]:
         """As `stream`; the event loop goes on, and cancelling the task stops decoding."""
-        _, (ticket,) = await self._listening([prompt], overrides, stream=True)
+        _, (handle,) = await self._listening([prompt], overrides, stream=True)
         try:
             while True:
-                chunk = await ticket.anext()
+                chunk = await handle.anext()
                 if chunk.result is not None:
                     self._checked(chunk.result, overrides)
                 yield chunk
                 if chunk.result is not None:
                     return
         finally:
-            ticket.cancel()
+            handle.cancel()
 
     def prepare(self, prompt: Prompt, *, stream: bool = False, **overrides: Unpack[CallOptions]) -> RequestHandle:
         """A request that is encoded and checked and not under way yet; `follow` answers it.
@@ -243,26 +245,26 @@ class InferenceGuard:
             OutsideCertificateError: The guard's certificate does not speak of such a call; see `from_pretrained`.
         """
         options = self.options.updated(**overrides)
-        (ticket,) = self._handles([prompt], options, stream=stream)
-        if isinstance(ticket, Exception):
-            raise ticket
-        ticket.begin()
-        return ticket
+        (handle,) = self._handles([prompt], options, stream=stream)
+        if isinstance(handle, Exception):
+            raise handle
+        handle.begin()
+        return handle
 
-    async def follow(self, ticket: RequestHandle) -> AsyncGenerator[GuardChunk, None]:
+    async def follow(self, handle: RequestHandle) -> AsyncGenerator[GuardChunk, None]:
         """Answers a prepared request, as `astream`; the last chunk alone counts where it does not stream."""
-        ticket.listen(asyncio.get_running_loop())
-        worker().submit([ticket])
+        handle.listen(asyncio.get_running_loop())
+        worker().submit([handle])
         try:
             while True:
-                chunk = await ticket.anext()
+                chunk = await handle.anext()
                 if chunk.result is not None:
-                    self._checked(chunk.result, {"on_block": ticket.options.on_block})
+                    self._checked(chunk.result, {"on_block": handle.options.on_block})
                 yield chunk
                 if chunk.result is not None:
                     return
         finally:
-            ticket.cancel()
+            handle.cancel()
 
     def with_options(self, **overrides: Unpack[CallOptions]) -> InferenceGuard:
         """A guard with other defaults, the same weights, and the same certificate.
@@ -289,6 +291,27 @@ class InferenceGuard:
         one_of("outside", outside, Outside)
         certificate = self.check_certificate(path, settings=settings and outside == "refuse")
         return InferenceGuard(self.components, self.options, promise=Promise(certificate, outside))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """See pickle: names and options travel, weights are loaded again; `recipe` says why.
+
+        Raises:
+            TypeError: It was made of loaded parts, or with a judge that has no name.
+        """
+        return InferenceGuard._loaded_again, (recipe_of(self.components), self.options, self.promise)
+
+    @classmethod
+    def _loaded_again(cls, recipe: Mapping[str, Any], options: Options, promise: Promise | None) -> InferenceGuard:
+        """The guard that a pickle names, whose models are loaded once a process.
+
+        Raises:
+            MismatchError: It was certified, and the models here are others.
+        """
+        parts = cls.from_pretrained(**recipe).components
+        if promise is not None:
+            mine, certificate = identity(parts, options, fresh=True), promise.certificate
+            certificate.check({**certificate.identity, **{part: mine[part] for part in PARTS}})
+        return cls(parts, options, promise=promise)
 
     @property
     def parts(self) -> Components:
@@ -363,8 +386,8 @@ class InferenceGuard:
     def _relay(
         self, asked: Sequence[RequestHandle | Exception], overrides: Mapping[str, Any]
     ) -> Generator[GuardChunk, None, None]:
-        (ticket,) = self._submit(asked)
-        for chunk in ticket.chunks():
+        (handle,) = self._submit(asked)
+        for chunk in handle.chunks():
             if chunk.result is not None:
                 self._checked(chunk.result, overrides)
             yield chunk
@@ -400,19 +423,19 @@ class InferenceGuard:
     def _submit(
         self, asked: Sequence[RequestHandle | Exception], *, loop: asyncio.AbstractEventLoop | None = None
     ) -> list[RequestHandle]:
-        """Hands the tickets among these over; their time begins."""
-        tickets = [each for each in asked if isinstance(each, RequestHandle)]
-        for ticket in tickets:
+        """Submits the handles among these to the worker; their time begins."""
+        handles = [each for each in asked if isinstance(each, RequestHandle)]
+        for handle in handles:
             if loop is not None:
-                ticket.listen(loop)
-            ticket.begin()
-        worker().submit(tickets)
-        return tickets
+                handle.listen(loop)
+            handle.begin()
+        worker().submit(handles)
+        return handles
 
     def _result(
         self, asked: RequestHandle | Exception, overrides: Mapping[str, Any], *, keep: bool
     ) -> GuardResult | Exception:
-        """Waits for a ticket's result; with ``keep`` its exception is one as well."""
+        """Waits for a handle's result; with ``keep`` its exception is one as well."""
         if isinstance(asked, Exception):
             return asked
         try:
@@ -466,6 +489,7 @@ class InferenceGuard:
             deadline=None if options.timeout is None else time.monotonic() + options.timeout,
             judge_timeout=options.judge_timeout,
             processors=options.logits_processors,
+            watcher=Recorder() if options.trace else None,
         )
 
     def _reading(self, encoded: EncodedPrompt) -> dict[str, Any]:

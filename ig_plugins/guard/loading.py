@@ -52,12 +52,20 @@ def load_components(
     wanted = (model, cost_model, reward_model, critic, prompt_format, revision)
     chosen = preset_of(model)
 
+    recipe = {
+        "model": model, "cost_model": cost_model, "reward_model": reward_model, "critic": critic, "budget": budget,
+        "prompt_format": prompt_format, "revision": revision, "device": device, "dtype": dtype,
+        "load_options": load_options,
+    }  # fmt: skip
+
     def load() -> Components:
         check_models(chosen, costs=cost_model, reward=reward_model, critic=critic)
-        return _load_components(
+        parts = _load_components(
             chosen, model, cost_model, reward_model, critic, budget, prompt_format, revision,
             {"device": pick_device(device), "dtype": dtype}, load_options,
         )  # fmt: skip
+        parts.recipe = recipe
+        return parts
 
     if not all(part is None or part is False or isinstance(part, str) for part in wanted):
         parts = load()
@@ -324,7 +332,7 @@ def _critic_name(chosen: Preset | None, critic: Any) -> str | None:
 
 
 def _critic(chosen: Preset | None, critic: Any, *, replaced: bool, device: torch.device) -> LatentCritic | None:
-    """The critic to use; a preset's own foresees only its own judges, so it goes when one of them is replaced."""
+    """The critic to use; a preset's own predicts only its own judges, so it goes when one of them is replaced."""
     if isinstance(critic, LatentCritic):
         return critic
     if critic is None:

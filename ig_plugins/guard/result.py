@@ -2,9 +2,10 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from critic_models.safety import Accounting
+from ig_plugins.search.trace.records import Trace
 
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
 
@@ -75,6 +76,8 @@ class GuardResult(_Record):
         first_text_seconds: When streaming: wall clock until the first verified text; None if none left before the end.
         tool_calls: Parsed calls, each {"id", "name", "arguments"}; emitted whole or not at all.
         certified: Whether the guard's certificate speaks of this call; None where the guard has none.
+        trace: How it was found, if the call asked for that. It holds text that did not pass: for operators, and no part
+            of `report` or ``repr``.
     """
 
     text: str
@@ -95,7 +98,8 @@ class GuardResult(_Record):
     first_text_seconds: float | None = None
     tool_calls: tuple[dict[str, Any], ...] = ()
     certified: bool | None = None
+    trace: Trace | None = Field(default=None, repr=False)
 
     def report(self) -> dict[str, Any]:
-        """What adapters pass on as ``inference_guard``: everything except the text and its tokens, as plain JSON."""
-        return self.model_dump(mode="json", exclude={"text", "token_ids", "tool_calls"})
+        """What adapters pass on as ``inference_guard``: everything but texts and tokens, as plain JSON."""
+        return self.model_dump(mode="json", exclude={"text", "token_ids", "tool_calls", "trace"})

@@ -29,7 +29,7 @@ class Answer:
         reason: Why it ended.
         text: Exactly what was judged and leaves.
         token_ids: Its tokens; those of the shortened text where a stop string cut it.
-        trail: What the cost models said of it, from its start.
+        trail: The cost models' scores of it, from its start.
         reply: The answer taken apart, where the request asks for that.
     """
 
@@ -43,7 +43,7 @@ class Answer:
     reply: Reply | None = None
 
     def behind(self, border: Border) -> Answer:
-        """The same with what judges of texts said since of a border on its way."""
+        """The same with the later scores that judges of texts gave a border on its way."""
         return replace(self, trail=self.trail.behind(border.trail, border.tokens))
 
     @property
@@ -60,6 +60,7 @@ class Row:
         request: What was asked.
         beams: The open beams, best first.
         released: Up to where text has left, or may: judged, and part of every answer to come.
+        refused: Up to where the judges refused to let text leave, which ended the search.
         finished: Verified answers.
         blocks: Blocks that are done.
         attempt: Tries of the open block that failed.
@@ -78,6 +79,7 @@ class Row:
     request: Request
     beams: list[Step]
     released: Border
+    refused: Border | None = None
     finished: list[Answer] = field(default_factory=list)
     blocks: int = 0
     attempt: int = 0
@@ -113,7 +115,7 @@ class Row:
         return 1 if self.narrow else self.request.search.beams
 
     @property
-    def patience(self) -> int:
+    def blocks_per_release(self) -> int:
         """Narrow blocks that are judged together before their text may leave: fewer calls, within the allowed lag."""
         return max(1, self.request.search.max_lag - 1)
 

@@ -118,7 +118,7 @@ def answer_of(lanes: Lanes, judgement: Judgement, key: Key, step: Step) -> Answe
     )
 
 
-def settle(opened: Opened, row: Row) -> Opened:
+def within_max_lag(opened: Opened, row: Row) -> Opened:
     """Keeps the search within ``max_lag``: what left the best beam's path more than so many blocks ago is given up.
 
     That holds for finished answers as well as for beams: an answer that ended early elsewhere would hold back a

@@ -122,7 +122,7 @@ class ScriptedModel:
 class ScriptedSession:
     """The token trees of several prompts; see ``ScriptedModel``."""
 
-    guessable = runs_ahead = False
+    can_draft = runs_device_blocks = False
 
     def __init__(
         self, model: ScriptedModel, prompts: Sequence[Sequence[int]], *, lanes: int, block: int, max_new: int

@@ -98,6 +98,7 @@ def evaluate(
         title=f"Evaluation of {guard.policy_id}",
         facts=_facts(bench, prompts, plan, judges),
         rows=rows,
+        prompts=prompts,
         limit=bench.budgets[0].limit,
         oracle=oracle,
         reference="base" if "base" in names else runs[0].label,

@@ -94,7 +94,7 @@ class RuleScoring:
         rule: Ranks them. Where it rejects all and there are tries left, the block is sampled again; else all go on.
     """
 
-    foresees = False
+    has_critic = False
     ranks = True
     optimism = math.inf
 

@@ -40,7 +40,7 @@ class Context:
         training_prompts: For methods that train a value network on the policy's own answers; never evaluated on.
         seed: Of that training.
         progress: Told (stage, done, of) while that takes its time.
-        values: The value networks that were trained, by what they foresee.
+        values: The value networks that were trained, by what they predict.
         sampled: The answers that they were trained on.
     """
 

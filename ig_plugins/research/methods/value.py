@@ -1,4 +1,4 @@
-"""A value network on the policy's own hidden state: what an answer will score, foreseen from a prefix."""
+"""A value network on the policy's own hidden state: what an answer will score, predicted from a prefix."""
 
 from __future__ import annotations
 

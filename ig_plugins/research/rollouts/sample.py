@@ -66,7 +66,7 @@ class _Sampling:
         self.tokens: list[list[list[int]]] = [[[] for _ in range(responses)] for _ in requests]
         self.features: list[list[list[Tensor]]] = [[[] for _ in range(responses)] for _ in requests]
         self.scores: list[list[list[Tensor]]] = [[[] for _ in range(responses)] for _ in requests]
-        self.last = torch.zeros(*shape, len(self.costs), dtype=torch.float64)  # what judges of texts said last
+        self.last = torch.zeros(*shape, len(self.costs), dtype=torch.float64)  # the last scores of judges of texts
         self.rewards = torch.zeros(shape)
         self.finished = torch.zeros(shape, dtype=torch.bool)
 

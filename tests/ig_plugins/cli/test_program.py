@@ -47,6 +47,18 @@ def test_help_takes_less_than_0_3_seconds_and_no_torch():
         assert min(float(run.stderr.split()[-2]) for run in runs) < 0.3
 
 
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_presets_are_listed_without_torch(more):
+    code = (
+        "import sys, atexit; sys.argv = ['inferenceguard', 'presets', *sys.argv[1:]]\n"
+        "atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr))\n" + MAIN
+    )
+    ended = subprocess.run([sys.executable, "-c", code, *more], capture_output=True, text=True)
+    assert ended.returncode == 0
+    assert "beaver-7b-v3" in ended.stdout
+    assert ended.stderr.split()[-1] == "False"
+
+
 def test_version(run):
     from ig_plugins import __version__
 

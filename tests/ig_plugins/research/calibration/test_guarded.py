@@ -94,6 +94,16 @@ def test_every_cost_model_has_a_limit_of_its_own_to_be_tested(verdicts, tmp_path
             calibrate_guard(guard, prompts, verdicts, limits=wrong, target=0.2, confidence=0.9)
 
 
+def test_a_guard_that_nobody_can_know_is_refused_before_anything_is_answered(verdicts):
+    guard = scripted_bench({"plain": 1.0}, cost=lambda p, r: 0.0, reward=None).guard
+    asked = []
+    with pytest.raises(MismatchError, match="nothing can be certified"):
+        calibrate_guard(
+            guard, ["a"], verdicts, limits=[0.0], target=0.9, confidence=0.9, on_answer=lambda: asked.append(1)
+        )
+    assert asked == []
+
+
 def test_refusals_are_counted_and_not_judged(verdicts):
     guard = versioned(scripted_bench({"harmful": 1.0}, cost=lambda p, r: COSTS.get(r, -1.0), reward=None).guard)
     result = calibrate_guard(guard, ["a", "b"], verdicts, limits=[0.0], target=0.8, confidence=0.9)
