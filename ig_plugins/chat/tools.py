@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from ig_plugins.chat.messages import check_unicode
+from ig_plugins.chat.schema import schema_fault
 from ig_plugins.errors import PromptError
 
 Tool: TypeAlias = Mapping[str, Any]
@@ -99,5 +100,7 @@ def _tool(tool: Any, index: int) -> dict[str, Any]:
     parameters = inner.get("parameters") or {"type": "object", "properties": {}}
     if not isinstance(parameters, Mapping) or parameters.get("type", "object") != "object":
         raise PromptError(f"the parameters of tool {name!r} are not the JSON schema of an object")
+    if fault := schema_fault(parameters):
+        raise PromptError(f"the parameters of tool {name!r} are not a JSON schema that can be checked: {fault}")
     function = {**inner, "description": str(inner.get("description") or ""), "parameters": dict(parameters)}
     return {"type": "function", "function": function}
