@@ -21,7 +21,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.messages.ai import UsageMetadata
-from langchain_core.messages.tool import tool_call, tool_call_chunk
+from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, GenerationChunk, LLMResult
 
 from ig_plugins.errors import PromptError
@@ -51,6 +51,8 @@ def _to_message(message: BaseMessage) -> dict[str, Any]:
         return {"role": "system", "content": content}
     if isinstance(message, AIMessage):
         calls = [{"id": c["id"] or "", "name": c["name"], "arguments": c["args"]} for c in message.tool_calls]
+        written = [c["args"] for c in message.invalid_tool_calls]  # what it wrote, so that it can do better
+        content = "\n".join(text for text in (content, *written) if text)
         return {"role": "assistant", "content": content, **({"tool_calls": calls} if calls else {})}
     if isinstance(message, ToolMessage):
         named = {"name": message.name} if message.name else {}
@@ -129,10 +131,19 @@ def to_chat_generation(result: GuardResult, model_name: str) -> ChatGeneration:
         content=result.text,
         additional_kwargs=_refusal(result),
         tool_calls=[tool_call(id=c["id"], name=c["name"], args=c["arguments"]) for c in result.tool_calls],
+        invalid_tool_calls=[
+            invalid_tool_call(id=c["id"], name=c["name"], args=unparsable(c["text"]), error=c["problem"])
+            for c in result.invalid_tool_calls
+        ],
         usage_metadata=usage_metadata(result.usage),
         response_metadata=response_metadata(result, model_name),
     )
     return ChatGeneration(message=message, generation_info={"finish_reason": result.finish_reason})
+
+
+def unparsable(text: str) -> str:
+    """The text of an invalid call, in a form that LangChain cannot take for cut-off JSON, which it would complete."""
+    return json.dumps(text, ensure_ascii=False) if text.lstrip()[:1] in ("{", "") else text
 
 
 def to_chat_chunk(text: str, result: GuardResult | None, model_name: str) -> ChatGenerationChunk:
@@ -146,6 +157,11 @@ def to_chat_chunk(text: str, result: GuardResult | None, model_name: str) -> Cha
     calls = [
         tool_call_chunk(id=c["id"], name=c["name"], args=json.dumps(c["arguments"], ensure_ascii=False), index=index)
         for index, c in enumerate(result.tool_calls)
+    ]
+    # LangChain makes them invalid calls again, without the problem, which the report has.
+    calls += [
+        tool_call_chunk(id=c["id"], name=c["name"], args=unparsable(c["text"]), index=index)
+        for index, c in enumerate(result.invalid_tool_calls)
     ]
     message = AIMessageChunk(
         content=text,

@@ -3,7 +3,7 @@
 from ig_plugins.chat.formats import FORMATS, EncodedPrompt, PromptFormat, TemplateFormat, prompt_format
 from ig_plugins.chat.messages import Message, as_messages, defuse_turns, judge_prompt
 from ig_plugins.chat.rendering import call_words
-from ig_plugins.chat.replies import ParsedReply, parse_reply, tool_region
+from ig_plugins.chat.replies import InvalidCall, ParsedReply, parse_reply, tool_region
 from ig_plugins.chat.schema import schema_fault, schema_problem
 from ig_plugins.chat.special import special_tokens
 from ig_plugins.chat.syntax import PROMPTED, ToolSyntax, native_syntax
@@ -13,6 +13,7 @@ __all__ = [
     "FORMATS",
     "PROMPTED",
     "EncodedPrompt",
+    "InvalidCall",
     "Message",
     "ParsedReply",
     "PromptFormat",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from critic_models.judges import Judge
@@ -20,6 +21,8 @@ from ig_plugins.guard.components import Components
 from ig_plugins.guard.options import Options
 from ig_plugins.guard.result import BlockRecord, FinishReason, GuardResult, Usage
 from ig_plugins.search import Answer, Outcome, Request, Row
+
+logger = logging.getLogger(__name__)
 
 GRACE = 0.25  # seconds past the deadline after which a caller no longer waits for the worker to say so
 
@@ -203,8 +206,12 @@ class RequestHandle:
             return self._blocked(row)
         text, reason = answer.text, cast(FinishReason, answer.reason)
         calls: tuple[dict[str, Any], ...] = ()
+        invalid: tuple[dict[str, Any], ...] = ()
         if isinstance(answer.reply, ParsedReply):
             text, calls = answer.reply.text, answer.reply.tool_calls
+            invalid = tuple(map(asdict, answer.reply.invalid))
+            if invalid:
+                logger.warning("the answer holds a tool call that is not valid: %s", answer.reply.problem)
             reason = "tool_calls" if calls else reason
         if not text.startswith(self._sent):
             raise InferenceGuardError("the answer does not go on as its stream began; nothing more is released")
@@ -227,6 +234,7 @@ class RequestHandle:
             lag=row.lag if self.request.stream else None,
             first_text_seconds=self._first_text,
             tool_calls=calls,
+            invalid_tool_calls=invalid,
         )
 
     def _blocked(self, row: Row) -> GuardResult:

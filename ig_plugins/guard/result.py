@@ -1,5 +1,6 @@
 """What a guarded answer carries: the text, the verifier's figures, and the ledger of blocks."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -74,6 +75,8 @@ class GuardResult(_Record):
         lag: When streaming: the largest number of tokens by which release was behind decoding.
         first_text_seconds: When streaming: wall clock until the first verified text; None if none left before the end.
         tool_calls: Parsed calls, each {"id", "name", "arguments"}; emitted whole or not at all.
+        invalid_tool_calls: What was meant as calls and is none, each {"id", "name", "text", "problem"}: the text as it was
+            written and judged, never to be executed, and what is wrong with it. The name is None where it is not plain.
         certified: Whether the guard's certificate speaks of this call; None where the guard has none.
     """
 
@@ -94,8 +97,25 @@ class GuardResult(_Record):
     lag: int | None = None
     first_text_seconds: float | None = None
     tool_calls: tuple[dict[str, Any], ...] = ()
+    invalid_tool_calls: tuple[dict[str, Any], ...] = ()
     certified: bool | None = None
 
     def report(self) -> dict[str, Any]:
-        """What adapters pass on as ``inference_guard``: everything except the text and its tokens, as plain JSON."""
+        """What adapters pass on as ``inference_guard``: all but words, their tokens and valid calls, as plain JSON."""
         return self.model_dump(mode="json", exclude={"text", "token_ids", "tool_calls"})
+
+
+def why_no_call(report: Mapping[str, Any]) -> str:
+    """Why an answer that may have been expected to call a tool holds no call; nothing of the answer is quoted.
+
+    Args:
+        report: As `GuardResult.report` gives it.
+    """
+    cut = report.get("finish_reason") == "length"
+    invalid = report.get("invalid_tool_calls") or ()
+    if invalid:
+        advice = "; max_tokens cut it off, so raise that" if cut else ""
+        return f"the model began a call that is not valid: {invalid[0]['problem']}{advice}"
+    if cut:
+        return "max_tokens cut the answer off before a call; raise max_tokens"
+    return "the model answered in words instead of calling a tool"

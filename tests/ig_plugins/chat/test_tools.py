@@ -117,7 +117,7 @@ def test_a_prompt_that_a_call_follows_at_once(chatml, tools):
     assert tokenizer.decode(encoded.prompt_ids).endswith("hi/[assistant]")
     options = {"tokenizer": tokenizer, "tools": tools, "opening": encoded.opening, "syntax": encoded.syntax}
     assert parse_reply('{"city": "Oslo"}/', **options).tool_calls[0]["arguments"] == {"city": "Oslo"}
-    assert parse_reply('{"city": "Oslo"}', **options).malformed
+    assert parse_reply('{"city": "Oslo"', **options).malformed
 
 
 def test_a_form_that_nothing_can_read_back_is_explained_in_words(tagged):

@@ -57,6 +57,9 @@ def _message(message: ChatMessage) -> dict[str, Any]:
         "role": ROLES[message.role],
         "content": "\n".join(text for text in texts if text is not None),
     }
+    if converted["role"] == "assistant":  # what it wrote, so that it can do better
+        written = [str(call["text"]) for call in message.additional_kwargs.get("invalid_tool_calls", ())]
+        converted["content"] = "\n".join(text for text in (converted["content"], *written) if text)
     calls = [_call(block) for block in message.blocks if isinstance(block, ToolCallBlock)]
     if calls:
         converted["tool_calls"] = calls
@@ -115,7 +118,9 @@ def chat_response(
     blocks += [
         ToolCallBlock(tool_call_id=call["id"], tool_name=call["name"], tool_kwargs=call["arguments"]) for call in calls
     ]
-    message = ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks)
+    invalid = list(result.invalid_tool_calls) if result else []
+    extra = {"invalid_tool_calls": invalid} if invalid else {}
+    message = ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks, additional_kwargs=extra)
     return ChatResponse(message=message, delta=delta, **_report(model, result))
 
 
