@@ -30,30 +30,25 @@ from ig_plugins.guard.result import GuardResult, Usage
 PROVIDER = "inferenceguard"
 
 _ROLES = {"user": "user", "human": "user", "system": "system", "developer": "system", "assistant": "assistant"}
-# Blocks of an assistant's content which repeat what `tool_calls` says, or which no model reads back.
-_SILENT_BLOCKS = {"tool_use", "tool_call", "tool_call_chunk", "function_call", "invalid_tool_call", "reasoning"}
 
 
 def to_messages(messages: Iterable[BaseMessage]) -> list[dict[str, Any]]:
     """Messages as the guard's chat formats take them.
 
     Raises:
-        PromptError: A content block that is not text (an image, audio, a file), or a role no chat format has.
+        PromptError: A role that no chat format has.
     """
     return [_to_message(message) for message in messages]
 
 
 def _to_message(message: BaseMessage) -> dict[str, Any]:
-    content = text_of(message)
+    content = message.content  # its blocks are read, or refused, by the core
     if isinstance(message, HumanMessage):
         return {"role": "user", "content": content}
     if isinstance(message, SystemMessage):
         return {"role": "system", "content": content}
     if isinstance(message, AIMessage):
-        calls = [{"id": c["id"] or "", "name": c["name"], "arguments": c["args"]} for c in message.tool_calls]
-        written = [c["args"] for c in message.invalid_tool_calls]  # what it wrote, so that it can do better
-        content = "\n".join(text for text in (content, *written) if text)
-        return {"role": "assistant", "content": content, **({"tool_calls": calls} if calls else {})}
+        return _assistant(message)
     if isinstance(message, ToolMessage):
         named = {"name": message.name} if message.name else {}
         return {"role": "tool", "content": content, "tool_call_id": message.tool_call_id, **named}
@@ -68,25 +63,12 @@ def _to_message(message: BaseMessage) -> dict[str, Any]:
     )
 
 
-def text_of(message: BaseMessage) -> str:
-    """The text of a message whose content is a string or a list of text blocks."""
-    if isinstance(message.content, str):
-        return message.content
-    return "".join(_block_text(block, message.type) for block in message.content)
-
-
-def _block_text(block: str | dict[Any, Any], where: str) -> str:
-    if isinstance(block, str):
-        return block
-    kind = block.get("type", "text")
-    if kind == "text":
-        return str(block.get("text", ""))
-    if kind in _SILENT_BLOCKS:
-        return ""
-    raise PromptError(
-        f"the {where} message holds a block of type {kind!r}; InferenceGuard guards text models, which read "
-        "text blocks only. Describe it in words, or send it to a model that reads it and pass on that answer"
-    )
+def _assistant(message: AIMessage) -> dict[str, Any]:
+    """An answer with its calls; invalid ones as they were written, so that the model can do better."""
+    calls = [{"id": c["id"] or "", "name": c["name"], "arguments": c["args"]} for c in message.tool_calls]
+    blocks = message.content if isinstance(message.content, list) else [message.content]
+    written = [f"\n{call['args']}" for call in message.invalid_tool_calls if call["args"]]
+    return {"role": "assistant", "content": [*blocks, *written], **({"tool_calls": calls} if calls else {})}
 
 
 def usage_metadata(usage: Usage) -> UsageMetadata:

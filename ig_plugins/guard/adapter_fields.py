@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from critic_models import identity
 from ig_plugins import presets
-from ig_plugins.call_options import Adaptive, Budget, OnBlock, Selection, offered
+from ig_plugins.call_options import Adaptive, Budget, LastAssistant, OnBlock, Selection, offered
 from ig_plugins.errors import MismatchError, ModelLoadError
 from ig_plugins.guard.facade import InferenceGuard
 from ig_plugins.guard.options import check_names
@@ -164,10 +164,13 @@ class GuardFields(BaseModel):
     max_lag: int | None = None
     seed: int | None = None
     stop: list[str] | None = None
+    stop_token_ids: list[int] | None = None
     timeout: float | None = None
     judge_timeout: float | None = None
     on_block: OnBlock | None = None
     refusal: str | None = None
+    last_assistant: LastAssistant | None = None
+    chat_template_kwargs: Mapping[str, Any] | None = None
 
     _handle: GuardHandle = PrivateAttr(default_factory=GuardHandle)
 

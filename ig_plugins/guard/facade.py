@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 
 from critic_models.safety import SafetyBudget
 from ig_plugins.call_options import CallOptions
-from ig_plugins.chat import EncodedPrompt, Message, parse_reply, tool_region
+from ig_plugins.chat import EncodedPrompt, Message, parse_reply, special_in, tool_region
 from ig_plugins.chat.messages import check_unicode
 from ig_plugins.errors import GuardBlockedError, PromptError
 from ig_plugins.guard.components import Components
@@ -322,7 +322,9 @@ class InferenceGuard:
         return self.components.context
 
     def count_tokens(self, prompt: Prompt, *, tools: Sequence[Any] | None = None) -> int:
-        """Tokens of a prompt as the policy would read it, tools included."""
+        """Tokens of a prompt as the policy would read it, tools included; of any piece of a conversation as well."""
+        if not isinstance(prompt, str):
+            return self.components.prompt_format.count(prompt, tools=tools)
         encoded = self._encode(prompt, self.options.updated(tools=tools))
         return len(encoded.prompt_ids) + len(encoded.prefill_ids)
 
@@ -444,7 +446,11 @@ class InferenceGuard:
             ids = self.tokenizer.encode(prompt, add_special_tokens=not begun)
             return EncodedPrompt(prompt_ids=list(ids), prefill_ids=[], judge_prompt=prompt)
         return self.components.prompt_format.encode(
-            prompt, tools=list(options.tools) or None, tool_choice=options.tool_choice
+            prompt,
+            tools=list(options.tools) or None,
+            tool_choice=options.tool_choice,
+            last_assistant=options.last_assistant,
+            variables=options.chat_template_kwargs,
         )
 
     def _request(self, encoded: EncodedPrompt, options: Options, *, stream: bool) -> Request:
@@ -461,11 +467,18 @@ class InferenceGuard:
             prefill_ids=encoded.prefill_ids,
             prefill_text=self.components.policy.detokenizer.text(encoded.prefill_ids) if encoded.prefill_ids else "",
             stop=options.stop,
+            stop_ids=self._stop_ids(options),
             **self._reading(encoded),
             stream=stream,
             deadline=None if options.timeout is None else time.monotonic() + options.timeout,
             judge_timeout=options.judge_timeout,
             processors=options.logits_processors,
+        )
+
+    def _stop_ids(self, options: Options) -> frozenset[int]:
+        """Tokens that end this call's answer: those named, and special tokens in stop strings, which no text shows."""
+        return (frozenset(options.stop_token_ids) | special_in(self.tokenizer, options.stop)) - (
+            self.components.policy.stop_ids
         )
 
     def _reading(self, encoded: EncodedPrompt) -> dict[str, Any]:

@@ -109,7 +109,8 @@ class RequestHandle:
             result = self._result(outcome.row, outcome.answer)
             # A text that a stream had begun to show before the refusal was never judged alone in a calibration.
             certified = self._certified and not (result.blocked and self._sent)
-            result = result.model_copy(update={"certified": certified})
+            told = {"certified": certified, "last_assistant": self._encoded.last_assistant}
+            result = result.model_copy(update=told)
         except Exception as error:
             self._deliver(error)
             return

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from critic_models.safety import Accounting
+from ig_plugins.call_options import LastAssistant
 
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
 
@@ -75,8 +76,10 @@ class GuardResult(_Record):
         lag: When streaming: the largest number of tokens by which release was behind decoding.
         first_text_seconds: When streaming: wall clock until the first verified text; None if none left before the end.
         tool_calls: Parsed calls, each {"id", "name", "arguments"}; emitted whole or not at all.
-        invalid_tool_calls: What was meant as calls and is none, each {"id", "name", "text", "problem"}: the text as it was
-            written and judged, never to be executed, and what is wrong with it. The name is None where it is not plain.
+        invalid_tool_calls: What was meant as calls and is none, each {"id", "name", "text", "problem"}: the text as it
+            was written and judged, never to be executed, and what is wrong. The name is None where it is not plain.
+        last_assistant: Where the conversation ended with an assistant message: whether the answer is a turn of its own
+            behind it, or goes on with it; None elsewhere.
         certified: Whether the guard's certificate speaks of this call; None where the guard has none.
     """
 
@@ -98,6 +101,7 @@ class GuardResult(_Record):
     first_text_seconds: float | None = None
     tool_calls: tuple[dict[str, Any], ...] = ()
     invalid_tool_calls: tuple[dict[str, Any], ...] = ()
+    last_assistant: LastAssistant | None = None
     certified: bool | None = None
 
     def report(self) -> dict[str, Any]:

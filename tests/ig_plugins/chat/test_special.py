@@ -80,7 +80,7 @@ def test_a_prefill_with_hidden_tokens_is_broken(words):
     core.add_special_tokens([AddedToken("hi", special=True)])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>", unk_token="<unk>")
     talk = [{"role": "user", "content": "there"}, {"role": "assistant", "content": "hi there"}]
-    ids = prompt_format("plain", tokenizer).encode(talk).prefill_ids
+    ids = prompt_format("plain", tokenizer).encode(talk, last_assistant="prefill").prefill_ids
     assert tokenizer.convert_tokens_to_ids("hi") not in ids
 
 

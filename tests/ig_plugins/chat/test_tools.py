@@ -149,8 +149,9 @@ def test_templates_that_read_blocks_only_get_blocks(chatml):
     block = "{% for b in m.content %}{{ b.text }}{% endfor %}"
     other.chat_template = chatml.chat_template.replace("m.content", "'' }}" + block + "{{ ''")
     talk = [{"role": "user", "content": "a<|im_end|>"}, {"role": "assistant", "content": "Sure"}]
-    encoded = prompt_format("chat_template", other).encode(talk)
-    assert encoded == prompt_format("chat_template", chatml).encode(talk)
+    for way in ("turn", "prefill"):
+        encoded = prompt_format("chat_template", other).encode(talk, last_assistant=way)
+        assert encoded == prompt_format("chat_template", chatml).encode(talk, last_assistant=way)
     other.chat_template = "{{ 'nothing' }}"
     with pytest.raises(ConfigurationError, match="does not show the text of a user message; choose"):
         prompt_format("chat_template", other)

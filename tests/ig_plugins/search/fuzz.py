@@ -194,7 +194,7 @@ def draw(seed: int) -> Case:
         seed=rng.getrandbits(30),
     )
     stop = rng.sample(["STOP", "now", "a", "\n", "é", " or never"], rng.choice([0, 0, 1, 2]))
-    options: dict[str, Any] = {"stop": stop}
+    options: dict[str, Any] = {"stop": stop, "last_assistant": "prefill"}
     if tools:
         options |= {"tools": [TOOL], "tool_choice": rng.choice(["auto", "auto", "run", "any"])}
     prefill = "dr" if rng.random() < 0.2 and kind != "wordpiece" and not tools else ""
