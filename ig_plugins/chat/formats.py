@@ -31,8 +31,9 @@ from ig_plugins.chat.rendering import (
     without_system,
 )
 from ig_plugins.chat.syntax import ToolSyntax, native_syntax, prompted_syntax
-from ig_plugins.chat.tools import Tool, ToolChoice, as_tools, choose, instruction
+from ig_plugins.chat.tools import Tool, ToolChoice, as_tools, choose
 from ig_plugins.chat.variables import check_variables
+from ig_plugins.chat.wording import instruction
 from ig_plugins.errors import ConfigurationError, PromptError
 
 _NOTHING: dict[str, Any] = {"role": "user", "content": "x"}

@@ -226,12 +226,15 @@ def _marked(written: str, syntax: ToolSyntax) -> Reading:
 
 
 def _past_mark(written: str, at: int, mark: str) -> int:
-    """Behind the end mark; where the answer ends within it or before it, the whole JSON object is enough."""
+    """Behind the end mark; where the answer ends within it or before it, or goes on in another line, JSON is enough."""
     rest = written[at:].lstrip()
+    gap = written[at : len(written) - len(rest)]
     if rest.startswith(mark):
         return len(written) - len(rest) + len(mark)
     if mark.startswith(rest.rstrip()):
         return len(written)
+    if "\n" in gap:
+        return at
     raise NotACallError("the call does not end with its end marker")
 
 

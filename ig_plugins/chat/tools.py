@@ -1,6 +1,5 @@
-"""Tools as callers offer them, the choice among them, and the instruction for models without a tool template."""
+"""Tools as callers offer them, and the choice among them."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
@@ -61,23 +60,6 @@ def choose(tool_choice: ToolChoice, tools: Sequence[Tool]) -> str:
     raise PromptError(
         f"tool_choice is {tool_choice!r}; allowed here are {allowed}" + ("" if names else ", as no tools are given")
     )
-
-
-def instruction(tools: Sequence[Tool], choice: str) -> str:
-    """What a model without a tool-aware template is told about its tools.
-
-    Args:
-        tools: As returned by ``as_tools``.
-        choice: As returned by ``choose``; not "none".
-    """
-    listed = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
-    shape = f'{CALL_START}{{"name": "the function", "arguments": {{"argument": "value"}}}}{CALL_END}'
-    when = "To use one, answer only with this line, filled in, once for every use"
-    if choice != "auto":
-        which = "one of them" if choice == "any" else f"the function {choice}"
-        when = f"Use {which} now: answer only with this line, filled in"
-    otherwise = "\nIf none of them helps, answer in plain words." if choice == "auto" else ""
-    return f"You may use these functions:\n{listed}\n{when}:\n{shape}{otherwise}"
 
 
 def _word(tool_choice: ToolChoice) -> str:

@@ -16,7 +16,7 @@ from critic_models.safety import SafetyBudget
 from ig_plugins.call_options import CallOptions
 from ig_plugins.chat import EncodedPrompt, Message, parse_reply, special_in, tool_region
 from ig_plugins.chat.messages import check_unicode
-from ig_plugins.errors import GuardBlockedError, PromptError
+from ig_plugins.errors import ContextLengthError, GuardBlockedError, PromptError
 from ig_plugins.guard.components import Components
 from ig_plugins.guard.identity import PARTS, identity
 from ig_plugins.guard.options import Options, configuration_errors, one_of
@@ -321,6 +321,11 @@ class InferenceGuard:
         """The longest sequence, prompt and answer together, in tokens; None where there is no limit."""
         return self.components.context
 
+    @property
+    def calls_tools(self) -> bool:
+        """Whether the model's chat template knows tools; others are told about them in words, and follow less well."""
+        return getattr(self.components.prompt_format, "native", None) is not None
+
     def count_tokens(self, prompt: Prompt, *, tools: Sequence[Any] | None = None) -> int:
         """Tokens of a prompt as the policy would read it, tools included; of any piece of a conversation as well."""
         if not isinstance(prompt, str):
@@ -502,7 +507,7 @@ class InferenceGuard:
     def _check_fits(self, prompt_tokens: int, search: SearchConfig) -> None:
         context = self.context
         if context is not None and prompt_tokens + search.max_new_tokens > context:
-            raise PromptError(
+            raise ContextLengthError(
                 f"the prompt has {prompt_tokens} tokens and the answer may have {search.max_new_tokens}, but the "
                 f"context holds {context}{self.components.context_note}; shorten the prompt, or lower max_tokens"
             )
