@@ -28,8 +28,8 @@ def instruction(tools: Sequence[Tool], choice: str) -> str:
     if choice == "auto":
         end = "Call a tool if it helps: write its line with the values of the request. Else answer in plain words."
     else:
-        end = "Call the tool now:" if len(offered) == 1 else "Call one of the tools now:"
-        end += " write its line with the values of the request, and nothing else."
+        names = " or ".join(tool["function"]["name"] for tool in offered)
+        end = f"Now call {names}: write its line with the values of the request, and nothing else."
     return f"You have these tools:\n\n{listed}\n\n{end}"
 
 
