@@ -1,6 +1,6 @@
 """Runs the code of docs/langchain.md as ``tests.adapters.llama_index_.docs_page`` does for the other page.
 
-    python -m tests.adapters.langchain.docs_page     # writes the outputs of today's models into the page
+python -m tests.adapters.langchain.docs_page     # writes the outputs of today's models into the page
 """
 
 from pathlib import Path
