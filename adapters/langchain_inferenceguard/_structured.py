@@ -15,11 +15,13 @@ from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
 from langchain_core.runnables import Runnable, RunnableLambda, RunnableMap, RunnablePassthrough
+from langchain_core.tools import StructuredTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from ig_plugins.chat.schema import schema_problem
 from ig_plugins.errors import ConfigurationError, GuardBlockedError
+from ig_plugins.guard.result import why_no_call
 
 METHODS = ("function_calling", "json_schema", "json_mode")
 
@@ -85,14 +87,19 @@ def with_instruction(messages: list[dict[str, Any]], response_format: Mapping[st
     return [{"role": "system", "content": wish}, *messages]
 
 
+def stands_for_object(tool: Any) -> bool:
+    """Whether a tool cannot be run: `create_agent` offers the schema of its `response_format` as such a one."""
+    return isinstance(tool, StructuredTool) and tool.func is None and tool.coroutine is None
+
+
 def usable_call(message: AIMessage) -> AIMessage:
     """Lets an answer pass that made its call."""
     _refuse_blocked(message)
     if not message.tool_calls:
+        report = message.response_metadata.get("inference_guard") or {}
         raise OutputParserException(
-            "the model gave no complete call of the tool that carries the answer "
-            f"(finish_reason {message.response_metadata.get('finish_reason')!r}); "
-            "raise max_tokens, or use a model that was trained on tools"
+            f"there is no object to return: {why_no_call(report)}",
+            llm_output="".join(call["args"] or "" for call in message.invalid_tool_calls) or message.text,
         )
     return message
 

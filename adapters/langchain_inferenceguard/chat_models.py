@@ -14,7 +14,7 @@ from langchain_core.language_models import (
 )
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict
@@ -26,7 +26,7 @@ from ig_plugins.guard import GuardResult, InferenceGuard
 from ig_plugins.guard.model_info import model_context, preset_max_tokens
 from langchain_inferenceguard._base import GuardedModel
 from langchain_inferenceguard._convert import to_chat_chunk, to_chat_generation, to_messages, token_usage
-from langchain_inferenceguard._structured import structured, with_instruction
+from langchain_inferenceguard._structured import stands_for_object, structured, usable_call, with_instruction
 
 ToolLike = dict[str, Any] | type | Callable[..., Any] | BaseTool
 
@@ -355,9 +355,15 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
 
         Raises:
             PromptError: A choice that none of the tools can satisfy.
+            GuardBlockedError: When called, if a tool stands for an agent's `response_format`, and the guard blocked.
+            OutputParserException: Likewise, if the forced call did not come about: no agent ends without its object.
         """
         formatted = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
-        return super().bind(tools=formatted, tool_choice=choose(tool_choice, formatted), **kwargs)
+        choice = choose(tool_choice, formatted)
+        bound = super().bind(tools=formatted, tool_choice=choice, **kwargs)
+        if choice not in ("auto", "none") and any(map(stands_for_object, tools)):
+            return bound | RunnableLambda(usable_call)
+        return bound
 
     def with_structured_output(
         self,

@@ -72,7 +72,7 @@ def with_call_options(*, without: Sequence[str] = ()) -> Callable[[Command], Com
     return extended
 
 
-_TYPES: dict[str, Any] = {"budget": float, "stop": list[str], "schedule": list[int]}
+_TYPES: dict[str, Any] = {"budget": float, "stop": list[str], "schedule": list[int], "stop_token_ids": list[int]}
 _NOTES = {
     "budget": "The budget's limit; the preset's by default.",
     "stop": "A string that ends the answer; may repeat.",

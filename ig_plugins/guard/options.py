@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from critic_models.safety import SafetyBudget
 from critic_models.validation import explain
-from ig_plugins.call_options import CallOptions, OnBlock
+from ig_plugins.call_options import CallOptions, LastAssistant, OnBlock
 from ig_plugins.errors import ConfigurationError
 from ig_plugins.runtime.judging import JUDGE_SECONDS
 from ig_plugins.search import SearchConfig
@@ -34,11 +34,14 @@ class Options(BaseModel):
     search: SearchConfig = SearchConfig()
     budgets: tuple[SafetyBudget, ...] = ()
     stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
     timeout: float | None = Field(default=None, gt=0)
     judge_timeout: float = Field(default=JUDGE_SECONDS, gt=0, allow_inf_nan=False)
     on_block: OnBlock = "refuse"
     refusal: str = REFUSAL
     raw_prompt: bool = False
+    last_assistant: LastAssistant = "turn"
+    chat_template_kwargs: Mapping[str, Any] = {}
     tools: tuple[Any, ...] = ()
     tool_choice: Any = "auto"
     logits_processors: tuple[Any, ...] = ()
@@ -64,7 +67,7 @@ class Options(BaseModel):
         if search.get("adaptive") == "auto":  # as the guard's preset says, which these options hold
             del search["adaptive"]
         mine = {key: value for key, value in given.items() if key in _OWN}
-        for key in ("stop", "tools", "logits_processors"):
+        for key in ("stop", "stop_token_ids", "tools", "logits_processors"):
             if key in mine:
                 mine[key] = (mine[key],) if isinstance(mine[key], str) else tuple(mine[key])
         with configuration_errors():

@@ -35,6 +35,7 @@ from ig_plugins.search.selection import (
     best_answer,
     contenders,
     cut_at_stop_strings,
+    cut_half_characters,
     mean_states,
     retry_penalty,
     spread,
@@ -215,10 +216,11 @@ class BlockSearch:
         )
         for index, row in enumerate(self.rows):
             sampled = lanes.lengths[index].clone()
-            if row.request.stop:
+            if row.request.stop or row.request.stop_ids:
                 cut_at_stop_strings(lanes, index)
             if row.room <= row.block_tokens:
                 lanes.ended[index] |= lanes.lengths[index] == row.block_tokens
+                cut_half_characters(lanes, index)
             row.sampled += int((sampled > 0).sum())
             row.sampled_tokens += int(sampled.sum())
         return lanes

@@ -172,15 +172,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Cut:
-    """An answer that a stop string ended.
+    """An answer that ends before its last token does.
 
     Attributes:
         text: What is left of it, without prefilled text.
         whole: The same for the judges: its text as they read it, and its tokens.
+        reason: A stop string or token ended it, or there was no room for all of its last character.
     """
 
     text: str
     whole: Whole
+    reason: Literal["stop", "length"] = "stop"
 
 
 @dataclass(eq=False)
@@ -200,7 +202,7 @@ class Lanes:
         mean_hidden: Shape (B, L, H), the mean of its states over the lane's whole response so far.
         detokenizer: The policy's.
         encode: Text to tokens, as text inside an answer.
-        cuts: Answers that a stop string ended.
+        cuts: Answers that end before their last token does.
     """
 
     rows: list[Row]

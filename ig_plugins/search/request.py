@@ -51,6 +51,7 @@ class Request:
         budgets: One budget a cost model.
         seed: Seeds every draw of this request.
         stop: Strings that end the answer; they are not part of it.
+        stop_ids: Tokens that end it besides the policy's own, likewise.
         parse: Takes a finished answer apart, given its text and tokens; None where the text itself is handed out.
         held_from: How many leading characters of a growing answer may be shown; the rest may become a tool call.
         stream: Text is released while decoding.
@@ -72,6 +73,7 @@ class Request:
     prefill_ids: Sequence[int] = ()
     prefill_text: str = ""
     stop: tuple[str, ...] = ()
+    stop_ids: frozenset[int] = frozenset()
     parse: Callable[[str, Sequence[int]], Reply] | None = None
     held_from: Callable[[str], int] = len
     stream: bool = False

@@ -20,6 +20,7 @@ _TYPES: dict[str, Any] = {
     "budget": float | list[float] | None,
     "schedule": list[int] | None,
     "stop": str | list[str] | None,
+    "chat_template_kwargs": dict[str, Any] | None,
     "tools": list[dict[str, Any]] | None,
     "tool_choice": str | dict[str, Any] | None,
 }

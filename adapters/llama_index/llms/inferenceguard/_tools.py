@@ -9,6 +9,7 @@ from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.program.utils import get_program_for_llm
 
 from ig_plugins.errors import GuardBlockedError
+from ig_plugins.guard.result import why_no_call
 
 
 class GuardedToolCalls(FunctionCallingLLM):  # type: ignore[misc]
@@ -73,10 +74,9 @@ class GuardedToolCalls(FunctionCallingLLM):  # type: ignore[misc]
         report = (response.raw or {}).get("inference_guard", {})
         if report.get("blocked"):
             raise GuardBlockedError(f"no tool call: the guard refused ({report.get('reason')})", report=report)
-        raise ValueError(
-            "the model answered in words instead of calling a tool; pass tool_required=True to force a call, "
-            "or error_on_no_tool_call=False to accept the answer"
-        )
+        advice = "pass tool_required=True to force a call, or error_on_no_tool_call=False to accept the answer"
+        wordy = report.get("finish_reason") == "stop" and not report.get("invalid_tool_calls")
+        raise ValueError(f"there is no tool call: {why_no_call(report)}" + (f"; {advice}" if wordy else ""))
 
     # Structured prediction: a refusal is no object, so it becomes an exception that carries the report.
 
