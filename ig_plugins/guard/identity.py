@@ -69,6 +69,7 @@ def settings(options: Options) -> dict[str, Any]:
     """What the options say; timeouts are left out, since they decide whether there is an answer, not which."""
     search = options.search.model_dump(mode="json")
     search["calm_candidates"] = search.pop("narrow_candidates")  # format 2's name: certificates and runs hold its hash
+    held_to = {} if options.held_to is None else {"held_to": list(options.held_to)}  # only then: old hashes stay
     return {
         "budgets": [budget.model_dump(mode="json") for budget in options.budgets],
         "search": search,
@@ -79,6 +80,7 @@ def settings(options: Options) -> dict[str, Any]:
         "tools": describe(options.tools),
         "tool_choice": describe(options.tool_choice),
         "logits_processors": describe(options.logits_processors),
+        **held_to,
     }
 
 

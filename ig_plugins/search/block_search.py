@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ig_plugins.engine import Block, TreeSession, sample_block
+from ig_plugins.engine import Block, Matcher, TreeSession, sample_block
 from ig_plugins.errors import InferenceGuardError
 from ig_plugins.search.fair_draw import draw_answer, draw_particles, settle_by_draw
 from ig_plugins.search.lanes import Answer, Lanes, Row, distinct, pad
@@ -178,6 +178,7 @@ class BlockSearch:
             stop_ids=self.policy.stop_ids,
             penalties=[row.retry_penalty for row in self.rows],
             histories=self._histories(),
+            matchers=self._matchers(),
             on_step=self._check_alive,
         )
         return self._lanes(parents, block, stays=width)
@@ -320,6 +321,11 @@ class BlockSearch:
         interruptions = [row.request.interruption() for row in self.rows]
         if all(interruptions) and interruptions[0]:
             raise interruptions[0]
+
+    def _matchers(self) -> list[list[Matcher] | None]:
+        """What each row's grammar allows at its beams; read anew every block, which takes microseconds a token."""
+        asked = [(row, row.request.grammar) for row in self.rows]
+        return [grammar and [grammar.after(beam.token_ids()) for beam in row.beams] for row, grammar in asked]
 
     def _histories(self) -> list[list[list[int]]]:
         """The ids up to every beam, which logits processors read."""
