@@ -42,8 +42,7 @@ def rule(kind: str, value: Any) -> Rule:
         ConfigurationError: It has not this form, or the library is not installed.
     """
     if kind == "json_schema":
-        schema = as_schema(value)
-        grammar = {"json_schema": {**schema, "x-guidance": {**STYLE, **schema.get("x-guidance", {})}}}
+        grammar = json_grammar(as_schema(value))
     elif kind == "regex":
         grammar = json.loads(llguidance().LLMatcher.grammar_from_regex(value))["grammars"][0]
     elif kind == "choices":
@@ -54,6 +53,11 @@ def rule(kind: str, value: Any) -> Rule:
     return Rule(kind, json.dumps([{**grammar, "name": "answer"}]))
 
 
+def json_grammar(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON that fits a schema; its own ``x-guidance`` goes before our style."""
+    return {"json_schema": {**schema, "x-guidance": {**STYLE, **schema.get("x-guidance", {})}}}
+
+
 def check(kind: str, value: Any) -> None:
     """Whether there is such a grammar, whatever the tokenizer; no model is looked at.
 
@@ -61,7 +65,7 @@ def check(kind: str, value: Any) -> None:
         ConfigurationError: It says what is wrong and where.
     """
     found = rule(kind, value)
-    if problem := _problem(found.grammars):
+    if problem := problem_of(found.grammars):
         raise wrong(kind, problem)
 
 
@@ -70,7 +74,7 @@ def wrong(kind: str, problem: str) -> ConfigurationError:
     hint = ""
     if "Unimplemented keys" in problem or "Unknown format" in problem or "oneOf" in problem:
         hint = (
-            "; no mask can hold tokens to that. Leave it out, or set \"x-guidance\": {\"lenient\": true} in the schema "
+            '; no mask can hold tokens to that. Leave it out, or set "x-guidance": {"lenient": true} in the schema '
             "to have it ignored while sampling"
         )
     return ConfigurationError(f"{kind} cannot be followed: {problem.strip()}{hint}")
@@ -101,7 +105,8 @@ def _texts(value: Any) -> Sequence[str]:
 
 
 @lru_cache(maxsize=256)
-def _problem(grammars: str) -> str:
+def problem_of(grammars: str) -> str:
+    """What is wrong with a list of grammars, whatever the tokenizer, in the library's words; nothing if it is sound."""
     library = llguidance().LLMatcher
     failed, words = library.validate_grammar_with_warnings(json.dumps({"grammars": json.loads(grammars)}))
     return str(words[0]) if failed else ""

@@ -17,8 +17,8 @@ from ig_plugins.call_options import CallOptions
 from ig_plugins.chat import EncodedPrompt, Message, parse_reply, tool_region
 from ig_plugins.chat.messages import check_unicode
 from ig_plugins.errors import GuardBlockedError, PromptError
-from ig_plugins.grammar import CompiledGrammar, compiler, rule
 from ig_plugins.guard.components import Components
+from ig_plugins.guard.held import grammar_of
 from ig_plugins.guard.identity import PARTS, identity
 from ig_plugins.guard.options import Options, configuration_errors, one_of
 from ig_plugins.guard.promise import Outside, Promise
@@ -467,14 +467,8 @@ class InferenceGuard:
             deadline=None if options.timeout is None else time.monotonic() + options.timeout,
             judge_timeout=options.judge_timeout,
             processors=options.logits_processors,
-            grammar=self._grammar(encoded, options),
+            grammar=grammar_of(self.components.policy, encoded, options.held_to),
         )
-
-    def _grammar(self, encoded: EncodedPrompt, options: Options) -> CompiledGrammar | None:
-        """What the answer must be, by the caller's wish or as a forced call."""
-        if options.held_to is None:
-            return None
-        return compiler(self.components.policy)(rule(*options.held_to))
 
     def _reading(self, encoded: EncodedPrompt) -> dict[str, Any]:
         """How answers are taken apart where tools were offered, and what of them a stream holds back."""

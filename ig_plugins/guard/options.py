@@ -12,8 +12,7 @@ from critic_models.safety import SafetyBudget
 from critic_models.validation import explain
 from ig_plugins.call_options import CallOptions, OnBlock
 from ig_plugins.errors import ConfigurationError
-from ig_plugins.grammar import KINDS, check
-from ig_plugins.grammar.rules import as_schema
+from ig_plugins.grammar import KINDS, as_schema, check
 from ig_plugins.runtime.judging import JUDGE_SECONDS
 from ig_plugins.search import SearchConfig
 from ig_plugins.search.config import renamed

@@ -243,7 +243,9 @@ class BlockSearch:
                 row.finished.append(answer_of(lanes, judgement, (index, lane), step))
             elif len(opened) < row.beam_count:
                 opened.append((lane, step))
-        best = max((answer.step.score for answer in row.finished), default=-torch.inf)  # both scores are discounted
+        best = max(
+            (answer.step.score for answer in row.finished if answer.fits), default=-torch.inf
+        )  # both scores are discounted
         return [] if opened and best >= opened[0][1].score + self.scoring.optimism else opened
 
     def _opened_session(self) -> TreeSession:

@@ -31,6 +31,7 @@ class Answer:
         token_ids: Its tokens; those of the shortened text where a stop string cut it.
         trail: What the cost models said of it, from its start.
         reply: The answer taken apart, where the request asks for that.
+        fits: It is a whole text of the request's grammar, and its calls fit their tools; preferred to one that does not.
     """
 
     step: Step
@@ -41,6 +42,7 @@ class Answer:
     token_ids: tuple[int, ...]
     trail: Trail
     reply: Reply | None = None
+    fits: bool = True
 
     def behind(self, border: Border) -> Answer:
         """The same with what judges of texts said since of a border on its way."""
@@ -91,6 +93,11 @@ class Row:
     lag: int = 0
     judge_calls: int = 0
     judge_tokens: int = 0
+
+    @property
+    def fitting(self) -> list[Answer]:
+        """The finished answers that fit, or all where none does."""
+        return [answer for answer in self.finished if answer.fits] or self.finished
 
     @property
     def room(self) -> int:

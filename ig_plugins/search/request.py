@@ -20,6 +20,10 @@ from ig_plugins.search.config import SearchConfig
 class Reply(Protocol):
     """An answer as its reader takes it apart: words, and calls of tools."""
 
+    @property
+    def malformed(self) -> bool:
+        """Whether it began a call that is none, or does not fit its tool."""
+
     def handed_out(self) -> Sequence[str]:
         """Every text that leaves, alone and together, as judges of texts read it."""
 
