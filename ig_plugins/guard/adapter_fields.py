@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FunctionType
 from typing import Annotated, Any
@@ -168,6 +168,10 @@ class GuardFields(BaseModel):
     judge_timeout: float | None = None
     on_block: OnBlock | None = None
     refusal: str | None = None
+    json_schema: Mapping[str, Any] | str | None = None
+    regex: str | None = None
+    choices: Sequence[str] | None = None
+    grammar: str | None = None
 
     _handle: GuardHandle = PrivateAttr(default_factory=GuardHandle)
 

@@ -44,6 +44,7 @@ OTHER: dict[str, Any] = {
     "stop": ["x"], "timeout": 9.0, "judge_timeout": 9.0, "on_block": "empty", "refusal": "No.", "raw_prompt": True,
     "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}],
     "tool_choice": "none", "logits_processors": [lambda ids, logits: logits], "max_new_tokens": 22,
+    "json_schema": '{"type": "object"}', "regex": "[a-z]+", "choices": ["yes", "no"], "grammar": 'start: "x"',
 }  # fmt: skip
 
 
@@ -62,7 +63,8 @@ def test_the_declaration_names_what_options_and_search_check_and_nothing_else():
 
 def test_the_declaration_allows_the_words_and_kinds_that_are_checked():
     hints = {**get_type_hints(Options), **get_type_hints(SearchConfig)}
-    for name in NAMES - {"budget", "max_tokens", "stop", "tools", "tool_choice", "logits_processors", "schedule"}:
+    names = NAMES - {"budget", "max_tokens", "stop", "tools", "tool_choice", "logits_processors", "schedule"}
+    for name in names - {"json_schema", "choices"}:
         checked, declared = hints[name], KINDS[name]
         assert declared == (checked if type(None) in get_args(checked) else checked | None), name
 
