@@ -8,7 +8,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ig_plugins.chat import ToolSyntax, special_tokens
-from ig_plugins.grammar.rules import Rule, json_grammar, problem_of
+from ig_plugins.grammar.rules import Rule, problem_of
+from ig_plugins.grammar.schemas import json_grammar
 
 GAP = "/[ \\n]?/"  # templates put a blank or a line's end where our own form puts nothing
 

@@ -19,7 +19,7 @@ def llguidance() -> ModuleType:
     """
     if not installed():
         raise ConfigurationError(
-            'holding answers to a grammar needs llguidance, which is not installed: pip install "inferenceguard[grammar]"'
+            'to hold answers to a grammar, llguidance must be installed: pip install "inferenceguard[grammar]"'
         )
     import llguidance
     import llguidance.hf

@@ -8,13 +8,10 @@ from typing import Any
 
 from ig_plugins.errors import ConfigurationError
 from ig_plugins.grammar.library import llguidance
+from ig_plugins.grammar.schemas import json_grammar
 
 KINDS = ("json_schema", "regex", "choices", "grammar")
 """The options of a call that hold an answer to something; one of them at a time."""
-
-# JSON is written as Python's `json.dumps` and our tool instructions write it. Free blanks would be a trap: small models
-# go on writing them until their tokens are used up.
-STYLE = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 @dataclass(frozen=True)
@@ -51,11 +48,6 @@ def rule(kind: str, value: Any) -> Rule:
     else:
         grammar = {"lark_grammar": value}
     return Rule(kind, json.dumps([{**grammar, "name": "answer"}]))
-
-
-def json_grammar(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON that fits a schema; its own ``x-guidance`` goes before our style."""
-    return {"json_schema": {**schema, "x-guidance": {**STYLE, **schema.get("x-guidance", {})}}}
 
 
 def check(kind: str, value: Any) -> None:

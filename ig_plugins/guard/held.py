@@ -1,4 +1,4 @@
-"""What a request's answer is held to while it is sampled: the caller's wish, a forced call, or both where calls are free."""
+"""What an answer is held to while it is sampled: the caller's wish, a forced call, or either where calls are free."""
 
 from __future__ import annotations
 

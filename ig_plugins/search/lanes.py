@@ -31,7 +31,7 @@ class Answer:
         token_ids: Its tokens; those of the shortened text where a stop string cut it.
         trail: What the cost models said of it, from its start.
         reply: The answer taken apart, where the request asks for that.
-        fits: It is a whole text of the request's grammar, and its calls fit their tools; preferred to one that does not.
+        fits: It is whole, where the request has a grammar, and its calls fit their tools; preferred to one that is not.
     """
 
     step: Step
