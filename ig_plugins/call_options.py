@@ -113,8 +113,8 @@ class CallOptions(TypedDict, total=False):
     json_schema: Annotated[
         Mapping[str, Any] | str | None,
         Doc(
-            "The answer is JSON that fits this schema: a mapping, or its JSON text. Needs `inferenceguard[grammar]`, as "
-            "do `regex`, `choices` and `grammar`; a call may have one of the four (structured-output.md)."
+            "The answer is JSON that fits this schema, a mapping or JSON text. Needs `inferenceguard[grammar]`, as do "
+            "`regex`, `choices` and `grammar`; a call may have one of the four (structured-output.md)."
         ),
     ]
     regex: Annotated[str | None, Doc("The answer matches this regular expression, in the syntax of Rust's `regex`.")]
