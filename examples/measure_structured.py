@@ -175,9 +175,10 @@ def main() -> None:
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--candidates", type=int, default=4)
     parser.add_argument("--max-tokens", type=int, default=96)
+    parser.add_argument("--ways", nargs="*", help="some of the ways; all by default")
     parser.add_argument("--show", action="store_true", help="print every object")
     given = parser.parse_args()
-    beams = max(1, given.candidates // 4)
+    beams = max(1, (given.candidates + 2) // 4)
     chat = ChatInferenceGuard(
         model=given.model, candidates=given.candidates, beams=beams, max_tokens=given.max_tokens, seed=1
     )
@@ -191,13 +192,13 @@ def main() -> None:
     chat.invoke("Hello")  # loads
     clock = Clock()
     print("| way | valid | refused | what else | seconds each | in the grammar |\n|---|---|---|---|---|---|")
-    for name, way in ways.items():
+    for name, way in ((name, way) for name, way in ways.items() if name in (given.ways or ways)):
         found, start, before = Counter[str](), time.perf_counter(), clock.seconds
         for schema, text in asked(given.inputs):
             kind, value = outcome(way, schema, text)
             found[kind] += 1
             if given.show:
-                print(f"    {text}  ->  {value!r}")
+                print(f"    {text}  ->  {value!r}", flush=True)
         took, inside = time.perf_counter() - start, clock.seconds - before
         valid, refused = found.pop("valid", 0), found.pop("refused", 0)
         rest = ", ".join(f"{count} {kind}" for kind, count in found.items()) or "none"

@@ -45,7 +45,12 @@ def takes(policy, found, text):
         ("choices", ["yes", "no", 'a "quoted" é'], ["yes", "no", 'a "quoted" é'], ["", "y", "yesno", "maybe"]),
         ("regex", "[a-c]{2}\\d?", ["ab", "cc7"], ["a", "ad", "ab77"]),
         ("grammar", 'start: "x" B*\nB: /b/', ["x", "xbb"], ["b", "xa"]),
-        ("json_schema", PERSON, ['{"name": "Ann", "age": 3}'], ['{"name": "Ann"}', '{"name": "Ann", "age": 3, "x": 1}']),
+        (
+            "json_schema",
+            PERSON,
+            ['{"name": "Ann", "age": 3}'],
+            ['{"name": "Ann"}', '{"name": "Ann", "age": 3, "x": 1}'],
+        ),
         ("json_schema", json.dumps(PERSON), ['{"name": "", "age": -1}'], ['{"age": 3, "name": "Ann"}', " {}"]),
         ("json_schema", {}, ["3", '"x"', '{"a": [1, null]}'], ["{", "{a: 1}"]),
     ],
@@ -96,7 +101,9 @@ def test_what_no_mask_can_hold_to_is_ignored_where_the_schema_says_so(policy):
 
 
 def test_objects_are_closed_where_that_takes_nothing_away():
-    closed = json_grammar({**PERSON, "properties": {"properties": PERSON, "default": {"type": "string"}}})["json_schema"]
+    closed = json_grammar({**PERSON, "properties": {"properties": PERSON, "default": {"type": "string"}}})[
+        "json_schema"
+    ]
     assert closed["additionalProperties"] is False
     assert set(closed["properties"]) == {"properties", "default"}
     assert closed["properties"]["properties"]["additionalProperties"] is False
