@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -114,7 +114,7 @@ def one_grammar(given: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigurationError(f"{' and '.join(wished)} are both given; an answer is held to one of them")
     for kind, value in wished.items():
         check(kind, value)
-    as_given = {"json_schema": as_schema, "choices": tuple}
+    as_given: dict[str, Callable[[Any], Any]] = {"json_schema": as_schema, "choices": tuple}
     none = {"json_schema": None, "regex": None, "choices": (), "grammar": None}
     return {**none, **{kind: as_given.get(kind, str)(value) for kind, value in wished.items()}}
 

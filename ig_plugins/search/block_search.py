@@ -90,8 +90,10 @@ class Outcome:
 
     @property
     def empty(self) -> bool:
-        """Whether the search ran to its end and found nothing that may leave."""
-        return self.answer is None and self.error is None
+        """Whether the search found nothing that may leave, or nothing whole where a grammar asks for that."""
+        if self.answer is None:
+            return self.error is None
+        return self.row.request.grammar is not None and not self.answer.fits
 
 
 class BlockSearch:
@@ -149,11 +151,11 @@ class BlockSearch:
         self._opened_session().select(beams)
         self._release()
         done = [self._outcome(row) for row in self.rows if not row.beams]
-        restarting = [outcome.row for outcome in done if outcome.empty and outcome.row.may_restart]
+        again = [outcome for outcome in done if outcome.empty and outcome.row.may_restart]
         self._drop([outcome.row for outcome in done])
-        if restarting:
-            self._restart(restarting)
-        return ended + [outcome for outcome in done if outcome.row not in restarting]
+        if again:
+            self._restart(again)
+        return ended + [outcome for outcome in done if outcome not in again]
 
     def _sample(self) -> Lanes:
         """Forks every row's beams into lanes and samples one block on them."""
@@ -295,13 +297,15 @@ class BlockSearch:
         """How a row ends whose beams are gone; after the deadline nothing leaves any more."""
         if error := row.request.interruption():
             return Outcome(row, error=error)
-        return Outcome(row, answer=best_answer(row) if self.scoring.ranks else draw_answer(row))
+        answer = best_answer(row) if self.scoring.ranks else draw_answer(row)
+        return Outcome(row, answer=answer or row.reserve)
 
-    def _restart(self, rows: Sequence[Row]) -> None:
+    def _restart(self, ended: Sequence[Outcome]) -> None:
         """Searches again from the prompt, with fresh draws, where every beam ran into a dead end."""
-        self.add_rows([row.request for row in rows])
-        for fresh, old in zip(self.rows[-len(rows) :], rows, strict=True):
-            fresh.inherit(old)
+        self.add_rows([outcome.row.request for outcome in ended])
+        for fresh, old in zip(self.rows[-len(ended) :], ended, strict=True):
+            fresh.inherit(old.row)
+            fresh.reserve = old.answer
 
     def _drop(self, gone: Sequence[Row]) -> None:
         if not gone:
@@ -326,8 +330,12 @@ class BlockSearch:
 
     def _matchers(self) -> list[list[Matcher] | None]:
         """What each row's grammar allows at its beams; read anew every block, which takes microseconds a token."""
-        asked = [(row, row.request.grammar) for row in self.rows]
-        return [grammar and [grammar.after(beam.token_ids()) for beam in row.beams] for row, grammar in asked]
+        return [
+            None
+            if (grammar := row.request.grammar) is None
+            else [grammar.after(each.token_ids()) for each in row.beams]
+            for row in self.rows
+        ]
 
     def _histories(self) -> list[list[list[int]]]:
         """The ids up to every beam, which logits processors read."""

@@ -67,6 +67,7 @@ class Row:
         attempt: Tries of the open block that failed.
         restarts: How often the search began anew from the prompt.
         narrow: The open block is tried with few lanes (adaptive search).
+        reserve: What the search before a restart would give: a verified answer, but no whole one of its grammar.
         tries_made: Tries of blocks without a safe candidate, those before a restart included.
         retry_penalty: Shape (T, V), taken off the logits on the next try; None on the first.
         sampled: Lanes of the open block, all tries together.
@@ -84,6 +85,7 @@ class Row:
     blocks: int = 0
     attempt: int = 0
     restarts: int = 0
+    reserve: Answer | None = None
     narrow: bool = False
     tries_made: int = 0
     retry_penalty: Tensor | None = None

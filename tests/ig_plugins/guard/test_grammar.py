@@ -215,6 +215,20 @@ def test_an_answer_that_max_tokens_cut_loses_to_a_whole_one():
     assert guard.generate("Is it?", regex="x*|y").text == short
 
 
+def test_where_no_answer_is_whole_the_search_begins_anew():
+    """Each search is as likely as not to be cut off; it is tried as often as a block is, and a cut answer is kept."""
+    often, once = (
+        make_guard({"x" * 40: 0.5, "y": 0.5}, reward=None, search={"candidates": 1, "beams": 1, "tries": tries})
+        for tries in (8, 1)
+    )
+    asked = {"regex": "x+y|y", "max_tokens": 20}
+    assert [often.generate("Is it?", seed=seed, **asked).text for seed in range(8)] == ["y"] * 8
+    alone = [once.generate("Is it?", seed=seed, **asked) for seed in range(8)]
+    assert {(result.text, result.finish_reason) for result in alone} == {("y", "stop"), ("x" * 20, "length")}
+    never = often.generate("Is it?", regex="x{40}", max_tokens=20)
+    assert (never.text, never.finish_reason, never.blocked) == ("x" * 20, "length", False)
+
+
 # ---- options ----
 
 
