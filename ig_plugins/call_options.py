@@ -132,6 +132,16 @@ class CallOptions(TypedDict, total=False):
     tool_choice: Annotated[
         str | Mapping[str, Any] | None, Doc("`auto`, `none`, `any` or a function's name; or as OpenAI writes it.")
     ]
+    json_schema: Annotated[
+        Mapping[str, Any] | str | None,
+        Doc(
+            "The answer is JSON that fits this schema, a mapping or JSON text. Needs `inferenceguard[grammar]`, as do "
+            "`regex`, `choices` and `grammar`; a call may have one of the four (structured-output.md)."
+        ),
+    ]
+    regex: Annotated[str | None, Doc("The answer matches this regular expression, in the syntax of Rust's `regex`.")]
+    choices: Annotated[Sequence[str] | None, Doc("The answer is one of these texts.")]
+    grammar: Annotated[str | None, Doc("The answer is in the language of this grammar, in llguidance's form of Lark.")]
     logits_processors: Annotated[Sequence[Any] | None, Doc("transformers' processors, applied while sampling.")]
     trace: Annotated[
         bool | None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from weakref import WeakValueDictionary
@@ -179,6 +179,10 @@ class GuardFields(BaseModel):
     refusal: str | None = None
     last_assistant: LastAssistant | None = None
     chat_template_kwargs: Mapping[str, Any] | None = None
+    json_schema: Mapping[str, Any] | str | None = None
+    regex: str | None = None
+    choices: Sequence[str] | None = None
+    grammar: str | None = None
 
     _handle: GuardHandle = PrivateAttr(default_factory=GuardHandle)
 

@@ -18,6 +18,7 @@ from ig_plugins.chat import EncodedPrompt, Message, parse_reply, special_in, too
 from ig_plugins.chat.messages import check_unicode
 from ig_plugins.errors import ContextLengthError, GuardBlockedError, PromptError
 from ig_plugins.guard.components import Components
+from ig_plugins.guard.held import grammar_of
 from ig_plugins.guard.identity import PARTS, identity
 from ig_plugins.guard.options import Options, configuration_errors, one_of
 from ig_plugins.guard.promise import Outside, Promise
@@ -516,6 +517,7 @@ class InferenceGuard:
             judge_timeout=options.judge_timeout,
             processors=options.logits_processors,
             watcher=Recorder() if options.trace else None,
+            grammar=grammar_of(self.components.policy, encoded, options.held_to),
         )
 
     def _stop_ids(self, options: Options) -> frozenset[int]:

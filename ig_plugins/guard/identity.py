@@ -78,6 +78,7 @@ def settings(options: Options) -> dict[str, Any]:
         "stop_token_ids": list(options.stop_token_ids),
         "chat_template_kwargs": describe(options.chat_template_kwargs) if options.chat_template_kwargs else None,
         "last_assistant": None if options.last_assistant == "turn" else options.last_assistant,
+        "held_to": None if options.held_to is None else list(options.held_to),
     }
     return {
         "budgets": [budget.model_dump(mode="json") for budget in options.budgets],

@@ -136,6 +136,8 @@ def step_of(lanes: Lanes, judgement: Judgement, key: Key, *, safe: int) -> Step:
 def answer_of(lanes: Lanes, judgement: Judgement, key: Key, step: Step) -> Answer:
     """A verified finished lane as an answer; among answers the reward counts, without the discount for length."""
     stopped = lanes.cuts[key].reason == "stop" if key in lanes.cuts else bool(lanes.natural[key])
+    reply = lanes.reply(key)
+    cut_off = lanes.rows[key[0]].request.grammar is not None and not stopped
     return Answer(
         step=step,
         score=judgement.rewards.get(key, step.score),
@@ -144,7 +146,8 @@ def answer_of(lanes: Lanes, judgement: Judgement, key: Key, step: Step) -> Answe
         text=lanes.answer(*key),
         token_ids=lanes.token_ids(*key),
         trail=judgement.trails[key],
-        reply=lanes.reply(key),
+        reply=reply,
+        fits=not cut_off and not (reply and reply.malformed),
     )
 
 
@@ -173,18 +176,18 @@ def within_max_lag(opened: Opened, row: Row) -> Opened:
 def contenders(row: Row) -> list[Answer]:
     """The finished answers that may still be given: the best one, or any of them if the choice is hedged."""
     if row.request.search.selection == "hedged":
-        return row.finished
+        return row.fitting
     best = best_answer(row)
     return [best] if best else []
 
 
 def best_answer(row: Row) -> Answer | None:
-    """The answer to give: the highest score, or the hedged choice.
+    """The answer to give: among those that fit, the highest score, or the hedged choice.
 
     Hedged: among the half of the verified answers that leave most of the budget unspent. The most rewarded of many
     answers that just pass a learned cost model is where that model errs most (Wachi et al., safety hacking).
     """
-    pool = row.finished
+    pool = row.fitting
     if row.request.search.selection == "hedged" and len(pool) > 2:
         pool = sorted(pool, key=lambda answer: answer.slack, reverse=True)[: (len(pool) + 1) // 2]
     return max(pool, key=lambda answer: answer.score, default=None)

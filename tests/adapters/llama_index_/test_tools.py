@@ -208,7 +208,9 @@ async def test_structured_prediction(mode):
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_refusal_is_no_object(mode):
-    llm = InferenceGuardLLM.from_guard(scripted_guard({MARK: 1.0}), pydantic_program_mode=mode)
+    said = f'{{"name": "{MARK}", "songs": 12}}'
+    said = f" {said}}}</tool_call>" if mode is PydanticProgramMode.DEFAULT else said
+    llm = InferenceGuardLLM.from_guard(scripted_guard({said: 1.0}), pydantic_program_mode=mode)
     asked = {"name": "Rain", "count": 12}
     with pytest.raises(GuardBlockedError):
         llm.structured_predict(Album, PROMPT, **asked)
