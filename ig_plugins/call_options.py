@@ -133,6 +133,13 @@ class CallOptions(TypedDict, total=False):
         str | Mapping[str, Any] | None, Doc("`auto`, `none`, `any` or a function's name; or as OpenAI writes it.")
     ]
     logits_processors: Annotated[Sequence[Any] | None, Doc("transformers' processors, applied while sampling.")]
+    trace: Annotated[
+        bool | None,
+        Doc(
+            "The result says how it was found, block by block (`GuardResult.trace`), with the text of lanes that did "
+            "not pass: for operators (trace.md)."
+        ),
+    ]
 
 
 # What a door does not offer on purpose, and why. Whatever is not named here, every door has.
@@ -143,6 +150,7 @@ WITHHELD: dict[Door, dict[str, str]] = {
         "tools": "tools are bound to a call (`bind_tools`), and are no setting of a model",
         "tool_choice": "goes with `tools`",
         "logits_processors": "Python objects, and fields must survive JSON; give them with a call, or `from_guard`",
+        "trace": "frameworks store what they are given, and a trace holds text that did not pass; ask the guard itself",
     },
     "http": {
         "max_new_tokens": "OpenAI's name is `max_tokens`",
@@ -151,6 +159,7 @@ WITHHELD: dict[Door, dict[str, str]] = {
         "refusal": "the service's words are the operator's",
         "raw_prompt": "a chat's messages are rendered by the prompt format, which keeps turns apart",
         "logits_processors": "Python objects",
+        "trace": "holds text that did not pass: the operator's, who may offer `/ui` (`serve --ui`)",
     },
     "cli": {
         "max_new_tokens": "say `--max-tokens`",
@@ -159,6 +168,7 @@ WITHHELD: dict[Door, dict[str, str]] = {
         "tools": "no command runs tools",
         "tool_choice": "goes with `tools`",
         "logits_processors": "Python objects",
+        "trace": "`inferenceguard trace` makes one",
     },
 }
 

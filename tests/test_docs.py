@@ -46,6 +46,21 @@ def test_decisions_are_short_records_that_architecture_names():
         assert f"({record.name})" in index
 
 
+def test_where_to_find_a_rule_is_true():
+    """Every row of ARCHITECTURE's table names a file, and functions that stand in it."""
+    table = (
+        (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").partition("## Where to find it")[2].partition("\n## ")[0]
+    )
+    rows = [row.split("|")[2] for row in table.splitlines() if row.startswith("| ") and "`" in row.split("|")[2]]
+    assert len(rows) >= 9
+    for row in rows:
+        path, *names = re.findall(r"`([^`]+)`", row)
+        source = (ROOT / path).read_text(encoding="utf-8")
+        assert [name for name in names if not re.search(rf"^\s*(?:def|class) {name}\b", source, re.MULTILINE)] == [], (
+            path
+        )
+
+
 def test_the_reference_has_every_public_package():
     text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
     assert tuple(re.findall(r"^::: (\S+)$", text, re.MULTILINE)) == PUBLIC

@@ -18,7 +18,7 @@ class _Record(BaseModel):
 
 
 class CriticCost(_Record):
-    """One cost that the critic foresees.
+    """One cost that the critic predicts.
 
     Attributes:
         accounting: ``cumulative`` spends a budget; ``worst`` looks at the highest score so far.
@@ -72,7 +72,7 @@ class CriticConfig(_Record):
         costs: C costs, in the order in which their states are given. A ``reading`` of all, as critics were saved with
             before each cost had its own, is that of every cost.
         recalls: It also reads the mean of the hidden states over the response so far. The last one knows the next
-            token well and forgets what was said, in a small policy above all.
+            token well and the earlier ones badly, in a small policy above all.
     """
 
     hidden_size: int = Field(ge=1)

@@ -62,14 +62,14 @@ class LatentCritic(nn.Module):
         self.value = nn.Linear(config.width, 1)
         self._spread_units()
 
-    def forward(self, hidden: Tensor, state: Tensor, said: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Foresees the end of trajectories.
+    def forward(self, hidden: Tensor, state: Tensor, mean_hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Predicts the end of trajectories.
 
         Args:
             hidden: Hidden states, shape (..., H).
             state: The last measured safety state z of each cost, shape (..., C); may be +inf.
-            said: Mean hidden states over the responses so far, shape (..., H), read by a critic that recalls; the
-                hidden states themselves where nothing has been said yet.
+            mean_hidden: Mean hidden states over the responses so far, shape (..., H), read by a critic that
+                recalls; the hidden states themselves where there is none yet.
 
         Returns:
             Log-odds that the trajectory ends safe, and the expected discounted reward γ^T·r; both float32, shape (...).
@@ -78,14 +78,14 @@ class LatentCritic(nn.Module):
             ConfigurationError: The critic recalls, and was not told what.
         """
         device = self.hidden_mean.device
-        trunk = self.enter((self.inputs(hidden, said).to(device) - self.hidden_mean) / self.hidden_scale)
+        trunk = self.enter((self.inputs(hidden, mean_hidden).to(device) - self.hidden_mean) / self.hidden_scale)
         for block in self.blocks:
             trunk = block(trunk)
         trunk = self.norm(trunk)
         logit = self._safety(self.safety(trunk), state.to(device, torch.float32))
         return logit, self.value(trunk).squeeze(-1) * self.value_scale + self.value_mean
 
-    def inputs(self, hidden: Tensor, said: Tensor | None = None) -> Tensor:
+    def inputs(self, hidden: Tensor, mean_hidden: Tensor | None = None) -> Tensor:
         """What the network reads, before it is normalised: float32, shape (..., H) or, if it recalls, (..., 2 H).
 
         Raises:
@@ -93,9 +93,11 @@ class LatentCritic(nn.Module):
         """
         if not self.config.recalls:
             return hidden.float()
-        if said is None:
-            raise ConfigurationError("this critic reads the mean hidden state of the response too; give it as `said`")
-        return torch.cat([hidden.float(), said.to(hidden.device, torch.float32)], dim=-1)
+        if mean_hidden is None:
+            raise ConfigurationError(
+                "this critic reads the mean hidden state of the response too; give it as `mean_hidden`"
+            )
+        return torch.cat([hidden.float(), mean_hidden.to(hidden.device, torch.float32)], dim=-1)
 
     def _safety(self, shape: Tensor, state: Tensor) -> Tensor:
         """A sum of C x units rising steps along the squashed states, each placed by the hidden state.

@@ -83,11 +83,11 @@ def measure_critic(critic: LatentCritic, rollouts: RolloutData, *, config: Criti
 
 
 class Batch(NamedTuple):
-    """Hidden states (n, H), safety states (n, C), means of what was said (n, H); targets (n,): safe, value."""
+    """Hidden states (n, H), safety states (n, C), mean hidden states (n, H); targets (n,): safe, value."""
 
     hidden: Tensor
     state: Tensor
-    said: Tensor | None
+    mean_hidden: Tensor | None
     safe: Tensor
     value: Tensor
 
@@ -97,7 +97,7 @@ class _Task:
 
     def __init__(self, data: RolloutData, config: CriticTrainingConfig) -> None:
         self.data, self.config = data, config
-        self.said = data.said() if config.recalls else None
+        self.mean_hidden = data.mean_hidden() if config.recalls else None
         self.ledgers = [
             Ledger(data, index, accounting=cost.accounting, discount=cost.discount, terminal=cost.reading == "terminal")
             for index, cost in enumerate(config.costs)
@@ -135,8 +135,8 @@ class _Task:
         pairs = list(zip(self.ledgers, limits.unbind(dim=1), strict=True))
         state = torch.stack([ledger.state(response, measured, limit) for ledger, limit in pairs], dim=1)
         safe = torch.stack([ledger.safe(response, limit) for ledger, limit in pairs], dim=1).all(dim=1)
-        said = None if self.said is None else self.said[rows]
-        return Batch(self.data.features[rows].float(), state.float(), said, safe, self.value[response].float())
+        mean_hidden = None if self.mean_hidden is None else self.mean_hidden[rows]
+        return Batch(self.data.features[rows].float(), state.float(), mean_hidden, safe, self.value[response].float())
 
 
 def _split(data: RolloutData, config: CriticTrainingConfig) -> tuple[Tensor, Tensor, Tensor]:
@@ -184,7 +184,7 @@ def _critic_config(data: RolloutData, config: CriticTrainingConfig, train: Tenso
 @torch.no_grad()
 def _normalise(critic: LatentCritic, data: RolloutData, task: _Task, train: Tensor) -> None:
     """Mean and scale of the training rows' hidden states and values."""
-    features = critic.inputs(data.features[train], None if task.said is None else task.said[train])
+    features = critic.inputs(data.features[train], None if task.mean_hidden is None else task.mean_hidden[train])
     critic.hidden_mean.copy_(features.mean(dim=0))
     critic.hidden_scale.copy_(features.std(dim=0, unbiased=False).clamp_min(1e-3))
     values = task.value[torch.unique(data.response[train])]
@@ -229,8 +229,8 @@ def _train(critic: LatentCritic, task: _Task, train: Tensor, validation: Tensor,
 
 
 def _loss(critic: LatentCritic, batch: Batch, *, value_weight: float) -> Tensor:
-    logit, foreseen = critic(batch.hidden, batch.state, batch.said)
-    error: Tensor = ((foreseen - batch.value) / critic.value_scale).square()
+    logit, predicted = critic(batch.hidden, batch.state, batch.mean_hidden)
+    error: Tensor = ((predicted - batch.value) / critic.value_scale).square()
     error = (error * batch.safe).sum() / batch.safe.sum().clamp(min=1)
     return binary_cross_entropy_with_logits(logit, batch.safe.float()) + value_weight * error
 
@@ -257,16 +257,16 @@ def _evaluate(critic: LatentCritic, task: _Task, rows: Tensor) -> dict[str, Any]
     }
     metrics: dict[str, Any] = {"positions": {}}
     for name, there in places.items():
-        metrics["positions"][name] = _figures(*_foresee(critic, task, rows[there]))
+        metrics["positions"][name] = _figures(*_predict(critic, task, rows[there]))
     metrics["along"] = []
     for share in SHARES:
-        figures = _figures(*_foresee(critic, task, rows[position == (end.double() * share).round().long()]))
+        figures = _figures(*_predict(critic, task, rows[position == (end.double() * share).round().long()]))
         metrics["along"].append({"share": share, "auc": figures["auc"], "value_r2": figures["value_r2"]})
     generator = torch.Generator().manual_seed(task.config.seed + 2)
     limits, measured = task.draw_limits(len(rows), generator), task.draw_measured(rows, generator)
-    probability, safe, foreseen, value = _foresee(critic, task, rows, limits, measured)
-    metrics["any_budget"] = _figures(probability, safe, foreseen, value)
-    error = (foreseen - value)[safe] if safe.any() else foreseen - value
+    probability, safe, predicted, value = _predict(critic, task, rows, limits, measured)
+    metrics["any_budget"] = _figures(probability, safe, predicted, value)
+    error = (predicted - value)[safe] if safe.any() else predicted - value
     metrics["value_error"] = float(error.double().square().mean().sqrt())
     metrics["limits"] = [cost.limit for cost in task.config.costs]
     metrics["block_tokens"] = task.config.block_tokens
@@ -274,19 +274,19 @@ def _evaluate(critic: LatentCritic, task: _Task, rows: Tensor) -> dict[str, Any]
     return metrics
 
 
-def _figures(probability: Tensor, safe: Tensor, foreseen: Tensor, value: Tensor) -> dict[str, Any]:
+def _figures(probability: Tensor, safe: Tensor, predicted: Tensor, value: Tensor) -> dict[str, Any]:
     """AUC and calibration of the safety head, and R² of the value of answers that end safe; arguments (n,)."""
-    return safety_metrics(probability, safe) | {"value_r2": explained(foreseen[safe], value[safe])}
+    return safety_metrics(probability, safe) | {"value_r2": explained(predicted[safe], value[safe])}
 
 
-def _foresee(
+def _predict(
     critic: LatentCritic,
     task: _Task,
     rows: Tensor,
     limits: Tensor | None = None,
     measured: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Probability of safe, whether it was, foreseen value, and value, each of shape (n,).
+    """Probability of safe, whether it was, predicted value, and value, each of shape (n,).
 
     At the usual limits, with nothing measured since the start, unless told otherwise.
     """
@@ -295,7 +295,7 @@ def _foresee(
     parts = []
     for part in torch.split(torch.arange(len(rows)), BATCH):
         batch = task.batch(rows[part], limits[part], measured[part])
-        logit, foreseen = critic(batch.hidden, batch.state, batch.said)
-        parts.append((logit.sigmoid(), batch.safe, foreseen, batch.value))
+        logit, predicted = critic(batch.hidden, batch.state, batch.mean_hidden)
+        parts.append((logit.sigmoid(), batch.safe, predicted, batch.value))
     columns = [torch.cat(column) for column in zip(*parts, strict=True)]
     return columns[0], columns[1], columns[2], columns[3]

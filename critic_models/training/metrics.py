@@ -51,7 +51,7 @@ def reliability(probabilities: Tensor, labels: Tensor, *, bins: int = 10) -> lis
 
 
 def calibration_error(rows: list[dict[str, float]]) -> float:
-    """Expected calibration error: the mean gap between foreseen and observed, weighted by count."""
+    """Expected calibration error: the mean gap between predicted and observed, weighted by count."""
     total = sum(row["count"] for row in rows)
     return sum(row["count"] * abs(row["foreseen"] - row["observed"]) for row in rows) / total
 

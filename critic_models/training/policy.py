@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from critic_models.errors import ConfigurationError
+
 Example = tuple[list[int], list[float]]
 """Token ids and, of the same length, the weight of predicting each of them."""
 _Item = TypeVar("_Item", bound=tuple)  # type: ignore[type-arg]  # any tuple that begins with token ids
@@ -35,9 +37,18 @@ class TrainingPlan:
 
 
 class Optimisers:
-    """Muon for two-dimensional hidden weights, AdamW for embeddings, norms and heads, one schedule for both."""
+    """Muon for two-dimensional hidden weights, AdamW for embeddings, norms and heads, one schedule for both.
+
+    Raises:
+        ConfigurationError: This torch has no Muon; it came with 2.9, and everything but this training runs with 2.6.
+    """
 
     def __init__(self, model: nn.Module, plan: TrainingPlan) -> None:
+        if not hasattr(torch.optim, "Muon"):
+            raise ConfigurationError(
+                "training a policy or score model needs torch 2.9 or newer, for its optimiser Muon, and this is torch "
+                f"{torch.__version__}; run: pip install 'torch>=2.9'"
+            )
         matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "layers." in name]
         chosen = {id(p) for p in matrices}
         others = [p for p in model.parameters() if id(p) not in chosen]

@@ -64,7 +64,7 @@ class RolloutData:
         """Tokens of each response, shape (R,)."""
         return torch.bincount(self.response, minlength=len(self.reward))
 
-    def said(self) -> Tensor:
+    def mean_hidden(self) -> Tensor:
         """The mean of the features over each response up to each row, float32, shape (N, H)."""
         means = torch.empty(self.features.shape)
         for part in torch.split(

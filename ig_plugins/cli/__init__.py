@@ -25,6 +25,7 @@ def app() -> typer.Typer:
     from ig_plugins.cli.generate import generate
     from ig_plugins.cli.presets import presets
     from ig_plugins.cli.serve import serve
+    from ig_plugins.cli.trace import trace
     from ig_plugins.cli.train_critic import train_critic
     from ig_plugins.cli.train_judge import train_judge
 
@@ -36,7 +37,7 @@ def app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     made.callback()(_root)
-    for command in (demo, generate, presets, evaluate, calibrate, train_critic, train_judge, bench, serve):
+    for command in (demo, generate, trace, presets, evaluate, calibrate, train_critic, train_judge, bench, serve):
         made.command()(command)
     return made
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from ig_plugins.cli import options, output
+from ig_plugins.cli import options, output, served_file
 
 if TYPE_CHECKING:
     from critic_models.safety import SafetyBudget
@@ -18,7 +18,9 @@ def calibrate(
     out: Annotated[Path, typer.Option(help="Where the certificate goes; a stopped run goes on there.")] = Path(
         "certificate.json"
     ),
-    model: Annotated[str, typer.Option(help="The policy: a preset, a hub id or a local folder.")] = "tiny-beaver",
+    model: Annotated[
+        str, typer.Option(help="The policy: a preset, a hub id, a folder or a server's address.")
+    ] = "tiny-beaver",
     prompts: Annotated[Path | None, typer.Option(help="JSON lines, CSV or text; bundled ones by default.")] = None,
     column: options.Column = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many prompts; 300 of the bundled ones.")] = None,
@@ -26,7 +28,10 @@ def calibrate(
     judge_limit: Annotated[float | None, typer.Option(help="Scores above it are unsafe.")] = None,
     target: Annotated[float, typer.Option(help="α: the unsafe rate to stay below.")] = 0.05,
     confidence: Annotated[float, typer.Option(help="1 - δ.")] = 0.95,
-    limits: Annotated[str | None, typer.Option(help="Budgets to test, separated by commas.")] = None,
+    limits: Annotated[
+        list[str] | None,
+        typer.Option(help="Budgets to test, separated by commas; repeat it for every further cost model."),
+    ] = None,
     candidates: Annotated[int | None, typer.Option(min=1, max=1024, help="N.")] = None,
     pilot: Annotated[int, typer.Option(min=0, help="Prompts on which the cost in refusals is foreseen.")] = 20,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -34,6 +39,8 @@ def calibrate(
     reward_model: options.RewardModel = None,
     critic: options.Critic = None,
     max_tokens: options.MaxTokens = None,
+    tokenizer: options.Tokenizer = None,
+    load_option: options.LoadOption = None,
     device: options.Device = None,
     json: Annotated[bool, typer.Option("--json", help="The tested settings as JSON on standard output.")] = False,
 ) -> None:
@@ -46,11 +53,11 @@ def calibrate(
     from ig_plugins.cli.evaluate import check_judge, read_prompts
     from ig_plugins.errors import ConfigurationError
     from ig_plugins.research.calibration import feasibility
-    from ig_plugins.research.calibration.guarded import calibrate_guard
+    from ig_plugins.research.calibration.guarded import calibrate_guard, strict_to_lax, with_limits
     from ig_plugins.research.calibration.guarded import pilot as fly
     from ig_plugins.research.evaluation.verdicts import EXACT, Verdicts, numbers
 
-    tested = numbers(limits, "--limits") if limits is not None else None
+    tested = settings_of([numbers(each, "--limits") for each in limits]) if limits else None
     known = read_prompts(prompts, model=model, column=column, limit=300 if limit is None and prompts is None else limit)
     texts = [prompt.text for prompt in known]
     before = feasibility(len(texts), target=target, confidence=confidence)
@@ -61,6 +68,7 @@ def calibrate(
         raise ConfigurationError("--judge is needed: a certificate rests on a judge that is not the cost model itself")
     check_judge(chosen, limit=judge_limit)
     output.check_file(out)
+    output.check_file(served_file.place(out))
     kept = out.with_name(f"{out.name}.answers.jsonl")
     output.check_file(kept)
     with output.loading(model):
@@ -68,6 +76,8 @@ def calibrate(
             model,
             cost_model=cost_model,
             reward_model=reward_model,
+            tokenizer=tokenizer,
+            load_options=options.load_options(load_option),
             critic=critic,
             device=device,
             candidates=candidates,
@@ -77,8 +87,8 @@ def calibrate(
     tested = _default_limits(guard.budget) if tested is None else tested
     for text in texts:
         guard.request(text)
-    for each in tested:
-        guard.with_options(budget=[each, *guard.options.budgets[1:]])  # refused here rather than after the pilot
+    for each in strict_to_lax(tested, costs=len(guard.options.budgets)):
+        with_limits(guard, each)  # refused here rather than after the pilot
     if pilot:
         with output.notes.status("asking the unguarded policy"):
             # Spread over the file, so that a sorted one is not judged by its head.
@@ -106,10 +116,33 @@ def calibrate(
         kept.unlink()
         raise typer.Exit(1)
     output.notes.print(f"certificate: [bold]{escape(str(result.certificate.save(out)))}[/]", highlight=False)
+    limit = result.certificate.chosen.overrides["limit"]
+    budgets = [
+        {**each.model_dump(), "limit": limit} if index == 0 else each.model_dump()
+        for index, each in enumerate(guard.options.budgets)
+    ]
+    served = served_file.write(
+        out,
+        Path(model).name,
+        {"model": model, "cost_model": cost_model, "reward_model": reward_model, "critic": critic, "device": device},
+        {"candidates": candidates, "max_tokens": max_tokens, "budget": budgets},
+    )
+    output.notes.print(f"to serve it: [bold]inferenceguard serve --config {escape(str(served))}[/]", highlight=False)
     kept.unlink()
 
 
-def _default_limits(budget: SafetyBudget) -> list[float]:
+def settings_of(limits: list[list[float]]) -> list[float | list[float]]:
+    """From limits by cost model to limits by setting: the first of each, the second of each, and so on."""
+    from ig_plugins.errors import ConfigurationError
+
+    if len({len(each) for each in limits}) > 1:
+        raise ConfigurationError(
+            f"--limits hold {', '.join(str(len(each)) for each in limits)} numbers; give each cost model as many"
+        )
+    return list(limits[0]) if len(limits) == 1 else [list(setting) for setting in zip(*limits, strict=True)]
+
+
+def _default_limits(budget: SafetyBudget) -> list[float | list[float]]:
     """Shares of an accumulating budget; a worst-case limit has no scale of its own, so only it is tested."""
     if budget.accounting == "cumulative":
         return [budget.limit * share for share in (0.1, 0.25, 0.5, 1.0)]

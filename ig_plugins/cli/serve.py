@@ -1,7 +1,8 @@
-"""``inferenceguard serve``: the guard behind HTTP."""
+"""``inferenceguard serve``: guards behind HTTP."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,105 +11,159 @@ import typer
 from ig_plugins.cli import options, output
 
 MIB = 2**20
+LIMITS = {  # options by the names of their ceilings, where these differ
+    "max_body_bytes": "body_bytes",
+    "max_prompt_tokens": "prompt_tokens",
+    "max_candidates": "candidates",
+    "max_beams": "beams",
+    "max_block_tokens": "block_tokens",
+    "max_answer_tokens": "max_tokens",
+    "max_tries": "tries",
+    "max_lane_tokens": "lane_tokens",
+    "max_answers": "answers",
+    "max_running": "running",
+    "max_queued": "queued",
+    "max_connections": "connections",
+    **{name: name for name in ("timeout", "head_seconds", "body_seconds", "send_seconds", "drain_seconds")},
+}
+SERVER = ("host", "port", "api_keys", "access_log", "cors", "metrics", "telemetry", "ui")
+
+Most = Annotated[int | None, typer.Option(min=1, help="That a request may ask for.")]
+Seconds = Annotated[float | None, typer.Option()]
 
 
 @options.with_call_options()
 def serve(
-    model: Annotated[str, typer.Option(help="A preset, a hub id or a local folder.")] = "tiny-beaver",
+    config: Annotated[Path | None, typer.Option(help="A TOML file that says what is served (docs/serving.md).")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A preset, a hub id, a folder or a server's address; tiny-beaver.")
+    ] = None,
     cost_model: options.CostModel = None,
     reward_model: options.RewardModel = None,
-    certificate: Annotated[str | None, typer.Option(help="Refuse to serve what it was not made for.")] = None,
+    tokenizer: options.Tokenizer = None,
+    load_option: options.LoadOption = None,
+    critic: options.Critic = None,
+    certificate: Annotated[Path | None, typer.Option(help="Refuse to serve what it was not made for.")] = None,
     outside_certificate: Annotated[
-        str, typer.Option(help="A request that the certificate does not speak of: refuse, or mark its answer.")
-    ] = "refuse",
-    host: Annotated[str, typer.Option(help="Loopback unless you say otherwise.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
-    timeout: Annotated[float, typer.Option(help="Seconds that an answer may take; clients may ask for less.")] = 120.0,
+        str | None, typer.Option(help="A request that the certificate does not speak of: refuse, or mark its answer.")
+    ] = None,
+    device: options.Device = None,
+    host: Annotated[str | None, typer.Option(help="127.0.0.1 unless you say otherwise.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="8000; 0 takes any that is free.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds of an answer, 120; clients may ask for less.")] = None,
     api_keys: Annotated[Path | None, typer.Option(help="A file with one key a line; clients need one of them.")] = None,
-    access_log: Annotated[bool, typer.Option("--access-log", help="A JSON line a request on standard error.")] = False,
-    max_body_bytes: Annotated[int, typer.Option(min=1, help="Of a request's body.")] = MIB,
+    access_log: Annotated[
+        bool | None, typer.Option("--access-log", help="A JSON line a request on standard error.")
+    ] = None,
+    cors: Annotated[list[str] | None, typer.Option(help="An origin of web pages that may ask; may repeat.")] = None,
+    metrics: Annotated[bool | None, typer.Option(help="/metrics for Prometheus.")] = None,
+    telemetry: Annotated[bool | None, typer.Option(help="OpenTelemetry spans.")] = None,
+    ui: Annotated[bool | None, typer.Option("--ui", help="/ui for operators: it shows text that did not pass.")] = None,
+    max_body_bytes: Annotated[int | None, typer.Option(min=1, help="Of a request's body; 1 MiB.")] = None,
     max_prompt_tokens: Annotated[int | None, typer.Option(min=1, help="By default the model's context.")] = None,
-    max_candidates: Annotated[int, typer.Option(min=1, help="That a request may ask for.")] = 128,
-    max_beams: Annotated[int, typer.Option(min=1, help="That a request may ask for.")] = 64,
-    max_block_tokens: Annotated[int, typer.Option(min=1, help="That a request may ask for.")] = 128,
-    max_answer_tokens: Annotated[int, typer.Option(min=1, help="That a request may ask for.")] = 4096,
-    max_tries: Annotated[int, typer.Option(min=1, help="Of a block.")] = 8,
-    max_lane_tokens: Annotated[int, typer.Option(min=1, help="Lanes times tokens of a block.")] = 4096,
-    max_running: Annotated[int, typer.Option(min=1, help="Requests decoded at once.")] = 16,
-    max_queued: Annotated[int, typer.Option(min=0, help="Requests that wait; more get status 429.")] = 64,
+    max_candidates: Most = None,
+    max_beams: Most = None,
+    max_block_tokens: Most = None,
+    max_answer_tokens: Most = None,
+    max_tries: Most = None,
+    max_lane_tokens: Annotated[int | None, typer.Option(min=1, help="Lanes times tokens of a block; 4096.")] = None,
+    max_answers: Annotated[int | None, typer.Option(min=1, help="Of a request: n times its prompts; 8.")] = None,
+    max_running: Annotated[int | None, typer.Option(min=1, help="Requests decoded at once; 16.")] = None,
+    max_queued: Annotated[int | None, typer.Option(min=0, help="Requests that wait, 64; more get status 429.")] = None,
     max_memory: Annotated[int | None, typer.Option(min=1, help="MiB of all requests; by default half of it.")] = None,
-    max_connections: Annotated[int, typer.Option(min=1, help="Open at once.")] = 256,
-    head_seconds: Annotated[float, typer.Option(help="For the head of a request to arrive.")] = 10.0,
-    body_seconds: Annotated[float, typer.Option(help="For its body to arrive.")] = 30.0,
-    send_seconds: Annotated[float, typer.Option(help="For a client to take what it is sent.")] = 30.0,
-    drain_seconds: Annotated[float, typer.Option(help="For answers under way, when the service ends.")] = 30.0,
+    max_connections: Annotated[int | None, typer.Option(min=1, help="Open at once; 256.")] = None,
+    head_seconds: Seconds = None,
+    body_seconds: Seconds = None,
+    send_seconds: Seconds = None,
+    drain_seconds: Annotated[
+        float | None, typer.Option(help="For answers under way, when the service ends; 30.")
+    ] = None,
     **call: Any,
 ) -> None:
-    """Serve an OpenAI-style chat endpoint whose every answer is verified."""
+    """Serve an OpenAI-style endpoint whose every answer is verified."""
+    given = {name: value for name, value in locals().items() if name != "call" and value not in (None, [])}
+    options_of_calls = {name: value for name, value in call.items() if value not in (None, [])}
     output.check_extra("server", "fastapi", "uvicorn")
-    from ig_plugins import InferenceGuard
-    from ig_plugins.guard.certificate import Certificate
-    from ig_plugins.guard.options import configuration_errors
-    from ig_plugins.server import Limits, create_app, listen
+    from ig_plugins import telemetry as spans
+    from ig_plugins.server import config as configuration
+    from ig_plugins.server import create_app, listen
     from ig_plugins.server import serve as run
+    from ig_plugins.server.ui import check_reach
 
-    with configuration_errors():
-        limits = Limits(
-            timeout=timeout,
-            body_bytes=max_body_bytes,
-            prompt_tokens=max_prompt_tokens,
-            candidates=max_candidates,
-            beams=max_beams,
-            block_tokens=max_block_tokens,
-            max_tokens=max_answer_tokens,
-            tries=max_tries,
-            lane_tokens=max_lane_tokens,
-            running=max_running,
-            queued=max_queued,
-            memory_bytes=None if max_memory is None else max_memory * MIB,
-            connections=max_connections,
-            head_seconds=head_seconds,
-            body_seconds=body_seconds,
-            send_seconds=send_seconds,
-            drain_seconds=drain_seconds,
-        )
-    if certificate is not None:
-        Certificate.load(certificate)
-    keys = _keys(api_keys)
-    bound = listen(host, port)
+    said = _said(given, options_of_calls)
+    wanted = configuration.read(config, environment=os.environ, said=said)
+    for table in wanted.models.values():
+        table.check()
+    keys, server = wanted.keys, wanted.server
+    if server.ui:
+        check_reach(server.host, keyed=bool(keys))
+    bound = listen(server.host, server.port)
     with bound:
-        with output.loading(model):
-            guard = InferenceGuard.from_pretrained(
-                model,
-                cost_model=cost_model,
-                reward_model=reward_model,
-                certificate=certificate,
-                outside_certificate=outside_certificate,  # type: ignore[arg-type]  # checked there
-                **call,
-            )
-        app = create_app(guard, limits=limits, keys=keys)
-        if access_log:
+        guards = {}
+        for name, table in wanted.models.items():
+            with output.loading(table.model):
+                guards[name] = table.load()
+        if server.telemetry:
+            spans.start()
+        app = create_app(
+            guards,
+            limits=wanted.limits,
+            keys=keys,
+            aliases=wanted.aliases,
+            **{name: getattr(server, name) for name in ("cors", "metrics", "telemetry", "completions", "ui")},
+        )
+        if server.access_log:
             _log_access()
-        at = bound.getsockname()[1]
-        output.notes.print(f"serving {model} at http://{host}:{at}/v1/chat/completions", highlight=False, markup=False)
-        run(app, limits=limits, bound=bound, say=lambda text: output.notes.print(text, highlight=False, markup=False))
+        at = f"http://{server.host}:{bound.getsockname()[1]}/v1/chat/completions"
+        _note(f"serving {', '.join(guards)} at {at}")
+        for each in app.state.models.served:
+            _note(f"  {each.statement()}")
+        run(app, limits=wanted.limits, bound=bound, say=_note)
 
 
-def _keys(path: Path | None) -> list[str]:
-    """The keys of a file; they are not an option, because other users of a machine can read those."""
+def _said(given: dict[str, Any], call: dict[str, Any]) -> dict[str, Any]:
+    """The options as tables of a configuration.
+
+    Raises:
+        ConfigurationError: A model is named beside a configuration, which names them.
+    """
     from ig_plugins.errors import ConfigurationError
 
-    if path is None:
-        return []
-    try:
-        keys = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"--api-keys '{path}' cannot be read as text; give a file with one key a line"
-        ) from error
-    if not keys:
-        raise ConfigurationError(f"--api-keys '{path}' holds no key; write one a line, or leave the option out")
-    return keys
+    limits = {LIMITS[name]: value for name, value in given.items() if name in LIMITS}
+    if "max_memory" in given:
+        limits["memory_bytes"] = given["max_memory"] * MIB
+    said: dict[str, Any] = {"limits": limits, "server": {name: given[name] for name in SERVER if name in given}}
+    parts = (
+        "model",
+        "cost_model",
+        "reward_model",
+        "critic",
+        "certificate",
+        "outside_certificate",
+        "device",
+        "tokenizer",
+    )
+    table = {name: given[name] for name in parts if name in given}
+    if loading := options.load_options(given.get("load_option")):
+        table["load_options"] = loading
+    if "config" in given:
+        if extra := [*table, *call]:
+            raise ConfigurationError(
+                f"--{extra[0].replace('_', '-')} says what is served, and so does --config; write it into the file"
+            )
+        return said
+    table.setdefault("model", "tiny-beaver")
+    name = _name(table["model"])
+    return {**said, "models": {name: {**table, "options": call}}}
+
+
+def _name(model: str) -> str:
+    """What clients say: of a local checkpoint the folder's or file's own name."""
+    return Path(model).name if Path(model).exists() else model
+
+
+def _note(text: str) -> None:
+    output.notes.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _log_access() -> None:

@@ -30,7 +30,7 @@ class Followed(Protocol):
 
     @property
     def drafts(self) -> NgramDrafts:
-        """What the model said before, to guess from."""
+        """The n-grams that the model sampled before, to draft from."""
 
     @property
     def recorder(self) -> StepRecorder | None:
@@ -157,7 +157,7 @@ class TreeSession:
         return states
 
     @property
-    def guessable(self) -> bool:
+    def can_draft(self) -> bool:
         """Whether tokens that were proposed can be taken back."""
         return self._trimming is not None
 
@@ -193,7 +193,7 @@ class TreeSession:
         self._stand(packing, last, proposal.hidden[last], proposal.logits[last])
 
     @property
-    def runs_ahead(self) -> bool:
+    def runs_device_blocks(self) -> bool:
         """Whether a block need not be watched: its device is waited for, and what is too much can be taken back."""
         return self._device is not None and self.lane_hidden.device.type != "cpu"
 
@@ -229,7 +229,7 @@ class TreeSession:
 
     @torch.inference_mode()
     def cut(self, lengths: Tensor, hidden: Tensor, logits: Tensor) -> None:
-        """Keep these lengths (B, L) of what advanced lanes said; they stand at these states (M, H) and (M, V).
+        """Keep these lengths (B, L) of what advanced lanes sampled; their states are these (M, H) and (M, V).
 
         Raises:
             TreeStateError: Nothing was prepared.
@@ -241,7 +241,7 @@ class TreeSession:
 
     @torch.inference_mode()
     def follow(self, leaders: Tensor) -> None:
-        """Let lanes that said what another one said stand where that one stands, at the end of a block.
+        """Let lanes that sampled the same tokens as another one take its states, at the end of a block.
 
         Args:
             leaders: The lane that each lane stands at, shape (B, L); itself for lanes that grew by themselves.
@@ -325,7 +325,9 @@ class TreeSession:
     def _need(backend: Able | None) -> Able:
         """A backend that can do what is asked of it."""
         if backend is None:
-            raise TreeStateError("This model's backend takes no tokens back; ask `guessable` and `runs_ahead` first.")
+            raise TreeStateError(
+                "This model's backend takes no tokens back; ask `can_draft` and `runs_device_blocks` first."
+            )
         return backend
 
     def _packed(self, counts: Tensor) -> Packing:

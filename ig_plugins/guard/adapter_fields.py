@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import FunctionType
 from typing import Annotated, Any
 from weakref import WeakValueDictionary
 
@@ -19,6 +17,7 @@ from ig_plugins.errors import MismatchError, ModelLoadError
 from ig_plugins.guard.facade import InferenceGuard
 from ig_plugins.guard.options import check_names
 from ig_plugins.guard.promise import Outside
+from ig_plugins.guard.recipe import check_has_name
 from ig_plugins.search.config import renamed
 
 # Fields that name models, as opposed to settings that a call may change.
@@ -32,6 +31,7 @@ LOADING = (
     "device",
     "dtype",
     "load_options",
+    "tokenizer",
     "certificate",
     "outside_certificate",
 )
@@ -111,7 +111,7 @@ class GuardFields(BaseModel):
     """Mixin for framework classes: what they let users set, and how that becomes a guard's call."""
 
     model: Annotated[str, BeforeValidator(path_as_name)]
-    """A preset, a hub id, a local folder or a GGUF file; ``inferenceguard presets`` lists the presets."""
+    """A preset, a hub id, a local folder, a GGUF file or a server's address (docs/remote.md)."""
 
     cost_model: Annotated[Any, BeforeValidator(path_as_name)] = None
     """Judges safety: a preset, a checkpoint, a judge, a callable ``f(prompts, responses)``, or a list of these."""
@@ -135,7 +135,10 @@ class GuardFields(BaseModel):
     """Of the policy's weights; the checkpoint's own by default."""
 
     load_options: dict[str, Any] = Field(default_factory=dict)
-    """Passed on to transformers: ``device_map``, ``quantization_config``, ..."""
+    """Passed on to transformers: ``device_map``, ``quantization_config``; or how a server is asked (docs/remote.md)."""
+
+    tokenizer: str | None = None
+    """Of a model behind a server's address: a preset, a hub id, a local folder or a GGUF file."""
 
     certificate: Annotated[str | None, BeforeValidator(path_as_name)] = None
     """A ``certificate.json``; a guard that it was not made for is refused."""
@@ -272,11 +275,7 @@ class GuardFields(BaseModel):
         for name in JUDGING:
             given = getattr(self, name)
             for part in given if isinstance(given, list | tuple) else [given]:
-                if not _has_name(part):
-                    raise TypeError(
-                        f"{name} is an object of type {type(part).__name__}, and pickles carry names, never weights; "
-                        "save it and give its folder, or give a function that a module defines"
-                    )
+                check_has_name(name, part)
         return super().__getstate__()
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
@@ -334,12 +333,3 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(_same, one, other))
     return isinstance(one, str | int | float) and one == other
-
-
-def _has_name(part: Any) -> bool:
-    """Whether a pickle of this is a name: of a checkpoint, or of a function that can be imported."""
-    if part is None or isinstance(part, str | bool):
-        return True
-    if not isinstance(part, FunctionType):
-        return False
-    return getattr(sys.modules.get(part.__module__), part.__qualname__, None) is part

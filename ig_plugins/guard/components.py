@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from critic_models.judges import Judge, TokenJudge
 from critic_models.safety import SafetyBudget
@@ -29,6 +29,7 @@ class Components:
         reward: Ranks safe answers; None for fair draws among them.
         critic: Foresees safety and reward; None lets the judges score partial texts.
         names: Where each part came from, for identities and certificates.
+        recipe: What `InferenceGuard.from_pretrained` was asked to load; None for parts that were put together.
         judge_trees: The judges' models on token trees, by the judge's id; None where it reads text.
     """
 
@@ -39,12 +40,18 @@ class Components:
     reward: Judge | None = None
     critic: LatentCritic | None = None
     names: Mapping[str, str | None] = field(default_factory=dict)
+    recipe: Mapping[str, Any] | None = None
     judge_trees: dict[int, TreeModel | None] = field(default_factory=dict)
     _plain: dict[str, Components] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         for judge in self.judges:
             self.judge_tree(judge)
+
+    @property
+    def remote(self) -> bool:
+        """Whether a server samples; see `runtime.Engine`."""
+        return self.policy.remote
 
     @property
     def judges(self) -> list[Judge]:

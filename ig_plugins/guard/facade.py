@@ -21,10 +21,12 @@ from ig_plugins.guard.components import Components
 from ig_plugins.guard.identity import PARTS, identity
 from ig_plugins.guard.options import Options, configuration_errors, one_of
 from ig_plugins.guard.promise import Outside, Promise
+from ig_plugins.guard.recipe import recipe_of
 from ig_plugins.guard.request_handle import GuardChunk, RequestHandle
 from ig_plugins.guard.result import GuardResult
 from ig_plugins.runtime import worker
 from ig_plugins.search import Request, SearchConfig
+from ig_plugins.search.trace import Recorder
 
 if TYPE_CHECKING:
     from ig_plugins.guard.certificate import Certificate
@@ -47,8 +49,9 @@ class InferenceGuard:
 
     def __init__(self, parts: Components, options: Options | None = None, *, promise: Promise | None = None) -> None:
         self.components, self.promise = parts, promise
-        options = options or Options()
+        options = options or Options(search=parts.policy.standard(SearchConfig()))
         self.options = options if options.budgets else options.model_copy(update={"budgets": parts.budgets})
+        parts.policy.check(self.options.search, self.options.logits_processors)
 
     @classmethod
     def from_pretrained(
@@ -64,6 +67,7 @@ class InferenceGuard:
         device: Any = None,
         dtype: Any = None,
         load_options: Mapping[str, Any] | None = None,
+        tokenizer: Any = None,
         certificate: str | None = None,
         outside_certificate: Outside = "refuse",
         **options: Unpack[CallOptions],
@@ -72,7 +76,8 @@ class InferenceGuard:
 
         Args:
             model: A preset (``inferenceguard presets`` lists them), a hub id, a local folder, a GGUF file (its path, a
-                folder with one, ``org/name:file.gguf``), or a loaded pair of transformers model and tokenizer.
+                folder with one, ``org/name:file.gguf``), a server's address (``vllm+http://host:8000/name``, see
+                docs/remote.md), or a loaded pair of transformers model and tokenizer.
             cost_model: A preset's name, a checkpoint, a judge, a plain callable
                 ``f(prompts, responses) -> scores``, or a list of these; by default the preset's.
             reward_model: Likewise, one of them.
@@ -85,7 +90,10 @@ class InferenceGuard:
             device: Where to run; by default CUDA, then MPS, then the CPU.
             dtype: Of the policy's weights.
             load_options: Passed on to transformers, such as ``device_map`` and ``quantization_config``; of a PEFT
-                adapter also ``merge_adapter``, by default True unless its base is quantised.
+                adapter also ``merge_adapter``, by default True unless its base is quantised. For a server's address
+                how it is asked, see docs/remote.md.
+            tokenizer: Of the model behind a server's address: its hub id or folder, or one that is loaded; by default
+                of what the server says that its model came from.
             certificate: A ``certificate.json``; a guard that it was not made for is refused.
             outside_certificate: What becomes of a call with other settings than the certified ones: ``refuse`` raises,
                 ``mark`` answers with ``certified=False`` in the result.
@@ -121,10 +129,13 @@ class InferenceGuard:
             device=device,
             dtype=dtype,
             load_options=dict(load_options or {}),
+            tokenizer=tokenizer,
         )
         if search is not None:
             with configuration_errors():
-                defaults = Options.model_validate({**dict(defaults), "search": search})
+                defaults = Options.model_validate(
+                    {**dict(defaults), "search": parts.policy.standard(search, asked=search.model_fields_set)}
+                )
         guard = cls(parts, defaults.updated(**options))
         return guard if certificate is None else guard.with_certificate(certificate, outside=outside_certificate)
 
@@ -167,12 +178,12 @@ class InferenceGuard:
         keep = return_exceptions and many
         options = self.options.updated(**overrides)
         asked = self._handles(list(prompt) if many else [prompt], options, keep=keep)
-        tickets = self._submit(asked)
+        handles = self._submit(asked)
         try:
             results = [self._result(each, overrides, keep=keep) for each in asked]
         finally:
-            for ticket in tickets:
-                ticket.cancel()
+            for handle in handles:
+                handle.cancel()
         return results if many else results[0]
 
     def stream(self, prompt: Prompt, **overrides: Unpack[CallOptions]) -> Generator[GuardChunk, None, None]:
@@ -211,27 +222,27 @@ class InferenceGuard:
         """As `generate`; the event loop goes on, and cancelling the task stops decoding."""
         many = is_batch(prompt)
         keep = return_exceptions and many
-        asked, tickets = await self._listening(list(prompt) if many else [prompt], overrides, keep=keep)
+        asked, handles = await self._listening(list(prompt) if many else [prompt], overrides, keep=keep)
         try:
             results = [await self._aresult(each, overrides, keep=keep) for each in asked]
         finally:
-            for ticket in tickets:
-                ticket.cancel()
+            for handle in handles:
+                handle.cancel()
         return results if many else results[0]
 
     async def astream(self, prompt: Prompt, **overrides: Unpack[CallOptions]) -> AsyncGenerator[GuardChunk, None]:
         """As `stream`; the event loop goes on, and cancelling the task stops decoding."""
-        _, (ticket,) = await self._listening([prompt], overrides, stream=True)
+        _, (handle,) = await self._listening([prompt], overrides, stream=True)
         try:
             while True:
-                chunk = await ticket.anext()
+                chunk = await handle.anext()
                 if chunk.result is not None:
                     self._checked(chunk.result, overrides)
                 yield chunk
                 if chunk.result is not None:
                     return
         finally:
-            ticket.cancel()
+            handle.cancel()
 
     def prepare(self, prompt: Prompt, *, stream: bool = False, **overrides: Unpack[CallOptions]) -> RequestHandle:
         """A request that is encoded and checked and not under way yet; `follow` answers it.
@@ -243,26 +254,26 @@ class InferenceGuard:
             OutsideCertificateError: The guard's certificate does not speak of such a call; see `from_pretrained`.
         """
         options = self.options.updated(**overrides)
-        (ticket,) = self._handles([prompt], options, stream=stream)
-        if isinstance(ticket, Exception):
-            raise ticket
-        ticket.begin()
-        return ticket
+        (handle,) = self._handles([prompt], options, stream=stream)
+        if isinstance(handle, Exception):
+            raise handle
+        handle.begin()
+        return handle
 
-    async def follow(self, ticket: RequestHandle) -> AsyncGenerator[GuardChunk, None]:
+    async def follow(self, handle: RequestHandle) -> AsyncGenerator[GuardChunk, None]:
         """Answers a prepared request, as `astream`; the last chunk alone counts where it does not stream."""
-        ticket.listen(asyncio.get_running_loop())
-        worker().submit([ticket])
+        handle.listen(asyncio.get_running_loop())
+        worker().submit([handle])
         try:
             while True:
-                chunk = await ticket.anext()
+                chunk = await handle.anext()
                 if chunk.result is not None:
-                    self._checked(chunk.result, {"on_block": ticket.options.on_block})
+                    self._checked(chunk.result, {"on_block": handle.options.on_block})
                 yield chunk
                 if chunk.result is not None:
                     return
         finally:
-            ticket.cancel()
+            handle.cancel()
 
     def with_options(self, **overrides: Unpack[CallOptions]) -> InferenceGuard:
         """A guard with other defaults, the same weights, and the same certificate.
@@ -289,6 +300,27 @@ class InferenceGuard:
         one_of("outside", outside, Outside)
         certificate = self.check_certificate(path, settings=settings and outside == "refuse")
         return InferenceGuard(self.components, self.options, promise=Promise(certificate, outside))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """See pickle: names and options travel, weights are loaded again; `recipe` says why.
+
+        Raises:
+            TypeError: It was made of loaded parts, or with a judge that has no name.
+        """
+        return InferenceGuard._loaded_again, (recipe_of(self.components), self.options, self.promise)
+
+    @classmethod
+    def _loaded_again(cls, recipe: Mapping[str, Any], options: Options, promise: Promise | None) -> InferenceGuard:
+        """The guard that a pickle names, whose models are loaded once a process.
+
+        Raises:
+            MismatchError: It was certified, and the models here are others.
+        """
+        parts = cls.from_pretrained(**recipe).components
+        if promise is not None:
+            mine, certificate = identity(parts, options, fresh=True), promise.certificate
+            certificate.check({**certificate.identity, **{part: mine[part] for part in PARTS}})
+        return cls(parts, options, promise=promise)
 
     @property
     def parts(self) -> Components:
@@ -343,6 +375,10 @@ class InferenceGuard:
         self._certified(options)
         return self._request(self._encode(prompt, options), options, stream=stream)
 
+    def numbered(self, seed: int) -> int | None:
+        """The seed of one of several answers to a prompt; None where a server draws, which no seed can repeat."""
+        return None if self.components.remote else seed
+
     def identity(self) -> dict[str, Any]:
         """Everything that decides an answer, as plain JSON: what the models are, and the settings."""
         certificate = self.promise.certificate.identity_hash if self.promise else None
@@ -370,8 +406,8 @@ class InferenceGuard:
     def _relay(
         self, asked: Sequence[RequestHandle | Exception], overrides: Mapping[str, Any]
     ) -> Generator[GuardChunk, None, None]:
-        (ticket,) = self._submit(asked)
-        for chunk in ticket.chunks():
+        (handle,) = self._submit(asked)
+        for chunk in handle.chunks():
             if chunk.result is not None:
                 self._checked(chunk.result, overrides)
             yield chunk
@@ -407,19 +443,19 @@ class InferenceGuard:
     def _submit(
         self, asked: Sequence[RequestHandle | Exception], *, loop: asyncio.AbstractEventLoop | None = None
     ) -> list[RequestHandle]:
-        """Hands the tickets among these over; their time begins."""
-        tickets = [each for each in asked if isinstance(each, RequestHandle)]
-        for ticket in tickets:
+        """Submits the handles among these to the worker; their time begins."""
+        handles = [each for each in asked if isinstance(each, RequestHandle)]
+        for handle in handles:
             if loop is not None:
-                ticket.listen(loop)
-            ticket.begin()
-        worker().submit(tickets)
-        return tickets
+                handle.listen(loop)
+            handle.begin()
+        worker().submit(handles)
+        return handles
 
     def _result(
         self, asked: RequestHandle | Exception, overrides: Mapping[str, Any], *, keep: bool
     ) -> GuardResult | Exception:
-        """Waits for a ticket's result; with ``keep`` its exception is one as well."""
+        """Waits for a handle's result; with ``keep`` its exception is one as well."""
         if isinstance(asked, Exception):
             return asked
         try:
@@ -459,6 +495,7 @@ class InferenceGuard:
         )
 
     def _request(self, encoded: EncodedPrompt, options: Options, *, stream: bool) -> Request:
+        self.components.policy.check(options.search, options.logits_processors)
         prompt_ids = [*encoded.prompt_ids, *encoded.prefill_ids]
         self._check_fits(len(prompt_ids), options.search)
         seed = options.search.seed
@@ -478,6 +515,7 @@ class InferenceGuard:
             deadline=None if options.timeout is None else time.monotonic() + options.timeout,
             judge_timeout=options.judge_timeout,
             processors=options.logits_processors,
+            watcher=Recorder() if options.trace else None,
         )
 
     def _stop_ids(self, options: Options) -> frozenset[int]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from critic_models.identity import describe, unknown_parts, weights
+from ig_plugins.remote.model import RemotePolicy
 
 if TYPE_CHECKING:
     from ig_plugins.guard.components import Components
@@ -48,13 +49,17 @@ def parts_identity(parts: Components) -> dict[str, Any]:
     """What the models are."""
     policy = parts.policy
     body = getattr(policy.tree, "body", None)
+    if isinstance(policy, RemotePolicy):
+        model: Any = policy.tree.description()
+    else:
+        model = describe(policy.tree if body is None else body.model)
     own = describe(policy.tokenizer)
     form = describe(parts.prompt_format)
     if isinstance(form, dict) and form.get("tokenizer") == own:
         form = {**form, "tokenizer": "the policy's"}
     return {
         "policy": {
-            "model": describe(policy.tree if body is None else body.model),
+            "model": model,
             "tokenizer": own,
             "stop_ids": sorted(policy.stop_ids),
         },

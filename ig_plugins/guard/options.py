@@ -22,7 +22,7 @@ _SEARCH = {**{name: name for name in SearchConfig.model_fields}, "max_tokens": "
 
 
 class Options(BaseModel):
-    """Everything about a request that is not a model. What each option means is said in `CallOptions`.
+    """Everything about a request that is not a model. `CallOptions` explains each option.
 
     Attributes:
         search: The search's settings.
@@ -45,6 +45,7 @@ class Options(BaseModel):
     tools: tuple[Any, ...] = ()
     tool_choice: Any = "auto"
     logits_processors: tuple[Any, ...] = ()
+    trace: bool = False
 
     @field_validator("search")
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import queue
@@ -20,7 +21,9 @@ from ig_plugins.errors import DeadlineExceededError, InferenceGuardError, Reques
 from ig_plugins.guard.components import Components
 from ig_plugins.guard.options import Options
 from ig_plugins.guard.result import BlockRecord, FinishReason, GuardResult, Usage
+from ig_plugins.observing import End, begin
 from ig_plugins.search import Answer, Outcome, Request, Row
+from ig_plugins.search.trace import Recorder, Trace
 
 logger = logging.getLogger(__name__)
 
@@ -72,14 +75,25 @@ class RequestHandle:
         self._first_text: float | None = None
         self.waiting: Sequence[Judge] = ()
         self._process = os.getpid()
+        self._watched: End | None = None
 
     @property
     def options(self) -> Options:
         """The call's options."""
         return self._options
 
+    def sibling(self, number: int) -> RequestHandle:
+        """The same question again, begun, with the seed so much further on; nothing that changes is shared."""
+        seed = (self.request.seed + number) % 2**63
+        watcher = Recorder() if self._options.trace else None
+        again = dataclasses.replace(self.request, seed=seed, cancelled=threading.Event(), watcher=watcher)
+        handle = RequestHandle(self.engine, self._encoded, again, self._options, certified=self._certified)
+        handle.begin()
+        return handle
+
     def begin(self) -> None:
         """The request's time runs from now on."""
+        self._watched = begin("search", of=(self.request,))
         self.request.started = time.monotonic()
         if self._options.timeout is not None:
             self.request.deadline = self.request.started + self._options.timeout
@@ -103,7 +117,7 @@ class RequestHandle:
     def finished(self, outcome: Outcome) -> None:
         """See `runtime.Job`."""
         if outcome.error is not None:
-            self._deliver(outcome.error)
+            self.failed(outcome.error)
             return
         try:
             result = self._result(outcome.row, outcome.answer)
@@ -112,12 +126,14 @@ class RequestHandle:
             told = {"certified": certified, "last_assistant": self._encoded.last_assistant}
             result = result.model_copy(update=told)
         except Exception as error:
-            self._deliver(error)
+            self.failed(error)
             return
+        self._end(**_figures(result), failed_tries=outcome.row.tries_made)
         self._deliver(GuardChunk(self._rest(result), result))
 
     def failed(self, error: BaseException) -> None:
         """See `runtime.Job`."""
+        self._end(error)
         self._deliver(error)
 
     def cancel(self) -> None:
@@ -173,7 +189,7 @@ class RequestHandle:
             return self._overdue()
 
     def _refuse_other_process(self) -> None:
-        """A forked child has a copy of the ticket, and nobody who works on it."""
+        """A forked child has a copy of the handle, and no worker for it."""
         if os.getpid() != self._process:
             raise RequestCancelledError("this answer was begun before a fork, by the parent process; ask again here")
 
@@ -195,6 +211,12 @@ class RequestHandle:
     def _overdue(self) -> BaseException:
         """What to tell a caller who waited that long."""
         return self.request.interruption() or DeadlineExceededError("no verified answer in time; allow more time")
+
+    def _end(self, error: BaseException | None = None, **figures: Any) -> None:
+        """Tells who watches, once; nothing of it is text."""
+        end, self._watched = self._watched, None
+        if end is not None:
+            end(error, **figures)
 
     def _rest(self, result: GuardResult) -> str:
         """What the last chunk adds to the text already sent."""
@@ -235,6 +257,7 @@ class RequestHandle:
             lag=row.lag if self.request.stream else None,
             first_text_seconds=self._first_text,
             tool_calls=calls,
+            trace=self._trace(row, answer),
             invalid_tool_calls=invalid,
         )
 
@@ -255,7 +278,12 @@ class RequestHandle:
             seconds=time.monotonic() - self.request.started,
             lag=row.lag if self.request.stream else None,
             first_text_seconds=self._first_text,
+            trace=self._trace(row, None),
         )
+
+    def _trace(self, row: Row, answer: Answer | None) -> Trace | None:
+        watcher = self.request.watcher
+        return watcher.trace(row, answer, list(self.engine.costs)) if isinstance(watcher, Recorder) else None
 
     def _accounting(self) -> dict[str, Accounting]:
         return {name: b.accounting for name, b in zip(self.engine.costs, self.request.budgets, strict=True)}
@@ -292,3 +320,18 @@ class RequestHandle:
                     )
                 )
         return tuple(records)
+
+
+def _figures(result: GuardResult) -> dict[str, Any]:
+    """What observers are told of an answer."""
+    usage = result.usage
+    return {
+        "finish_reason": result.finish_reason,
+        "blocked": result.blocked,
+        "blocks": len(result.blocks),
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "candidate_tokens": usage.candidate_tokens,
+        "judge_calls": usage.judge_calls,
+        "first_text_seconds": result.first_text_seconds,
+    }

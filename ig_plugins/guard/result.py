@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from critic_models.safety import Accounting
 from ig_plugins.call_options import LastAssistant
+from ig_plugins.search.trace.records import Trace
 
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
 
@@ -81,6 +82,8 @@ class GuardResult(_Record):
         last_assistant: Where the conversation ended with an assistant message: whether the answer is a turn of its own
             behind it, or goes on with it; None elsewhere.
         certified: Whether the guard's certificate speaks of this call; None where the guard has none.
+        trace: How it was found, if the call asked for that. It holds text that did not pass: for operators, and no part
+            of `report` or ``repr``.
     """
 
     text: str
@@ -103,10 +106,11 @@ class GuardResult(_Record):
     invalid_tool_calls: tuple[dict[str, Any], ...] = ()
     last_assistant: LastAssistant | None = None
     certified: bool | None = None
+    trace: Trace | None = Field(default=None, repr=False)
 
     def report(self) -> dict[str, Any]:
         """What adapters pass on as ``inference_guard``: all but words, their tokens and valid calls, as plain JSON."""
-        return self.model_dump(mode="json", exclude={"text", "token_ids", "tool_calls"})
+        return self.model_dump(mode="json", exclude={"text", "token_ids", "tool_calls", "trace"})
 
 
 def why_no_call(report: Mapping[str, Any]) -> str:

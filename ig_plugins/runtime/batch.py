@@ -11,6 +11,7 @@ import torch
 
 from critic_models.judges import Judge
 from ig_plugins.errors import DecodingError, InferenceGuardError, JudgeTimeoutError, NotEnoughMemoryError
+from ig_plugins.observing import watched
 from ig_plugins.runtime.fair_lock import torch_lock
 from ig_plugins.runtime.question import Question
 from ig_plugins.search import BlockSearch, Capacity, Outcome, Request, Row
@@ -19,8 +20,8 @@ from ig_plugins.search.scoring.judge_session import Ask, Call
 MAX_ROWS = 32  # prompts searched in one batch; more wait until a row is free
 LARGE = 2048  # lanes times tokens of a block from which on a row is decoded by itself: others wait for its block
 ALIKE = 4  # times the work of another's block that a request waits for at most by being decoded together with it
-PATIENCE = 0.5  # seconds that a line waits for a batch whose judge thinks, before it goes on without it
-SUSPICION = 0.1  # the same for a batch of one that has held others up before
+PATIENCE = 0.5  # seconds that a line waits for a batch's judge before it goes on with other batches
+SHORT_PATIENCE = 0.1  # the same for a batch of one request that was late before
 
 
 class Engine(Protocol):
@@ -29,6 +30,10 @@ class Engine(Protocol):
     @property
     def context(self) -> int | None:
         """The longest prompt and answer together, in tokens; None for no limit."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether a server samples: each of its requests then waits for the network by itself."""
 
     @property
     def judges(self) -> Sequence[Judge]:
@@ -80,7 +85,7 @@ class Batch:
         self.engine, self.capacity = engine, capacity
         self.jobs: dict[Request, Job] = {}
         self.seconds = 0.0  # that its blocks have taken, less what others had when it came
-        self.patience = min(PATIENCE, SUSPICION) if alone else PATIENCE
+        self.patience = min(PATIENCE, SHORT_PATIENCE) if alone else PATIENCE
         self._alone, self._waiting = alone, waiting
         self._context = engine.context
         self._entering: list[Request] = []
@@ -130,7 +135,7 @@ class Batch:
         """
         again: list[Job] = []
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), watched("block", of=list(self.jobs)):
                 self._step(again)
         except BaseException as error:
             alone = len(self.jobs) == 1

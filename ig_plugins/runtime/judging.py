@@ -17,6 +17,7 @@ from contextvars import Context, ContextVar, copy_context
 from critic_models.errors import InferenceGuardError, JudgeError, JudgeTimeoutError, ReentrantJudgeError
 from critic_models.judges import Judge
 from critic_models.judges.protocol import check_scores
+from ig_plugins.observing import begin
 
 JUDGE_SECONDS = 60.0  # what one call of a judge may take unless a request says otherwise
 MAX_LEFT = 16  # calls of one judge that were given up and have not come back; with so many it is asked no more
@@ -90,6 +91,7 @@ class JudgeCall:
         self._judge, self._waiting = judge, (*waiting, judge)
         self._asked = (prompts, responses, finished)
         self._is_left = self._is_over = False
+        self._watched = begin("judge", judge.name, texts=len(responses))
         self._started = time.monotonic()
         run = (context or Context()).run
         threading.Thread(target=run, args=(self._run,), name="inferenceguard-judge", daemon=True).start()
@@ -102,9 +104,11 @@ class JudgeCall:
     def leave(self) -> None:
         """Nobody waits for it any more. A thread cannot be ended; it is counted until it comes back."""
         with _lock:
-            if not (self._is_over or self._is_left):
-                self._is_left = True
-                _left[id(self._judge)] += 1
+            if self._is_over or self._is_left:
+                return
+            self._is_left = True
+            _left[id(self._judge)] += 1
+        self._watched(self.overdue())
 
     def overdue(self) -> JudgeTimeoutError:
         """What to tell those who waited in vain."""
@@ -131,10 +135,12 @@ class JudgeCall:
 
     def _end(self, outcome: list[float] | InferenceGuardError) -> None:
         with _lock:
-            self._is_over = True
-            if self._is_left:
+            self._is_over, left = True, self._is_left
+            if left:
                 _left[id(self._judge)] -= 1
                 _left[id(self._judge)] or _left.pop(id(self._judge))
+        if not left:
+            self._watched(outcome if isinstance(outcome, BaseException) else None)
         if isinstance(outcome, InferenceGuardError):
             self.answer.set_exception(outcome)
         else:

@@ -1,16 +1,16 @@
-"""The helper threads that a thread's parallel operations leave behind.
+"""The OpenMP threads that a thread's parallel operations leave behind, and their release.
 
-Every thread that ran a parallel operation of torch keeps a team of OpenMP threads for the next one. GNU's OpenMP counts
-them all, and when there are more than processors, teams sleep after every operation and have to be woken for the next.
-A guard decodes on a thread of its own, so the team of the thread that loaded it is enough to make the many small
-operations of a step several times slower (docs/performance.md). Hence whoever is done sends its team home.
+Every thread that ran a parallel operation of torch keeps helper threads for the next one. GNU's OpenMP counts all of
+them, and when there are more than processors, helpers block after every operation instead of spinning. A guard decodes
+on a thread of its own, so the helpers of the thread that loaded it are enough to make the many small operations of a
+step several times slower (docs/performance.md). So a thread releases its helpers when it is done.
 """
 
 import ctypes
 from functools import cache
 from pathlib import Path
 
-SOFT = 1  # omp_pause_soft: settings are kept; a team is made anew when the thread needs one
+SOFT = 1  # omp_pause_soft: settings are kept, and threads are created again when needed
 MAPS = Path("/proc/self/maps")
 
 
@@ -22,7 +22,7 @@ def release_openmp_threads() -> None:
 
 @cache
 def _runtimes() -> list[ctypes.CDLL]:
-    """The libraries of GNU's OpenMP that this process has loaded, torch's among them."""
+    """The libraries of GNU's OpenMP in this process, torch's among them, that can release threads: from GCC 9 on."""
     lines = MAPS.read_text().splitlines() if MAPS.exists() else []
     paths = {line.split(maxsplit=5)[-1] for line in lines if "libgomp" in line}
     loaded = [ctypes.CDLL(path) for path in sorted(paths) if Path(path).exists()]

@@ -1,8 +1,8 @@
-"""One question to a judge of texts, for the requests of a batch: nobody pays for the text of another.
+"""One call of a judge of texts for all requests of a batch, whose failures stay with the request that causes them.
 
 The judge is asked about all texts at once. Where that fails, or lasts so long that others run out of time, it is asked
-about each request by itself, and whoever's text the judge cannot cope with is known: its request fails, or is tried
-again outside the batch, and the others go on with their scores.
+about each request by itself: the request whose text the judge cannot score fails, or is tried again outside the batch,
+and the others go on with their scores.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from ig_plugins.runtime.judging import JudgeCall
 from ig_plugins.search import Request
 from ig_plugins.search.scoring.judge_session import Ask
 
-POLL = 0.02  # seconds between two looks at who still waits
-HASTE = 0.25  # nobody's deadline makes us doubt a judge sooner
-AT_ONCE = 8  # single calls that are begun together; one that lasts makes room for the next
-UNJUDGED = 1e30  # stands in for the scores of a request that has failed; unsafe, should anybody read it
+POLL = 0.02  # seconds between two looks at the open calls
+LEAST_WAIT = 0.25  # seconds that a judge has in any case, however near a deadline is
+MOST_SINGLE = 8  # single calls at once; one that takes longer than LEAST_WAIT no longer counts
+UNJUDGED = 1e30  # stands in for the scores of a request that has failed; unsafe if it is read
 
 
 class Question:
-    """Asks, and finds out who is to blame.
+    """Asks the judge, and finds the requests that it fails on.
 
     Args:
         ask: The texts.
         batch: All requests that wait for the answer, and the judges that wait for each of them.
 
     Attributes:
-        failed: Requests of which the judge said nothing that counts, and why.
+        failed: Requests without valid scores, and why.
         late: Requests whose own call keeps the others waiting.
     """
 
@@ -72,21 +72,21 @@ class Question:
         return [self._scores.get(place, UNJUDGED) for place in range(len(self._ask.requests))]
 
     def _begin(self) -> None:
-        self._patience = self._time_until_doubt(self._batch)
+        self._patience = self._longest_wait(self._batch)
         try:
             self._joint = self._call(list(self._open))
         except InferenceGuardError as error:
-            self._blame(error)
+            self._after_failure(error)
 
     def _look(self) -> None:
-        """Takes what has come back, and looks whom to give up."""
+        """Takes the results that have come, and gives up requests that are interrupted or late."""
         for request in [each for each in self._open if each.interruption()]:
             del self._open[request]  # nobody waits for it any more
         if self._joint is not None:
             self._look_at_joint(self._joint)
         for request, call in list(self._single.items()):
             self._look_at_single(request, call)
-        while self._queue and sum(call.seconds < HASTE for call in self._single.values()) < AT_ONCE:
+        while self._queue and sum(call.seconds < LEAST_WAIT for call in self._single.values()) < MOST_SINGLE:
             self._ask_alone(self._queue.pop(0))
         self._give_up_late()
 
@@ -94,7 +94,7 @@ class Question:
         if call.answer.done():
             self._joint = None
             if error := call.answer.exception():
-                self._blame(error)
+                self._after_failure(error)
             else:
                 self._take(list(self._open), call.answer.result())
         elif self._split_at is None and call.seconds > self._patience and len(self._open) > 1:
@@ -102,7 +102,7 @@ class Question:
         elif call.seconds > max((request.judge_timeout for request in self._open), default=0.0):
             call.leave()
             self._joint = None
-            self._blame(call.overdue())
+            self._after_failure(call.overdue())
 
     def _look_at_single(self, request: Request, call: JudgeCall) -> None:
         if request in self._open and not call.answer.done() and call.seconds <= request.judge_timeout:
@@ -119,24 +119,24 @@ class Question:
             self._take([request], call.answer.result())
 
     def _give_up_late(self) -> None:
-        """Whoever alone keeps the others waiting, for longer than they have time for, leaves the batch."""
+        """Requests that keep the others waiting for longer than these can leave the batch."""
         others = [each for each in self._batch if each not in self._open and not each.interruption()]
         if not (others and self._open) or self._queue:
             return
         began = self._split_at
         waited = time.monotonic() - began if began else self._joint.seconds if self._joint else 0.0
-        if waited > (self._time_until_doubt(others) if began else self._patience):
+        if waited > (self._longest_wait(others) if began else self._patience):
             self.late += self._open
             self._open.clear()
 
-    def _time_until_doubt(self, requests: Mapping[Request, object] | Sequence[Request]) -> float:
-        """How long these can wait and still have half of their time."""
-        now, alive = time.monotonic(), [each for each in requests if not each.interruption()]
-        left = [(each.deadline - now) / 2 for each in alive if each.deadline is not None]
-        return max(HASTE, min([*left, *(each.judge_timeout / 2 for each in alive)], default=0.0))
+    def _longest_wait(self, requests: Mapping[Request, object] | Sequence[Request]) -> float:
+        """Seconds that these can wait and still have half of their time."""
+        now, waiting = time.monotonic(), [each for each in requests if not each.interruption()]
+        left = [(each.deadline - now) / 2 for each in waiting if each.deadline is not None]
+        return max(LEAST_WAIT, min([*left, *(each.judge_timeout / 2 for each in waiting)], default=0.0))
 
-    def _blame(self, error: BaseException) -> None:
-        """The call about all of them failed: the only one is to blame, or else each is asked about."""
+    def _after_failure(self, error: BaseException) -> None:
+        """The call about all of them failed: a single request fails with it, several are asked about one by one."""
         if len(self._open) > 1 and self._split_at is None:
             self._split()
         elif not self._single and not self._queue:

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ig_plugins.engine import Block, TreeSession, sample_block
+from ig_plugins.engine import Block
 from ig_plugins.errors import InferenceGuardError
-from ig_plugins.search.fair_draw import draw_answer, draw_particles, settle_by_draw
+from ig_plugins.search.fair_draw import draw_answer, draw_particles, draw_within_max_lag
 from ig_plugins.search.lanes import Answer, Lanes, Row, distinct, pad
-from ig_plugins.search.policy import Policy
+from ig_plugins.search.policy import Policy, PolicySession
 from ig_plugins.search.request import Request
 from ig_plugins.search.scoring.base import Judgement, Scoring
 from ig_plugins.search.selection import (
@@ -38,9 +38,9 @@ from ig_plugins.search.selection import (
     cut_half_characters,
     mean_states,
     retry_penalty,
-    settle,
     spread,
     step_of,
+    within_max_lag,
 )
 from ig_plugins.search.text import showable
 from ig_plugins.search.trajectory import Border, Step, common_ancestor
@@ -116,7 +116,7 @@ class BlockSearch:
         self.policy, self.scoring, self.capacity = policy, scoring, capacity
         self.rows: list[Row] = []
         self._on_release = on_release
-        self._session: TreeSession | None = None
+        self._session: PolicySession | None = None
 
     def add_rows(self, requests: Sequence[Request]) -> None:
         """Adds rows, between blocks."""
@@ -129,8 +129,10 @@ class BlockSearch:
         trails = self.scoring.add_rows(requests, [len(row.beams) for row in self.rows])
         for request, trail in zip(requests, trails, strict=True):
             root = Step(trail=trail)
-            narrow = request.search.adaptive == "on" and self.scoring.foresees
-            self.rows.append(Row(request, beams=[root], released=Border(root, 0, "", trail), narrow=narrow))
+            narrow = request.search.adaptive == "on" and self.scoring.has_critic
+            first = self.policy.first_block(len(request.prompt_ids), request.search.block_tokens)
+            released = Border(root, 0, "", trail)
+            self.rows.append(Row(request, beams=[root], released=released, first_block=first, narrow=narrow))
 
     def step(self) -> list[Outcome]:
         """Searches one block of every row.
@@ -144,17 +146,32 @@ class BlockSearch:
             return ended
         lanes = self._sample()
         judgement = self.scoring.judge(lanes)
+        watched = self._watched(lanes, judgement)
         kept = [self._select(lanes, judgement, index) for index in range(len(self.rows))]
         beams = pad(kept)
         self.scoring.advance(lanes, beams)
         self._opened_session().select(beams)
         self._release()
+        for each in watched:
+            each(kept)
         done = [self._outcome(row) for row in self.rows if not row.beams]
         restarting = [outcome.row for outcome in done if outcome.empty and outcome.row.may_restart]
         self._drop([outcome.row for outcome in done])
         if restarting:
             self._restart(restarting)
         return ended + [outcome for outcome in done if outcome.row not in restarting]
+
+    def _watched(self, lanes: Lanes, judgement: Judgement) -> list[Callable[[list[list[int]]], None]]:
+        """Lets whoever watches a row look at its lanes; each is to be told what was kept when the block is done."""
+
+        def told(done: Callable[[Sequence[int]], None], index: int) -> Callable[[list[list[int]]], None]:
+            return lambda kept: done(kept[index])
+
+        return [
+            told(watcher.judged(lanes, judgement, index, ranks=self.scoring.ranks), index)
+            for index, row in enumerate(self.rows)
+            if (watcher := row.request.watcher) is not None
+        ]
 
     def _sample(self) -> Lanes:
         """Forks every row's beams into lanes and samples one block on them."""
@@ -170,8 +187,7 @@ class BlockSearch:
             uniforms[index, : len(lanes), : row.block_tokens] = row.request.uniforms(
                 len(lanes), row.block_tokens, beams=len(row.beams)
             )
-        block = sample_block(
-            session,
+        block = session.sample(
             parents,
             samplers=[self.policy.sampler(row.request) for row in self.rows],
             uniforms=uniforms,
@@ -179,7 +195,7 @@ class BlockSearch:
             stop_ids=self.policy.stop_ids,
             penalties=[row.retry_penalty for row in self.rows],
             histories=self._histories(),
-            on_step=self._check_alive,
+            on_step=self._check_interrupted,
         )
         return self._lanes(parents, block, stays=width)
 
@@ -227,9 +243,9 @@ class BlockSearch:
             row.fail(retry_penalty(lanes, index, self.policy.tree.vocab_size))
             return [lanes.stays + beam for beam in range(len(row.beams))]
         if self.scoring.ranks:
-            opened = settle(self._best(lanes, judgement, index, safe), row)
+            opened = within_max_lag(self._best(lanes, judgement, index, safe), row)
         else:
-            opened = settle_by_draw(draw_particles(lanes, judgement, index, safe), row)
+            opened = draw_within_max_lag(draw_particles(lanes, judgement, index, safe), row)
         row.next_block([step for _, step in opened])
         return [lane for lane, _ in opened]
 
@@ -247,7 +263,7 @@ class BlockSearch:
         best = max((answer.step.score for answer in row.finished), default=-torch.inf)  # both scores are discounted
         return [] if opened and best >= opened[0][1].score + self.scoring.optimism else opened
 
-    def _opened_session(self) -> TreeSession:
+    def _opened_session(self) -> PolicySession:
         if self._session is None:
             raise InferenceGuardError("the search has no rows; add requests before stepping")
         return self._session
@@ -278,7 +294,7 @@ class BlockSearch:
             return None
         given = row.finished if not self.scoring.ranks else contenders(row)
         step = common_ancestor([*row.beams, *(answer.step for answer in given)])
-        if row.narrow and len(step.path()) - len(row.released.step.path()) < row.patience:
+        if row.narrow and len(step.path()) - len(row.released.step.path()) < row.blocks_per_release:
             return None
         tokens, text = showable(self.policy.detokenizer, row.request, step.token_ids())
         new = tokens > row.released.tokens and text.startswith(row.released.text)
@@ -287,6 +303,7 @@ class BlockSearch:
     @staticmethod
     def _refuse(row: Row, border: Border) -> None:
         """The judges refused text that all beams share: whatever contains it is lost, finished answers too."""
+        row.refused = border
         row.beams, row.tries_made = [], row.tries_made + 1
         row.finished = [answer for answer in row.finished if not answer.step.passes(border.step)]
 
@@ -317,7 +334,7 @@ class BlockSearch:
             self._session.keep_rows(stay)
         self.scoring.keep_rows(stay)
 
-    def _check_alive(self) -> None:
+    def _check_interrupted(self) -> None:
         """Stops in the middle of a block when nobody waits for any row any more."""
         interruptions = [row.request.interruption() for row in self.rows]
         if all(interruptions) and interruptions[0]:

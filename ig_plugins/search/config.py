@@ -18,7 +18,7 @@ def renamed(settings: Mapping[str, Any], *, stacklevel: int = 4) -> dict[str, An
 
 
 class SearchConfig(BaseModel):
-    """The search's knobs. What each of them means is said once, in `CallOptions` (docs/options.md).
+    """The search's settings. `CallOptions` explains each of them (docs/options.md).
 
     ``max_new_tokens`` is the call's ``max_tokens``. ``seed``: None draws one, and the result says which.
     """

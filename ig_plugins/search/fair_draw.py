@@ -89,8 +89,8 @@ def draw_particles(lanes: Lanes, judgement: Judgement, index: int, safe: Sequenc
     return opened
 
 
-def settle_by_draw(opened: Opened, row: Row) -> Opened:
-    """As `selection.settle`: where particles left one another too long ago, one is drawn, and those that left it go."""
+def draw_within_max_lag(opened: Opened, row: Row) -> Opened:
+    """As `selection.within_max_lag`: where particles left one another too long ago, one is drawn; those apart go."""
     level = row.blocks + 1 - row.request.search.max_lag
     steps = [step for _, step in opened] + [answer.step for answer in row.finished]
     if not opened or level < 1 or len({id(_at(step, level)) for step in steps}) == 1:

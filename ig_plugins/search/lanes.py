@@ -29,7 +29,7 @@ class Answer:
         reason: Why it ended.
         text: Exactly what was judged and leaves.
         token_ids: Its tokens; those of the shortened text where a stop string cut it.
-        trail: What the cost models said of it, from its start.
+        trail: The cost models' scores of it, from its start.
         reply: The answer taken apart, where the request asks for that.
     """
 
@@ -43,7 +43,7 @@ class Answer:
     reply: Reply | None = None
 
     def behind(self, border: Border) -> Answer:
-        """The same with what judges of texts said since of a border on its way."""
+        """The same with the later scores that judges of texts gave a border on its way."""
         return replace(self, trail=self.trail.behind(border.trail, border.tokens))
 
     @property
@@ -60,6 +60,8 @@ class Row:
         request: What was asked.
         beams: The open beams, best first.
         released: Up to where text has left, or may: judged, and part of every answer to come.
+        first_block: Tokens of the first block, where they are not those of the others.
+        refused: Up to where the judges refused to let text leave, which ended the search.
         finished: Verified answers.
         blocks: Blocks that are done.
         attempt: Tries of the open block that failed.
@@ -78,6 +80,8 @@ class Row:
     request: Request
     beams: list[Step]
     released: Border
+    first_block: int | None = None
+    refused: Border | None = None
     finished: list[Answer] = field(default_factory=list)
     blocks: int = 0
     attempt: int = 0
@@ -99,8 +103,9 @@ class Row:
 
     @property
     def block_tokens(self) -> int:
-        """d, or less in the last block."""
-        return min(self.request.search.block_tokens, self.room)
+        """d, or less in the last block, and in the first one where the policy says so."""
+        wanted = None if self.blocks else self.first_block
+        return min(wanted or self.request.search.block_tokens, self.room)
 
     @property
     def lanes(self) -> int:
@@ -113,7 +118,7 @@ class Row:
         return 1 if self.narrow else self.request.search.beams
 
     @property
-    def patience(self) -> int:
+    def blocks_per_release(self) -> int:
         """Narrow blocks that are judged together before their text may leave: fewer calls, within the allowed lag."""
         return max(1, self.request.search.max_lag - 1)
 
@@ -127,7 +132,7 @@ class Row:
         """Whether a dead end may be left by beginning anew: M - 1 times, and only while no text has left."""
         return self.restarts + 1 < self.request.search.tries and not self.request.begun
 
-    def fail(self, penalty: Tensor) -> None:
+    def fail(self, penalty: Tensor | None) -> None:
         """The open block had no safe candidate and is tried again."""
         self.attempt += 1
         self.retry_penalty = penalty

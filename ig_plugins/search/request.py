@@ -23,6 +23,20 @@ class Reply(Protocol):
         """Every text that leaves, alone and together, as judges of texts read it."""
 
 
+class Watcher(Protocol):
+    """Who looks at a request's search from outside and changes nothing: `search.trace.Recorder`."""
+
+    def rewind(self) -> None:
+        """The request starts anew."""
+
+    def judged(self, lanes: Any, judgement: Any, index: int, *, ranks: bool) -> Callable[[Sequence[int]], None]:
+        """The row at ``index`` of `Lanes` has been judged, by a `Judgement`, and nothing was chosen yet.
+
+        Returns:
+            To be called when the block is done, with the lanes that were kept.
+        """
+
+
 @dataclass(eq=False)
 class Request:
     """One prompt with its settings.
@@ -47,6 +61,7 @@ class Request:
         begun: Text has been released.
         judge_timeout: Seconds that one call of a judge of texts may take.
         failure: Why it must stop, where that is its own fault; nothing leaves any more.
+        watcher: Who looks on.
     """
 
     prompt_ids: Sequence[int]
@@ -69,6 +84,7 @@ class Request:
     begun: bool = False
     judge_timeout: float = 60.0
     failure: InferenceGuardError | None = None
+    watcher: Watcher | None = None
 
     def __post_init__(self) -> None:
         self.rewind()
@@ -77,6 +93,8 @@ class Request:
         """Back to the first draw: the same request again gives the same answer."""
         self._generator = torch.Generator().manual_seed(self.seed)
         self.failure = None
+        if self.watcher is not None:
+            self.watcher.rewind()
 
     def uniforms(self, lanes: int, tokens: int, *, beams: int = 1) -> Tensor:
         """Fresh uniform numbers for one block, shape (L, T), float64.

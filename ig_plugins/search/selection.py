@@ -108,9 +108,11 @@ def _cut(lanes: Lanes, row: int, ids: Sequence[int], text: str) -> Cut:
     return Cut(text, Whole(row, request, detokenizer.judged(request, left, text), left))
 
 
-def retry_penalty(lanes: Lanes, index: int, vocab_size: int) -> Tensor:
-    """Shape (T, V): at block position i, the penalty on every token that a failed candidate used at i."""
+def retry_penalty(lanes: Lanes, index: int, vocab_size: int) -> Tensor | None:
+    """Shape (T, V): at block position i, the penalty on every token that a failed candidate used at i; None for 0."""
     row = lanes.rows[index]
+    if row.request.search.retry_penalty == 0:
+        return None
     penalty = torch.zeros(row.request.search.block_tokens, vocab_size)
     for lane in lanes.lengths[index].nonzero().flatten().tolist():
         for position, token in enumerate(lanes.block(index, lane)):
@@ -146,7 +148,7 @@ def answer_of(lanes: Lanes, judgement: Judgement, key: Key, step: Step) -> Answe
     )
 
 
-def settle(opened: Opened, row: Row) -> Opened:
+def within_max_lag(opened: Opened, row: Row) -> Opened:
     """Keeps the search within ``max_lag``: what left the best beam's path more than so many blocks ago is given up.
 
     That holds for finished answers as well as for beams: an answer that ended early elsewhere would hold back a

@@ -119,7 +119,7 @@ def first_stop(text: str, stop: Sequence[str]) -> int | None:
     return min(found, default=None)
 
 
-def settled(text: str, stop: Sequence[str]) -> int:
+def stable_length(text: str, stop: Sequence[str]) -> int:
     """How many characters of a growing text can no longer change or turn into a stop string.
 
     Held back are an incomplete UTF-8 sequence at the end, and a tail that some stop string begins with.
@@ -149,7 +149,7 @@ def showable(detokenizer: Detokenizer, request: Request, ids: Sequence[int]) -> 
     prefill = len(request.prefill_ids)
     count = max(0, detokenizer.complete([*request.prefill_ids, *ids]) - prefill)
     text = detokenizer.answer(request, ids[:count])
-    end = min(settled(text, request.stop), request.held_from(text))
+    end = min(stable_length(text, request.stop), request.held_from(text))
     if end < len(text):
         count = bisect_right(range(count), end, key=lambda n: len(detokenizer.answer(request, ids[:n]))) - 1
     while count > 0:  # a cut inside a character or a run of bytes decodes to something else

@@ -29,7 +29,7 @@ class Step:
         parent: The step before; None for the prompt.
         tokens: The block's tokens.
         count: The block's figures; None for the prompt.
-        trail: What the cost models said up to the step's end; None where they were not asked (with a critic).
+        trail: The cost models' scores up to the step's end; None where they were not asked (with a critic).
         judged: The text that judges of texts read at the step's end, prefill included; None likewise.
         score: The candidate's score in the search, higher is better.
         weight: Without a reward model: the share of the policy that the step stands for, up to a common factor.
@@ -87,7 +87,7 @@ class Border:
         step: The last step that all answers to come share; the border lies at its end or before.
         tokens: Tokens of the answer whose text leaves.
         text: That text, which is what the judges of texts read behind a prefill.
-        trail: What the cost models said up to there.
+        trail: The cost models' scores up to there.
     """
 
     step: Step

@@ -1,7 +1,7 @@
-"""The verifier: the one place that says whether text may leave under a budget.
+"""The verifier: the one place that decides whether text may leave under a budget.
 
-Whatever releases text, bans a candidate or counts violations asks `may_leave`. A `Trail` is what the cost models said
-from the start of an answer to some point of it, and what that does to the safety states (paper, section 3).
+Whatever releases text, bans a candidate or counts violations asks `may_leave`. A `Trail` holds the cost models' scores
+from the start of an answer to some point of it, and the safety states that follow from them (paper, section 3).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def costs_of(scores: Tensor, before: Tensor, budget: SafetyBudget, *, whole: boo
 
 @dataclass(frozen=True)
 class Scored:
-    """What one cost model said of a stretch of an answer.
+    """One cost model's scores of a stretch of an answer.
 
     Attributes:
         scores: Shape (P,), float64: one score a token, or one of the whole text so far.
@@ -110,7 +110,7 @@ class Track:
         )
 
     def up_to(self, tokens: int) -> Track:
-        """The points that speak of at most so many tokens of the answer."""
+        """The points within the first so many tokens of the answer."""
         count = sum(end <= tokens for end in self.ends)
         return Track(self.ends[:count], self.scores[:count], self.costs[:count], self.states[: count + 1], self.whole)
 
@@ -178,7 +178,7 @@ class Trail:
         return cls.start(budgets).extended([Scored(mine.double(), ends, whole=False) for mine in costs.unbind(dim=1)])
 
     def extended(self, found: Sequence[Scored]) -> Trail:
-        """With what the cost models said of the text behind the last point.
+        """With the cost models' scores of the text behind the last point.
 
         Raises:
             JudgeError: A state is not finite.
@@ -187,11 +187,11 @@ class Trail:
         return Trail(tuple(track.extended(scored, budget) for track, scored, budget in pairs), self.budgets)
 
     def up_to(self, tokens: int) -> Trail:
-        """The points that speak of at most so many tokens of the answer."""
+        """The points within the first so many tokens of the answer."""
         return Trail(tuple(track.up_to(tokens) for track in self.tracks), self.budgets)
 
     def behind(self, border: Trail, tokens: int) -> Trail:
-        """The same with what was said since of a border that lies on the way, so many tokens on."""
+        """The same with the later scores of a border that lies on the way, so many tokens on."""
         triples = zip(self.tracks, border.tracks, self.budgets, strict=True)
         return Trail(tuple(mine.behind(other, tokens, budget) for mine, other, budget in triples), self.budgets)
 

@@ -27,7 +27,7 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or not _has_body(scope):
             await self._app(scope, receive, send)
             return
         body = bytearray()
@@ -75,3 +75,8 @@ class BodyLimit:
 
     def _too_long(self) -> tuple[int, str]:
         return 413, f"the body is longer than the {self._most} bytes that this server allows (its limit body_bytes)"
+
+
+def _has_body(scope: Scope) -> bool:
+    """By HTTP/1.1 a request has a body only if its head says so."""
+    return any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])

@@ -9,14 +9,17 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ig_plugins.server.errors import problem, response
+from ig_plugins.server.errors import INVALID, problem, response
 
-OPEN = ("/health", "/ready")  # asked by machinery that holds no key
+HEALTH = "/health"  # answered here, before anything that could make it wait
+OPEN = (HEALTH, "/ready", "/ui")  # for machinery that holds no key; and a page that asks for one and holds nothing
+Ended = Callable[[str, int, float], None]
 ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 log = logging.getLogger("inferenceguard.access")
 
@@ -27,10 +30,13 @@ class Entry:
     Args:
         app: Gets requests that may come in.
         keys: One of them is needed, as ``Authorization: Bearer KEY``; none are needed where there are none.
+        ended: Told of every request's path, status and seconds.
     """
 
-    def __init__(self, app: ASGIApp, *, keys: Sequence[str] = ()) -> None:
-        self._app = app
+    def __init__(
+        self, app: ASGIApp, *, keys: Sequence[str] = (), ended: Ended = lambda path, status, seconds: None
+    ) -> None:
+        self._app, self._ended = app, ended
         self._keys = [_digest(key) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,14 +58,17 @@ class Entry:
             await send(message)
 
         try:
-            if scope["path"] in OPEN or self._known(headers.get("authorization", "")):
+            if scope["path"] == HEALTH:
+                await _alive(scope, receive, watched)
+            elif scope["path"] in OPEN or self._known(headers.get("authorization", "")):
                 await self._app(scope, receive, watched)
             else:
-                error = problem("authentication_error", "an API key is needed, as 'Authorization: Bearer KEY'")
+                error = problem(INVALID, "an API key is needed, as 'Authorization: Bearer KEY'", code="invalid_api_key")
                 await response(401, error, {"www-authenticate": "Bearer", "connection": "close"})(
                     scope, receive, watched
                 )
         finally:
+            self._ended(scope["path"], status, time.monotonic() - started)
             if log.isEnabledFor(logging.INFO):
                 entry = {
                     "time": round(time.time(), 3),
@@ -81,6 +90,13 @@ class Entry:
         mine = _digest(key.strip())
         matches = [hmac.compare_digest(mine, each) for each in self._keys]
         return scheme.lower() == "bearer" and any(matches)
+
+
+async def _alive(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["method"] in ("GET", "HEAD"):
+        await JSONResponse({"status": "ok"})(scope, receive, send)
+    else:
+        await response(405, problem(INVALID, "Method Not Allowed"), {"allow": "GET, HEAD"})(scope, receive, send)
 
 
 def _digest(key: str) -> bytes:

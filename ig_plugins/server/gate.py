@@ -73,6 +73,11 @@ class Gate:
         """Requests that wait."""
         return len(self._inside) - self.running
 
+    @property
+    def taken(self) -> int:
+        """Bytes that those who were admitted may take."""
+        return sum(visit.bytes for visit in self._inside if visit.admitted)
+
     def enter(self) -> Visit:
         """Takes a place in the queue.
 

@@ -19,6 +19,9 @@ CEILINGS = {  # a search's setting, and the ceiling that it must not pass
 }
 
 
+_WORDS = {"lane_tokens": "answers x (candidates + beams) x block_tokens", "answers": "n x prompts"}
+
+
 class Limits(BaseModel):
     """The ceilings of a service. What a guard's own defaults ask for is always allowed.
 
@@ -28,6 +31,7 @@ class Limits(BaseModel):
         candidates, beams, block_tokens, max_tokens, tries: The most that a request may ask for.
         lane_tokens: Lanes times tokens of one block. A block is what others wait for, so this bounds how long.
         stops: Stop strings of a request.
+        answers: Answers of one request, ``n`` times its prompts. They share the lane tokens.
         timeout: Seconds that an answer may take, waiting included; a client may only ask for less.
         running: Requests decoded at once.
         queued: Requests that wait for that; more are told to come back later.
@@ -49,6 +53,7 @@ class Limits(BaseModel):
     tries: int = Field(default=8, ge=1)
     lane_tokens: int = Field(default=4096, ge=1)
     stops: int = Field(default=16, ge=0)
+    answers: int = Field(default=8, ge=1)
     timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False)
     running: int = Field(default=16, ge=1)
     queued: int = Field(default=64, ge=0)
@@ -63,12 +68,13 @@ class Limits(BaseModel):
         """How long an answer may take: what the client or the guard says, and the operator's time at most."""
         return self.timeout if wanted is None else min(self.timeout, wanted)
 
-    def check(self, options: Options, defaults: Options) -> None:
+    def check(self, options: Options, defaults: Options, *, answers: int = 1) -> None:
         """Refuses settings that pass a ceiling.
 
         Args:
             options: The request's.
             defaults: The guard's.
+            answers: How many are asked for.
 
         Raises:
             ConfigurationError: Names the setting, its value and the ceiling.
@@ -76,7 +82,8 @@ class Limits(BaseModel):
         for name, ceiling in CEILINGS.items():
             most = max(getattr(self, ceiling), getattr(defaults.search, name))
             self._refuse(ceiling, getattr(options.search, name), most)
-        self._refuse("lane_tokens", lane_tokens(options), max(self.lane_tokens, lane_tokens(defaults)))
+        self._refuse("answers", answers, self.answers)
+        self._refuse("lane_tokens", answers * lane_tokens(options), max(self.lane_tokens, lane_tokens(defaults)))
         self._refuse("stops", len(options.stop), max(self.stops, len(defaults.stop)))
 
     def check_prompt(self, tokens: int) -> None:
@@ -91,7 +98,7 @@ class Limits(BaseModel):
     @staticmethod
     def _refuse(name: str, value: Any, most: Any) -> None:
         if value > most:
-            what = "(candidates + beams) x block_tokens" if name == "lane_tokens" else name
+            what = _WORDS.get(name, name)
             raise ConfigurationError(
                 f"{what} is {value}, and this server allows at most {most} (its limit {name}); ask for less"
             )

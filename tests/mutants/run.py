@@ -20,7 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.mutants.table import MUTANTS, Mutant
+from tests.mutants.mutant import Mutant
+from tests.mutants.table import MUTANTS
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("ig_plugins", "critic_models", "adapters", "tests", "examples", "pyproject.toml", "README.md", "docs")
@@ -58,13 +59,26 @@ def main() -> int:
                 shutil.copytree(place, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(place, copy / name)
-        sound = {tests: _tested(copy, tests) for tests in dict.fromkeys(mutant.tests for mutant in chosen)}
-        for tests, code in sound.items():
-            if code != PASSED:
-                print(f"the tests {' '.join(tests)} do not pass without any change (pytest exit {code})")
-        bad = [mutant for mutant in chosen if sound[mutant.tests] != PASSED or not _killed(copy, mutant)]
+        sound = {}
+        for file, tests in _by_file(chosen).items():
+            sound[file] = _tested(copy, tests)
+            if sound[file] != PASSED:
+                print(
+                    f"the tests {' '.join(tests)} do not pass without any change (pytest exit {sound[file]})",
+                    flush=True,
+                )
+        bad = [mutant for mutant in chosen if sound[mutant.tests[0]] != PASSED or not _killed(copy, mutant)]
     print(f"{len(chosen) - len(bad)} passed, {len(bad)} failed")
     return 1 if bad or not chosen else 0
+
+
+def _by_file(mutants: list[Mutant]) -> dict[str, tuple[str, ...]]:
+    """For each file of tests, the pytest arguments for all that some mutant names of it."""
+    words: dict[str, set[str]] = {}
+    for mutant in mutants:
+        file, *chosen = mutant.tests
+        words.setdefault(file, set()).add(chosen[1] if chosen else "")
+    return {file: (file,) if "" in found else (file, "-k", " or ".join(sorted(found))) for file, found in words.items()}
 
 
 def _killed(copy: Path, mutant: Mutant) -> bool:

@@ -1,7 +1,7 @@
 """A probe: a linear head on the policy's own hidden states after its first layers, a score for every token.
 
 What tells an unsafe answer is the mean of its tokens' scores, not any single one: the last state of an answer knows the
-next token and forgets what was said (measured on SmolLM2, layer 16, prompts never seen: AUC 0.79 for the mean, 0.65 for
+next token and loses earlier ones (measured on SmolLM2, layer 16, prompts never seen: AUC 0.79 for the mean, 0.65 for
 the last). A mean above a threshold θ is a sum of (score - θ) above 0, so a cost probe is a cost model with the paper's
 cumulative accounting: a token costs its score less θ, and the budget is what an answer may exceed it by.
 """

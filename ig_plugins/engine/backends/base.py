@@ -49,7 +49,7 @@ class TreeBackend(Protocol):
         """Prefill the first rows; hidden states (B, H) and logits (B, V) at each prompt's last token."""
 
     def add_rows(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
-        """Append rows, between blocks; returns what ``plant`` does, for the new rows."""
+        """Append rows, between blocks; returns what ``prefill`` does, for the new rows."""
 
     def fork(self, parents: Tensor) -> None:
         """Open a block; (B, L), on the host."""

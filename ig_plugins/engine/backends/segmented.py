@@ -11,6 +11,7 @@ from a copy: many small products.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -19,7 +20,7 @@ from torch import LongTensor, Tensor
 from ig_plugins.engine.backends.base import Sizes, Stepper, prefill
 from ig_plugins.engine.backends.layout import Layout
 from ig_plugins.engine.forward import attention
-from ig_plugins.engine.forward.attention import Grouping, Part, Plan
+from ig_plugins.engine.forward.attention import HIDDEN, Grouping, Part, Plan
 from ig_plugins.engine.forward.body import Body
 from ig_plugins.engine.forward.caches import Moves, SegmentCache
 from ig_plugins.engine.tree import ABSENT, Packing, SlotMap, TokenTree
@@ -60,7 +61,7 @@ class SegmentedBackend:
         self.cache = SegmentCache(self.sizes.max_new)
         self.slots = _slots(prompts)
         state = prefill(self.body, prompts, self.cache)
-        self._settle()
+        self._choose_reads()
         return state
 
     def add_rows(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
@@ -69,7 +70,7 @@ class SegmentedBackend:
         state = prefill(self.body, prompts, cache)
         self.cache.append(cache, self.slots.committed, slots.committed)
         self.slots.add_rows(slots)
-        self._settle()
+        self._choose_reads()
         return state
 
     def fork(self, parents: Tensor) -> None:
@@ -103,7 +104,9 @@ class SegmentedBackend:
         def step(tokens: Tensor) -> tuple[Tensor, Tensor | None]:
             mask = seen.index_select(0, taken).view(1, 1, 1, steps)
             own = Part("lanes", layout.groups, steps, layout.own, mask)
-            plan = Plan(places, taken.expand(len(packing)), (*layout.shared, own))
+            # A step that may be recorded keeps nothing that it made: what a recording made holds no values yet.
+            shared = [replace(part, folded={}) for part in layout.shared]
+            plan = Plan(places, taken.expand(len(packing)), (*shared, own))
             return self._run(layout, tokens, plan, layout.depths + taken)
 
         return step
@@ -141,7 +144,7 @@ class SegmentedBackend:
                 slots=self.slots.committed,
             )
         )
-        self._settle()
+        self._choose_reads()
 
     def _run(self, layout: Layout, tokens: Tensor, plan: Plan, depths: Tensor) -> tuple[Tensor, Tensor | None]:
         """Hidden states (M, H) of packed tokens (M,) at sorted depths (M,), and logits of those that are kept."""
@@ -163,7 +166,7 @@ class SegmentedBackend:
         self.slots.append(tokens)
         moves = Moves([none] * 3, [row, at, torch.full_like(new, place), new], [none] * 2, self.slots.committed)
         self.cache.take_over(moves)
-        self._settle()
+        self._choose_reads()
 
     def rollback(self) -> None:
         """Nothing to undo: the next block writes over this one."""
@@ -172,7 +175,7 @@ class SegmentedBackend:
         """Keep only these rows."""
         self.slots.keep_rows(rows)
         self.cache.keep_rows(rows.to(self.body.device))
-        self._settle()
+        self._choose_reads()
 
     def memory(self, tree: TokenTree) -> dict[str, int]:
         """Bytes of unique tokens, and of all that is allocated."""
@@ -185,7 +188,7 @@ class SegmentedBackend:
             "allocated": sum(held.nbytes for held in self.cache.tensors()),
         }
 
-    def _settle(self) -> None:
+    def _choose_reads(self) -> None:
         """Choose how committed tokens that only some beams descend from are read until the next commit."""
         sees = self.slots.beams
         if sees.shape[:2] == (1, 1):
@@ -271,7 +274,7 @@ class SegmentedBackend:
 
     def _additive(self, visible: Tensor) -> Tensor:
         dtype = self.no_mask.dtype
-        mask = torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, torch.finfo(dtype).min)
+        mask = torch.zeros(visible.shape, dtype=dtype).masked_fill_(~visible, max(torch.finfo(dtype).min, HIDDEN))
         return mask.to(self.body.device)
 
 

@@ -90,8 +90,8 @@ def sample_block(
         _one_by_one(session, lanes, draws)
     elif can_decode_on_device(session, lanes, draws):
         decode_on_device(session, lanes, draws)
-    elif session.guessable and draws.plain and int(lanes.active.sum()) <= FEW:
-        _with_guesses(session, lanes, draws, histories)
+    elif session.can_draft and draws.plain and int(lanes.active.sum()) <= FEW:
+        _with_drafts(session, lanes, draws, histories)
     else:
         _one_by_one(session, lanes, draws)
     return Block(lanes.tokens, lanes.lengths, lanes.finished, session.lane_hidden, lanes.total, lanes.states)  # type: ignore[arg-type]
@@ -104,7 +104,7 @@ def _one_by_one(session: TreeSession, lanes: LaneBuffer, draws: Draws) -> None:
     """
     lane_index, parents = torch.arange(lanes.tokens.shape[1]), session.tree.open_parents
     same_start = parents * (lanes.tokens.shape[2] + 1) + lanes.limits  # same beam, and room for as many tokens
-    may_share, was_forwarded = session.guessable and not lanes.keeps_states, torch.zeros_like(lanes.active)
+    may_share, was_forwarded = session.can_draft and not lanes.keeps_states, torch.zeros_like(lanes.active)
     leaders = _first_alike(same_start, lanes.active) if may_share else lane_index.expand_as(parents)
     draws.grow(lanes.active, leaders)
     for step in range(lanes.tokens.shape[2]):
@@ -152,26 +152,26 @@ def _first_alike(groups: Tensor, active: Tensor, drawn: Tensor | None = None) ->
     return torch.where(active, alike.int().argmax(dim=2), stay)
 
 
-def _with_guesses(session: TreeSession, lanes: LaneBuffer, draws: Draws, histories: Histories | None) -> None:
-    """Every forward takes each lane as far as the guesses at its next tokens were right, and a token further."""
+def _with_drafts(session: TreeSession, lanes: LaneBuffer, draws: Draws, histories: Histories | None) -> None:
+    """Every forward takes each lane as far as the draft of its next tokens was right, and a token further."""
     drafts, parents = session.model.drafts, session.tree.open_parents
     beams = session.tree.beams.gather(1, parents.clamp(min=0))  # tokens of each lane's beam, shape (B, L)
     growing = [(row, lane) for row, lane in lanes.active.nonzero().tolist()]
     before = {
         (row, lane): histories[row][int(parents[row, lane])][-ORDER:] if histories else [] for row, lane in growing
     }
-    said: dict[tuple[int, int], list[int]] = {key: [] for key in growing}
+    sampled: dict[tuple[int, int], list[int]] = {key: [] for key in growing}
     drawn = dict(zip(growing, draws.first(lanes.uniforms[:, :, 0])[lanes.active].tolist(), strict=True))
     while growing:
         lanes.on_step()
         fed = {}
         for key in growing:
-            room = int(lanes.limits[key]) - len(said[key])
-            fed[key] = [drawn[key], *drafts.guess([*before[key], *said[key], drawn[key]], room - 1)]
+            room = int(lanes.limits[key]) - len(sampled[key])
+            fed[key] = [drawn[key], *drafts.draft([*before[key], *sampled[key], drawn[key]], room - 1)]
         proposal = session.draft(fed)
         at = proposal.packing
         places = (
-            torch.tensor([len(said[key]) for key in growing]).repeat_interleave(at.counts[at.counts > 0]) + at.steps
+            torch.tensor([len(sampled[key]) for key in growing]).repeat_interleave(at.counts[at.counts > 0]) + at.steps
         )
         following = (places + 1).clamp(max=lanes.tokens.shape[2] - 1)
         after = draws.after(proposal, lanes.uniforms[at.rows, at.lanes, following]).tolist()
@@ -180,18 +180,20 @@ def _with_guesses(session: TreeSession, lanes: LaneBuffer, draws: Draws, histori
             tokens = fed[key]
             right = _right(tokens, after[start : start + len(tokens)], lanes.stop_ids)
             lanes.total[key] += proposal.hidden[start : start + right].float().sum(dim=0)
-            said[key] += tokens[:right]
+            sampled[key] += tokens[:right]
             kept[key], drawn[key] = right, after[start + right - 1]
             start += len(tokens)
         session.verify_draft(proposal, kept)
         growing = [
-            key for key in growing if said[key][-1] not in lanes.stop_ids and len(said[key]) < int(lanes.limits[key])
+            key
+            for key in growing
+            if sampled[key][-1] not in lanes.stop_ids and len(sampled[key]) < int(lanes.limits[key])
         ]
-    for key, tokens in said.items():
+    for key, tokens in sampled.items():
         lanes.tokens[key][: len(tokens)] = torch.tensor(tokens)
         lanes.lengths[key], lanes.finished[key] = len(tokens), tokens[-1] in lanes.stop_ids
         # Of what came before, the policy sampled as many tokens as its beam has; the rest is the prompt.
-        drafts.learn(before[key][-sampled:] if (sampled := int(beams[key])) else [], tokens)
+        drafts.learn(before[key][-count:] if (count := int(beams[key])) else [], tokens)
 
 
 def _right(fed: Sequence[int], after: Sequence[int], stop_ids: Collection[int]) -> int:

@@ -18,7 +18,7 @@ from ig_plugins.engine.speedups.cuda_graphs import WORTH
 def can_decode_on_device(session: TreeSession, lanes: LaneBuffer, draws: Draws) -> bool:
     """Whether a block can: no draw looks at anything but logits, and all lanes that grow have the same room."""
     limits = lanes.limits[lanes.active]
-    return session.runs_ahead and draws.steady and len(limits) > 0 and bool((limits == limits[0]).all())
+    return session.runs_device_blocks and draws.steady and len(limits) > 0 and bool((limits == limits[0]).all())
 
 
 @torch.inference_mode()
@@ -40,10 +40,10 @@ def decode_on_device(session: TreeSession, lanes: LaneBuffer, draws: Draws) -> N
         step()
     if not bool(block.sound):  # the only wait
         raise NonFiniteLogitsError
-    said = block.said.cpu()
-    ended = (said.unsqueeze(2) == lanes.stops).any(dim=2)
+    sampled = block.sampled.cpu()
+    ended = (sampled.unsqueeze(2) == lanes.stops).any(dim=2)
     behind = ended.long().cumsum(dim=1) - ended.long() > 0  # tokens after a lane's end
-    lanes.tokens[rows, places, :steps] = said.masked_fill(behind, -1)
+    lanes.tokens[rows, places, :steps] = sampled.masked_fill(behind, -1)
     lanes.lengths[rows, places] = steps - behind.sum(dim=1)
     lanes.finished[rows, places] = ended.any(dim=1)
     device = block.total.device
@@ -57,7 +57,7 @@ class _Block:
     Attributes:
         taken: Steps so far, shape (1,).
         logits: To draw the next tokens from, shape (M, V).
-        said: The tokens, shape (M, T).
+        sampled: The tokens, shape (M, T).
         going: Whether a lane has not ended, bool, shape (M, 1).
         ends: The model's states where the lanes stand or have ended, shape (M, H).
         last: The logits there, shape (M, V).
@@ -76,7 +76,7 @@ class _Block:
         self.logits = session.logits_at(rows, places).clone()
         self.last = torch.empty_like(self.logits)
         self.sound = self.logits.new_ones((), dtype=torch.bool)
-        self.said = torch.zeros(M, steps, dtype=torch.long, device=device)
+        self.sampled = torch.zeros(M, steps, dtype=torch.long, device=device)
         self.going = torch.ones(M, 1, dtype=torch.bool, device=device)
         self.ends = states.new_empty(M, states.shape[2])
         self.total = torch.zeros_like(self.ends, dtype=torch.float32)
@@ -85,13 +85,13 @@ class _Block:
     @property
     def states(self) -> list[Tensor]:
         """All that steps change."""
-        return [self.taken, self.logits, self.last, self.sound, self.said, self.going, self.ends, self.total]
+        return [self.taken, self.logits, self.last, self.sound, self.sampled, self.going, self.ends, self.total]
 
     def step(self) -> None:
         """Draw a token for every lane and feed it."""
         unseen: list[Tensor] = []
         tokens = self._draw(self.logits, self._uniforms.index_select(1, self.taken).squeeze(1), unseen)
-        self.said.index_copy_(1, self.taken, tokens.unsqueeze(1))
+        self.sampled.index_copy_(1, self.taken, tokens.unsqueeze(1))
         states, logits = self._session.advance(tokens)
         self.ends.copy_(torch.where(self.going, states, self.ends))
         self.last.copy_(torch.where(self.going, logits, self.last))

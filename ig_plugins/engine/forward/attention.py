@@ -11,11 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+HALF = torch.float16, torch.bfloat16
+BIAS_ALIGNED = 8  # elements, to which CUDA's kernel wants the rows of a mask aligned
+# What hides a key. Less than any score, and no overflow in kernels that count in powers of two.
+HIDDEN = -1e30
 NAME = "tree_segments"  # a name with "flash" in it would be looked for on the hub
 
 
@@ -130,21 +135,39 @@ def partial_attention(
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(  # type: ignore[no-any-return]
             query, keys, values, 0.0, False, attn_mask=mask, scale=scale
         )
-    if query.device.type == "cuda" and mask is None and query.dtype in (torch.float16, torch.bfloat16):
+    if query.device.type == "cuda" and mask is None and query.dtype in HALF:
         result = torch.ops.aten._scaled_dot_product_flash_attention(query, keys, values, 0.0, False, False, scale=scale)
         return result[0], result[1]
+    if query.device.type == "cuda" and query.shape[-1] % 8 == values.shape[-1] % 8 == 0:
+        return _efficient_attention(query, keys, values, mask, scale)
     scores = (query @ keys.transpose(-1, -2)).float() * scale
     if mask is not None:
         scores = scores + mask
     return scores.softmax(dim=-1).to(values.dtype) @ values, scores.logsumexp(dim=-1)
 
 
+def _efficient_attention(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """One kernel on CUDA where the operations one by one are sixteen; the only one there that takes a mask."""
+    if mask is not None:
+        slots = mask.shape[-1]
+        if slots % BIAS_ALIGNED:
+            mask = F.pad(mask, (0, -slots % BIAS_ALIGNED))[..., :slots]
+        mask = mask.expand(*query.shape[:3], slots)
+    output, lse, _, _ = torch.ops.aten._scaled_dot_product_efficient_attention(
+        query, keys, values, mask, True, scale=scale
+    )
+    return output, lse[..., : query.shape[2]]  # which the kernel rounds up
+
+
 def merge(parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """Attention over the union of segments, from (output (M, Hq, E), log-sum-exp (M, Hq)) of each: (M, Hq, E)."""
     merged, total = parts[0]
-    for output, lse in parts[1:]:
+    for place, (output, lse) in enumerate(parts[1:], start=2):
         merged = merged.lerp(output, (lse - total).sigmoid_().unsqueeze(-1).to(output.dtype))
-        total = torch.logaddexp(total, lse)
+        if place < len(parts):
+            total = torch.logaddexp(total, lse)
     return merged
 
 

@@ -23,7 +23,7 @@ class Body:
             granite, gemma2): their head is left alone and the whole model is run.
         config: The configuration of the text model.
         accepts: Names of the arguments of the body's forward.
-        lean: How ``run`` runs the transformer if it is of a family that can be run in fewer calls, else None.
+        fused: How ``run`` runs the transformer if it is of a family that can be run in fewer calls, else None.
         packed: The weights of the other layers as ``run`` multiplies with them.
     """
 
@@ -36,8 +36,8 @@ class Body:
         self._embeddings = model.get_input_embeddings()
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.head = self._direct_head() if self.has_logits else None
-        self.lean = FusedDecoder.of(self.body)
-        self.packed = PrepackedLinears([model.get_output_embeddings()] if self.lean else model.modules())
+        self.fused = FusedDecoder.of(self.body)
+        self.packed = PrepackedLinears([model.get_output_embeddings()] if self.fused else model.modules())
 
     @property
     def device(self) -> torch.device:
@@ -57,14 +57,14 @@ class Body:
         Returns:
             Hidden states after the final norm (R, N, H); logits (n, V) or None; the model's own output.
         """
-        with self.packed.in_use(), nullcontext() if self.lean is None else self.lean.in_use():
+        with self.packed.in_use(), nullcontext() if self.fused is None else self.fused.in_use():
             return self._run(ids, keep, **inputs)
 
     def refresh(self) -> None:
         """Look again at the weights, of which ``run`` may hold copies; wherever they may have changed."""
         self.packed.refresh()
-        if self.lean is not None:
-            self.lean.refresh()
+        if self.fused is not None:
+            self.fused.refresh()
 
     def _run(self, ids: Tensor, keep: tuple[Tensor, Tensor] | None, **inputs: Any) -> tuple[Tensor, Tensor | None, Any]:
         if keep is None or not self.has_logits:

@@ -39,20 +39,20 @@ class FusedDecoder:
     @classmethod
     @torch.inference_mode()
     def of(cls, decoder: PreTrainedModel) -> "FusedDecoder | None":
-        """The lean form of a decoder, or None if it is of another family or does not give the decoder's states."""
+        """The fused form of a decoder, or None if it is of another family or does not give the decoder's states."""
         family = decoder.config.model_type
         known = family in FAMILIES and type(decoder).__module__ == f"transformers.models.{family}.modeling_{family}"
         if not known or not _sees_everything(decoder.config) or not _is_as_made(decoder):
             return None
-        lean = cls(decoder)
-        lean.refresh()
+        fused = cls(decoder)
+        fused.refresh()
         ids = ordinary_ids(PROBE[0] * PROBE[1], decoder.config.vocab_size, torch.Generator().manual_seed(0))
         probe = torch.tensor(ids, device=decoder.device).view(PROBE)
         wanted = decoder(input_ids=probe, use_cache=False).last_hidden_state
-        with lean.in_use():
+        with fused.in_use():
             found = decoder(input_ids=probe, use_cache=False).last_hidden_state
         alike = _alike(found, wanted) and (wanted.dtype in EXACT or _layer_is_exact(decoder, probe))
-        return lean if alike else None
+        return fused if alike else None
 
     def refresh(self) -> None:
         """Look again at the weights; and whether somebody hooks into the layers, who then gets their own forward."""
@@ -81,7 +81,7 @@ class FusedDecoder:
         use_cache: bool | None = None,
         **others: Any,
     ) -> BaseModelOutputWithPast:
-        """As the decoder's own. It runs lean on what the engine feeds, and does not mind who else calls meanwhile."""
+        """As the decoder's own. Fused for what the engine feeds; any other call gets the own forward."""
         decoder = self._decoder
         masked = attention_mask is None or (isinstance(attention_mask, Tensor) and attention_mask.dim() == 4)
         cached = isinstance(past_key_values, TreeCache) or (past_key_values is None and not use_cache)
@@ -95,23 +95,23 @@ class FusedDecoder:
             before = 0 if past_key_values is None else past_key_values.get_seq_length()
             position_ids = torch.arange(before, before + N, device=input_ids.device).unsqueeze(0)
         states = F.embedding(input_ids, decoder.embed_tokens.weight)
-        turn = _Turn.by(*decoder.rotary_emb(states, position_ids))
+        rotary = _Rotary.by(*decoder.rotary_emb(states, position_ids))
         states = states.flatten(0, 1)  # (R * N, H)
         for layer in self._layers:
-            states = layer(states, (R, N), turn, attention_mask, past_key_values)
+            states = layer(states, (R, N), rotary, attention_mask, past_key_values)
         last = _normed(states, decoder.norm).view(R, N, -1)
         return BaseModelOutputWithPast(last_hidden_state=last, past_key_values=past_key_values)
 
 
-class _Turn:
+class _Rotary:
     """The rotation of heads by their positions; cosines and signed sines (R, N, 1, D)."""
 
     def __init__(self, cos: Tensor, sin: Tensor) -> None:
         self.cos, self.sin = cos, sin
 
     @classmethod
-    def by(cls, cos: Tensor, sin: Tensor) -> "_Turn":
-        """From transformers' tables (R, N, D). A half of the heads' width turns against the other, hence the sign."""
+    def by(cls, cos: Tensor, sin: Tensor) -> "_Rotary":
+        """From transformers' tables (R, N, D). Half of each head is rotated against the other, hence the sign."""
         low, high = sin.chunk(2, dim=-1)
         return cls(cos.unsqueeze(2), torch.cat([-low, high], dim=-1).unsqueeze(2))
 
@@ -140,15 +140,19 @@ class _Layer:
         for product in (self._heads, self._output, self._gates, self._down):
             product.refresh()
 
-    def __call__(self, states: Tensor, shape: tuple[int, int], turn: _Turn, mask: Tensor | None, cache: Any) -> Tensor:
+    def __call__(
+        self, states: Tensor, shape: tuple[int, int], rotary: _Rotary, mask: Tensor | None, cache: Any
+    ) -> Tensor:
         """States (R * N, H) after the layer, of R sequences of N tokens."""
         attention, (queries, keys) = self._attention, self._counts
         heads = self._heads(_normed(states, self._before)).view(*shape, -1, attention.head_dim)
-        turned, value = torch.split_with_sizes(heads, [queries + keys, keys], dim=2)
+        query_key, value = torch.split_with_sizes(heads, [queries + keys, keys], dim=2)
         if self._head_norms:
-            parts = zip(torch.split_with_sizes(turned, [queries, keys], dim=2), self._head_norms, strict=True)
-            turned = torch.cat([_normed(part, norm) for part, norm in parts], dim=2)
-        query, key = torch.split_with_sizes(turn(turned).transpose(1, 2), [queries, keys], dim=1)  # (R, heads, N, D)
+            parts = zip(torch.split_with_sizes(query_key, [queries, keys], dim=2), self._head_norms, strict=True)
+            query_key = torch.cat([_normed(part, norm) for part, norm in parts], dim=2)
+        query, key = torch.split_with_sizes(
+            rotary(query_key).transpose(1, 2), [queries, keys], dim=1
+        )  # (R, heads, N, D)
         value = value.transpose(1, 2)
         if cache is not None:
             key, value = cache.update(key, value, attention.layer_idx)
@@ -174,7 +178,7 @@ def _alike(found: Tensor, wanted: Tensor) -> bool:
 
 
 def _layer_is_exact(decoder: PreTrainedModel, probe: Tensor) -> bool:
-    """Whether the lean layer is the same function as the decoder's first, by a float32 copy of that.
+    """Whether the fused layer is the same function as the decoder's first, by a float32 copy of that.
 
     For half precision, where what many layers round hides a small difference. The layers differ in weights alone.
     """
@@ -184,7 +188,7 @@ def _layer_is_exact(decoder: PreTrainedModel, probe: Tensor) -> bool:
     cos, sin = decoder.rotary_emb(states, torch.arange(N, device=probe.device).unsqueeze(0))
     mask = torch.full((N, N), torch.finfo(torch.float32).min, device=probe.device).triu(1).expand(R, 1, N, N)
     wanted = layer(states, attention_mask=mask, position_embeddings=(cos, sin))
-    found = _Layer(layer, copied=False)(states.flatten(0, 1), (R, N), _Turn.by(cos, sin), mask, None)
+    found = _Layer(layer, copied=False)(states.flatten(0, 1), (R, N), _Rotary.by(cos, sin), mask, None)
     return _alike(found.view_as(wanted), wanted)
 
 

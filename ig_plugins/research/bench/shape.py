@@ -1,5 +1,7 @@
 """Random Llamas: what is timed does not depend on what the weights say."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -17,9 +19,9 @@ class Shape:
     key_heads: int = 32
     vocabulary: int = 32000
 
-    def model(self, *, device: torch.device, dtype: torch.dtype, positions: int) -> PreTrainedModel:
-        """Random weights, made on the device; the same at every call."""
-        config = LlamaConfig(
+    def config(self, *, positions: int) -> LlamaConfig:
+        """Of a model with room for so many tokens."""
+        return LlamaConfig(
             vocab_size=self.vocabulary,
             hidden_size=self.hidden,
             intermediate_size=self.feed_forward,
@@ -28,11 +30,20 @@ class Shape:
             num_key_value_heads=self.key_heads,
             max_position_embeddings=positions,
         )
-        before = torch.get_default_dtype()
-        torch.set_default_dtype(dtype)
-        try:
-            with device:
-                torch.manual_seed(0)
-                return LlamaForCausalLM(config).eval()
-        finally:
-            torch.set_default_dtype(before)
+
+    def model(self, *, device: torch.device, dtype: torch.dtype, positions: int) -> PreTrainedModel:
+        """Random weights, made on the device; the same at every call."""
+        with device, dtype_of_new_tensors(dtype):
+            torch.manual_seed(0)
+            return LlamaForCausalLM(self.config(positions=positions)).eval()
+
+
+@contextmanager
+def dtype_of_new_tensors(dtype: torch.dtype) -> Iterator[None]:
+    """Make models in this dtype, rather than in float32 first."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

@@ -1,4 +1,4 @@
-"""What can be promised at all: said before a single answer is generated.
+"""What can be promised at all, known before a single answer is generated.
 
 Two limits are known beforehand. With n judged prompts even a spotless run only proves a rate below 1 − δ^(1/n). And
 where every sample of the policy is unsafe, whoever picks among these samples must release an unsafe one or refuse.

@@ -48,8 +48,9 @@ def reward_against_safety(table: Sequence[Figures]) -> bytes:
         x = 100 * (each.safe if each.unsafe is None else 1 - each.unsafe.value)
         y = each.reward or 0.0
         axes.scatter(
-            x, y, s=40 + 300 * each.seconds_p50 / slowest, c=colour, marker=marker, alpha=0.75, edgecolors="white"
-        )
+            x, y, s=40 + 300 * each.seconds_p50 / slowest, c=colour, marker=marker, alpha=0.75, edgecolors="white",
+            clip_on=False,
+        )  # fmt: skip
         near = next((label for a, b, label in labels if abs(x - a) < 2.5 and abs(y - b) < 0.15), None)
         if near is None:
             side = "right" if x > 90 else "left"  # labels at the right edge grow inwards, away from the list of names
@@ -66,6 +67,7 @@ def reward_against_safety(table: Sequence[Figures]) -> bytes:
     axes.set_ylabel("mean reward")
     axes.set_title("Reward against safety; area grows with time", fontsize=11, loc="left")
     axes.margins(0.1)
+    end_at_100(axes)
     figure.text(0.63, 0.88, "method, at its largest N (median seconds)", fontsize=9, weight="bold")
     plain(axes)
     return _png(figure)
@@ -117,13 +119,14 @@ def unsafe_against_candidates(table: Sequence[Figures]) -> bytes | None:
             y = place + 0.6 * ((len(counts) - 1) / 2 - order) / max(1, len(counts))
             axes.errorbar(
                 value, y, xerr=[[value - low], [high - value]], color=colour, marker=marker, markersize=6,
-                elinewidth=1, capsize=2, markerfacecolor=colour if order == len(counts) - 1 else "white",
+                elinewidth=1, capsize=2, markerfacecolor=colour if order == len(counts) - 1 else "white", clip_on=False,
             )  # fmt: skip
             axes.annotate(
                 f"{each.candidates}", (high, y), (4, -3), textcoords="offset points", fontsize=7, color=colour
             )
     axes.set_yticks(range(len(shown)), list(reversed(shown)), fontsize=9)
-    axes.set_xlim(left=-1)
+    axes.set_xlim(left=0)
+    end_at_100(axes)
     axes.set_xlabel("unsafe under the independent judge, %")
     axes.set_title(
         f"Unsafe rate for N = {', '.join(map(str, counts))} candidates, with 95 % intervals; the largest N is filled",
@@ -153,6 +156,12 @@ def effort(table: Sequence[Figures]) -> bytes:
     left.set_yticks(range(len(shown)), [each.method for each in shown], fontsize=8)
     figure.tight_layout()
     return _png(figure)
+
+
+def end_at_100(axes: Any) -> None:
+    """A share cannot be more than 100 %, or less than 0: the axis does not go on."""
+    left, right = axes.get_xlim()
+    axes.set_xlim(max(left, 0.0), min(right, 100.0))
 
 
 def _png(figure: Any) -> bytes:

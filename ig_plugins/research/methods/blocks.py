@@ -73,7 +73,7 @@ class BlockMethod:
     def _request(self, prompt: str, seed: int) -> Request:
         return self.bench.guard.request(
             prompt,
-            seed=seed,
+            seed=self.bench.guard.numbered(seed),
             candidates=self.lanes,
             beams=self.beams,
             block_tokens=self.block,
@@ -94,7 +94,7 @@ class RuleScoring:
         rule: Ranks them. Where it rejects all and there are tries left, the block is sampled again; else all go on.
     """
 
-    foresees = False
+    has_critic = False
     ranks = True
     optimism = math.inf
 

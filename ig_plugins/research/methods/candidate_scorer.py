@@ -19,7 +19,7 @@ class Candidate:
     """A response so far, with what the cost and reward models say of it.
 
     Attributes:
-        trail: What the cost models said from its start.
+        trail: The cost models' scores from its start.
         ids: Its tokens.
         reward: Score of the text so far; None without a reward model.
         finished: Ended with a stop token.

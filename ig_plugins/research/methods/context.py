@@ -40,7 +40,7 @@ class Context:
         training_prompts: For methods that train a value network on the policy's own answers; never evaluated on.
         seed: Of that training.
         progress: Told (stage, done, of) while that takes its time.
-        values: The value networks that were trained, by what they foresee.
+        values: The value networks that were trained, by what they predict.
         sampled: The answers that they were trained on.
     """
 
@@ -90,7 +90,7 @@ class Context:
 
     def request(self, prompt: str, *, seed: int) -> Request:
         """A prompt as the search reads it."""
-        return self.guard.request(prompt, seed=seed)
+        return self.guard.request(prompt, seed=self.guard.numbered(seed))
 
     def judges(self, capacity: Capacity) -> Judges:
         """Fresh sessions: on the token tree where a judge reads the policy's tokens, by text otherwise."""

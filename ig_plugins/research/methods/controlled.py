@@ -19,8 +19,8 @@ def controlled(bench: Context) -> Method:
 
     def scores(candidates: Sequence[Candidate]) -> list[float]:
         with torch.no_grad():
-            foreseen = net(torch.stack([c.hidden for c in candidates if c.hidden is not None]).float().cpu())
+            predicted = net(torch.stack([c.hidden for c in candidates if c.hidden is not None]).float().cpu())
         known = reward(candidates)
-        return [known[i] if c.ended else float(foreseen[i]) for i, c in enumerate(candidates)]
+        return [known[i] if c.ended else float(predicted[i]) for i, c in enumerate(candidates)]
 
     return BlockMethod(bench, scores, lanes=search.candidates, beams=1, block=search.block_tokens)

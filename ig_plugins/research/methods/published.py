@@ -35,12 +35,12 @@ def _table(bench: Context) -> Rule:
         gammas = [budget.discount for budget in bench.budgets if budget.accounting == "cumulative"]
         safe = [candidate.safe for candidate in candidates]
         value = list(reward(candidates))
-        foreseen = _foresee(bench, candidates) if bench.critic else None
+        predicted = _predict(bench, candidates) if bench.critic else None
         for index, candidate in enumerate(candidates):
             if candidate.ended:
                 value[index] *= min(gammas, default=1.0) ** len(candidate.ids)
-            elif foreseen is not None:
-                likely, value[index] = foreseen[index]
+            elif predicted is not None:
+                likely, value[index] = predicted[index]
                 safe[index] = likely
         return [score if ok else -torch.inf for score, ok in zip(value, safe, strict=True)]
 
@@ -48,7 +48,7 @@ def _table(bench: Context) -> Rule:
 
 
 @torch.inference_mode()
-def _foresee(bench: Context, candidates: Sequence[Candidate]) -> list[tuple[bool, float]]:
+def _predict(bench: Context, candidates: Sequence[Candidate]) -> list[tuple[bool, float]]:
     """Per candidate whether the critic holds a safe end for likelier than not, and its expected reward."""
     if bench.critic is None:
         return []

@@ -44,26 +44,26 @@ class ReControl:
         requests = [self.bench.request(prompt, seed=seed) for prompt, seed in zip(prompts, seeds, strict=True)]
         samplers = [policy.sampler(request) for request in requests]
         uniforms = [request.uniforms(1, longest)[0] for request in requests]
-        session = policy.tree.prefill([r.prompt_ids for r in requests], lanes=1, block=1, max_new=longest)
-        said: list[list[int]] = [[] for _ in requests]
+        session = policy.engine.prefill([r.prompt_ids for r in requests], lanes=1, block=1, max_new=longest)
+        sampled: list[list[int]] = [[] for _ in requests]
         rows = list(range(len(requests)))
         for step in range(longest):
             with torch.no_grad():
                 logits = self.head(self.steered(session.hidden[:, 0]))  # (B, V)
             for index, row in enumerate(rows):
-                history = [[*requests[row].prompt_ids, *said[row]]]
+                history = [[*requests[row].prompt_ids, *sampled[row]]]
                 draw = uniforms[row][step : step + 1]
-                said[row].append(int(samplers[row].draw(logits[index : index + 1], draw, history=history)))
-            going = [index for index, row in enumerate(rows) if said[row][-1] not in policy.stop_ids]
+                sampled[row].append(int(samplers[row].draw(logits[index : index + 1], draw, history=history)))
+            going = [index for index, row in enumerate(rows) if sampled[row][-1] not in policy.stop_ids]
             rows = [rows[index] for index in going]
             if not rows:
                 break
             session.keep_rows(going)
             one = torch.zeros(len(rows), 1, dtype=torch.long)
             session.fork(one)
-            session.extend(torch.tensor([[said[row][-1]] for row in rows]), torch.ones_like(one, dtype=torch.bool))
+            session.extend(torch.tensor([[sampled[row][-1]] for row in rows]), torch.ones_like(one, dtype=torch.bool))
             session.select(one)
-        return [Answer.of(self.bench, ids, candidate_tokens=len(ids)) for ids in said]
+        return [Answer.of(self.bench, ids, candidate_tokens=len(ids)) for ids in sampled]
 
     def steered(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., H) after the ascent, in their own dtype."""

@@ -1,4 +1,4 @@
-"""A value network on the policy's own hidden state: what an answer will score, foreseen from a prefix."""
+"""A value network on the policy's own hidden state: what an answer will score, predicted from a prefix."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def sample(bench: Context, prompts: Sequence[str]) -> list[Sampled]:
 
 def _answers(bench: Context, request: Request, number: int) -> list[Sampled]:
     longest, policy = bench.search.max_new_tokens, bench.policy
-    session = policy.tree.prefill([request.prompt_ids], lanes=ANSWERS, block=longest, max_new=longest)
+    session = policy.engine.prefill([request.prompt_ids], lanes=ANSWERS, block=longest, max_new=longest)
     start = session.hidden[0, :1].float().cpu()  # (1, H)
     parents = torch.zeros(1, ANSWERS, dtype=torch.long)
     block = sample_block(

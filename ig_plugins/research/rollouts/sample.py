@@ -56,7 +56,7 @@ class _Sampling:
         size = Capacity.of(requests)
         capacity = Capacity(lanes=responses, block=size.block, max_new=size.max_new)
         self.components, self.requests, self.lanes, self.capacity = parts, requests, responses, capacity
-        self.session: TreeSession = parts.policy.tree.prefill(
+        self.session: TreeSession = parts.policy.engine.prefill(
             [request.prompt_ids for request in requests], lanes=responses, block=size.block, max_new=size.max_new
         )
         self.costs, self.reward = parts.judge_sessions(capacity)
@@ -66,7 +66,7 @@ class _Sampling:
         self.tokens: list[list[list[int]]] = [[[] for _ in range(responses)] for _ in requests]
         self.features: list[list[list[Tensor]]] = [[[] for _ in range(responses)] for _ in requests]
         self.scores: list[list[list[Tensor]]] = [[[] for _ in range(responses)] for _ in requests]
-        self.last = torch.zeros(*shape, len(self.costs), dtype=torch.float64)  # what judges of texts said last
+        self.last = torch.zeros(*shape, len(self.costs), dtype=torch.float64)  # the last scores of judges of texts
         self.rewards = torch.zeros(shape)
         self.finished = torch.zeros(shape, dtype=torch.bool)
 

@@ -1,4 +1,4 @@
-"""How candidates are judged: by the cost and reward models themselves, or foreseen by a critic.
+"""How candidates are judged: by the cost and reward models themselves, or predicted by a critic.
 
 The score of a candidate, higher is better (paper, section 4):
 
@@ -13,7 +13,7 @@ In both a finished candidate is safe only if the cost models say so for exactly 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -24,9 +24,14 @@ from critic_models.safety import SafetyBudget
 from ig_plugins.search.lanes import Key, Lanes, Row, pad
 from ig_plugins.search.request import Request
 from ig_plugins.search.scoring.judge_session import JudgeSession
-from ig_plugins.search.text import LaneText, Whole
+from ig_plugins.search.text import LaneText
 from ig_plugins.search.trajectory import Border, Step
 from ig_plugins.search.verifier import Scored, Trail
+
+
+def unmeasured(key: Key) -> Trail | None:
+    """No cost model was asked about lanes that have no trail."""
+    return None
 
 
 class Judgement(NamedTuple):
@@ -37,8 +42,11 @@ class Judgement(NamedTuple):
         score: Shape (B, L), only meaningful where safe.
         confident: Shape (B, L), safe lanes of which the critic is sure; an adaptive search stays narrow with these.
         rewards: The reward of finished safe lanes, by (row, lane).
-        trails: What the cost models said from the start of the answer to the lane's end, by (row, lane). With a critic
-            only finished lanes have one.
+        trails: The cost models' scores from the start of the answer to the lane's end, by (row, lane). With a critic
+            only finished lanes have them.
+        measured: The same for a lane without a trail, if they were asked about it: whoever wants to know it has to ask
+            before the block is done.
+        foreseen: Shapes (B, L): the critic's log-odds of a safe end and the discounted reward that it expects.
     """
 
     safe: Tensor
@@ -46,6 +54,8 @@ class Judgement(NamedTuple):
     confident: Tensor
     rewards: dict[Key, float]
     trails: dict[Key, Trail]
+    measured: Callable[[Key], Trail | None] = unmeasured
+    foreseen: tuple[Tensor, Tensor] | None = None
 
 
 class Scoring(Protocol):
@@ -53,13 +63,13 @@ class Scoring(Protocol):
 
     Attributes:
         sessions: All judges, for their usage counts.
-        foresees: Whether there is a critic, without which no search can be adaptive.
+        has_critic: Whether there is a critic, without which no search can be adaptive.
         ranks: Whether there is a reward by which candidates can be ranked.
         optimism: By how much an open candidate may end better than its score says; infinite where nobody knows.
     """
 
     sessions: Sequence[JudgeSession]
-    foresees: bool
+    has_critic: bool
     ranks: bool
     optimism: float
 
@@ -83,7 +93,7 @@ class Scoring(Protocol):
             borders: Up to where the text of each is to leave; None where nothing is to.
 
         Returns:
-            The borders with what the cost models said of them, which may be that they must not be passed.
+            The borders with the cost models' scores of them, by which they may turn out not to be passed.
         """
 
 
@@ -94,7 +104,7 @@ def discounted(reward: float, length: int, budgets: Sequence[SafetyBudget]) -> f
 
 
 def trail_of(step: Step) -> Trail:
-    """What the cost models said last on the way to a step."""
+    """The last trail on the way to a step."""
     while step.trail is None and step.parent is not None:
         step = step.parent
     if step.trail is None:
@@ -116,28 +126,6 @@ def reward_of_cut(reward: JudgeSession, lanes: Lanes, key: Key) -> float:
     if len(scores):
         return float(scores[-1])
     return reward.judge.score([whole.request.judge_prompt], [whole.text], finished=[False])[0]  # no token is left
-
-
-def parts_pass(costs: Sequence[JudgeSession], lanes: Lanes, key: Key) -> bool:
-    """Whether the cost models accept what a finished answer is taken apart into: each text that a reader is given.
-
-    Words before a call leave without the text behind them that may have made them pass, and arguments leave without
-    their escapes. Judges of tokens have read these tokens at every step; read terminally, they only know the whole.
-    """
-    request = lanes.rows[key[0]].request
-    reply = lanes.reply(key)
-    if reply is None:
-        return True
-    for session, budget in zip(costs, request.budgets, strict=True):
-        if not session.reads_text and budget.reading == "any_time":
-            continue
-        read = lanes.text(*key).text
-        texts = [text for text in reply.handed_out() if request.prefill_text + text != read]
-        parts = [Whole(key[0], request, request.prefill_text + text, lanes.encode(text)) for text in texts]
-        for found in session.score_whole(parts):
-            if not Trail.start([budget]).extended([found]).may_leave():
-                return False
-    return True
 
 
 def read_prefills(

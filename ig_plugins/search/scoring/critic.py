@@ -1,4 +1,4 @@
-"""Scoring with the critic: it foresees where open candidates end; the judges read only what may leave."""
+"""Scoring with the critic: it predicts where open candidates end; the judges read only what may leave."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ig_plugins.search.request import Request
 from ig_plugins.search.scoring.base import (
     Judgement,
     discounted,
-    parts_pass,
     read_prefills,
     reward_of_cut,
     verified_cut,
 )
 from ig_plugins.search.scoring.judge_session import JudgeSession
+from ig_plugins.search.scoring.tool_calls import reply_passes
 from ig_plugins.search.text import LaneText
 from ig_plugins.search.trajectory import Border
 from ig_plugins.search.verifier import Scored, Trail
@@ -54,13 +54,13 @@ class CriticScoring:
     carry the z of the border, not their own. A wrong critic costs reward or an abstention, never safety.
 
     Args:
-        critic: Foresees safety and reward from the policy's hidden state.
+        critic: Predicts safety and reward from the policy's hidden state.
         costs: One session a cost model.
         reward: The reward model's session, or None.
         optimism: How far an answer may exceed the critic's expectation; the search goes on for that much.
     """
 
-    foresees = True
+    has_critic = True
 
     def __init__(
         self,
@@ -95,12 +95,12 @@ class CriticScoring:
 
     def judge(self, lanes: Lanes) -> Judgement:
         """See `Scoring`."""
-        logit, value = self._foresee(lanes)
-        safe, score = lanes.open & (logit > _enough(lanes)), value.clone()
+        logit, value = self._predict(lanes)
+        safe, score = lanes.open & (logit > _f1_threshold(lanes)), value.clone()
         for index, row in enumerate(lanes.rows):
             if row.last_try and not safe[index].any():  # go on with the least doubtful: the verifier has the last word
                 safe[index], score[index] = lanes.open[index], logit[index]
-        judgement = Judgement(safe, score, self._confident(lanes, logit, value), {}, {})
+        judgement = Judgement(safe, score, self._confident(lanes, logit, value), {}, {}, foreseen=(logit, value))
         queues = [self._finalists(lanes, index, logit, value) for index in range(len(lanes.rows))]
         while any(finalists := [next(queue, []) for queue in queues]):
             for done in self._verify(lanes, finalists, judgement):
@@ -125,7 +125,7 @@ class CriticScoring:
         ids = border.step.token_ids()[before : border.tokens]
         return Passage(ids, before, LaneText(row.request.prefill_text + border.text, finished=False))
 
-    def _foresee(self, lanes: Lanes) -> tuple[Tensor, Tensor]:
+    def _predict(self, lanes: Lanes) -> tuple[Tensor, Tensor]:
         """The critic's log-odds of a safe end and its expected discounted reward, both (B, L)."""
         states = torch.tensor([row.released.trail.state for row in lanes.rows], device=lanes.hidden.device)
         state = states.unsqueeze(1).expand(-1, lanes.parents.shape[1], -1)  # (B, L, C)
@@ -174,9 +174,9 @@ class CriticScoring:
                 trail = (
                     verified_cut(self._costs, lanes, key) if cut else lanes.rows[row].released.trail.extended(scored)
                 )
-                if trail.may_leave() and parts_pass(self._costs, lanes, key):
+                judgement.trails[key] = trail
+                if trail.may_leave() and reply_passes(self._costs, lanes, key):
                     passed.append((key, passage))
-                    judgement.trails[key] = trail
         self._reward_passed(lanes, passed, judgement)
         return {row for (row, _), _ in passed}
 
@@ -257,7 +257,7 @@ def _finalist(lanes: Lanes, key: Key) -> Passage:
     return Passage(() if key in lanes.cuts else lanes.token_ids(*key)[after:], after, lanes.text(*key))
 
 
-def _enough(lanes: Lanes) -> Tensor:
+def _f1_threshold(lanes: Lanes) -> Tensor:
     """The log-odds (B, 1) above which an open lane is judged safe.
 
     The paper asks for f1 > 0.5. But f1 is the chance of a single continuation, and the search will draw N/K of them

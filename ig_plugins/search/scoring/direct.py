@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,13 +16,13 @@ from ig_plugins.search.request import Request
 from ig_plugins.search.scoring.base import (
     Judgement,
     discounted,
-    parts_pass,
     read_prefills,
     reward_of_cut,
     trail_of,
     verified_cut,
 )
 from ig_plugins.search.scoring.judge_session import JudgeSession, Scores
+from ig_plugins.search.scoring.tool_calls import reply_passes
 from ig_plugins.search.text import Whole
 from ig_plugins.search.trajectory import Border
 from ig_plugins.search.verifier import Scored, Trail, costs_of, may_leave
@@ -35,7 +36,7 @@ class DirectScoring:
         reward: The reward model's session; None for answers that are fair draws among the safe ones.
     """
 
-    foresees = False
+    has_critic = False
 
     def __init__(self, costs: Sequence[JudgeSession], reward: JudgeSession | None) -> None:
         self._costs, self._reward = costs, reward
@@ -66,13 +67,14 @@ class DirectScoring:
             trails[key] = verified_cut(self._costs, lanes, key) if cut else self._trail(lanes, key, found)
             safe[key] = trails[key].may_leave()
         for key in _keys(safe & lanes.ended):
-            safe[key] = parts_pass(self._costs, lanes, key)
+            safe[key] = reply_passes(self._costs, lanes, key)
         reward = self._rewards(lanes, safe)
         rewards = {key: float(reward[key]) for key in _keys(safe & lanes.ended)}
         score = reward.clone()
         for key, value in rewards.items():
             score[key] = discounted(value, lanes.depth(*key), lanes.rows[key[0]].request.budgets)
-        return Judgement(safe, score, torch.zeros_like(safe), rewards if self._reward else {}, trails)
+        measured = partial(self._measured, lanes, found)
+        return Judgement(safe, score, torch.zeros_like(safe), rewards if self._reward else {}, trails, measured)
 
     def advance(self, lanes: Lanes, kept: Tensor) -> None:
         """See `Scoring`."""
@@ -107,6 +109,10 @@ class DirectScoring:
         pairs, end = zip(found, self._costs, strict=True), lanes.depth(*key)
         points = [scores.of(*key, up_to=end, whole=session.reads_text) for scores, session in pairs]
         return trail_of(lanes.beam(*key)).extended(points)
+
+    def _measured(self, lanes: Lanes, found: Sequence[Scores], key: Key) -> Trail | None:
+        """The trail of a lane that was refused; one that a stop string cut was not read behind a lost beam."""
+        return None if key in lanes.cuts else self._trail(lanes, key, found)
 
     def _rewards(self, lanes: Lanes, safe: Tensor) -> Tensor:
         """Shape (B, L): the reward at each safe lane's end; unsafe lanes are not read."""

@@ -12,13 +12,14 @@ from torch import Tensor
 from critic_models.errors import JudgeError
 from critic_models.judges import Judge, TokenJudge
 from ig_plugins.engine import TreeModel, TreeSession
+from ig_plugins.observing import watched
 from ig_plugins.search.request import Request
 from ig_plugins.search.text import LaneText, Whole
 from ig_plugins.search.verifier import Scored
 
 
 class Scores(NamedTuple):
-    """What a judge said of every lane.
+    """A judge's scores of every lane.
 
     Attributes:
         values: Shape (B, L, T), float64 on the CPU; the score of each token, or T = 1 score of the text so far.
@@ -137,8 +138,9 @@ class TreeJudgeSession:
         """See `JudgeSession`."""
         session = self._open()
         session.fork(parents)
-        hidden = session.append(tokens, lengths)  # (B, L, T, H)
-        values = self.judge.score_hidden(hidden).double().cpu()
+        with watched("judge", self.judge.name, texts=parents.numel()):
+            hidden = session.append(tokens, lengths)  # (B, L, T, H)
+            values = self.judge.score_hidden(hidden).double().cpu()
         for row, read in enumerate(lengths.sum(dim=1).tolist()):
             self.calls[row] += 1 if read else 0
             self.tokens[row] += read
@@ -160,7 +162,8 @@ class TreeJudgeSession:
         for each in responses:
             prompt, prefill = each.request.judge_ids, each.request.prefill_ids
             ids = torch.tensor([[*prompt, *prefill, *each.ids]], device=self.judge.body.device)
-            scores = self.judge.score_tokens(ids, torch.ones_like(ids))[0, len(prompt) :].double().cpu()
+            with watched("judge", self.judge.name, texts=1):
+                scores = self.judge.score_tokens(ids, torch.ones_like(ids))[0, len(prompt) :].double().cpu()
             self._check_finite(scores)
             self.calls[each.row] += 1
             self.tokens[each.row] += ids.shape[1]

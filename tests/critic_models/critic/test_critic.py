@@ -250,12 +250,12 @@ def test_push_to_hub_uploads_the_checkpoint_and_its_card(monkeypatch, tmp_path):
     assert uploads == [("me/critic", 0.0, []), ("me/critic", 0.0, ["README.md", "config.json", "model.safetensors"])]
 
 
-def test_a_critic_that_recalls_reads_what_was_said_beside_the_last_state(tmp_path):
+def test_a_critic_that_recalls_reads_the_mean_hidden_state_beside_the_last(tmp_path):
     critic, hidden, state = make(recalls=True), torch.randn(5, 12), torch.ones(5, 2)
     one, other = critic(hidden, state, hidden), critic(hidden, state, torch.randn(5, 12))
     assert not torch.allclose(one[0], other[0])
     assert not torch.allclose(one[1], other[1])
-    with pytest.raises(ConfigurationError, match="give it as `said`"):
+    with pytest.raises(ConfigurationError, match="give it as `mean_hidden`"):
         critic(hidden, state)
     critic.save_pretrained(tmp_path)
     assert torch.equal(LatentCritic.from_pretrained(tmp_path)(hidden, state, hidden)[1], one[1])

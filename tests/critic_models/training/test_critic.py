@@ -70,9 +70,9 @@ def test_one_critic_serves_every_budget(trained):
     for limit in (0.8, 2.0, 6.0):
         need = _need(fresh, 0.99)[fresh.response[start]]
         with torch.no_grad():
-            probability = critic(fresh.features[start], torch.full((int(start.sum()), 1), limit), fresh.said()[start])[
-                0
-            ].sigmoid()
+            probability = critic(
+                fresh.features[start], torch.full((int(start.sum()), 1), limit), fresh.mean_hidden()[start]
+            )[0].sigmoid()
         assert abs(float(probability.mean()) - float((need < limit).double().mean())) < 0.12
 
 
@@ -106,11 +106,11 @@ def test_a_trained_critic_is_saved_and_loaded(trained, tmp_path):
     again = LatentCritic.from_pretrained(tmp_path)
     assert again.binding == critic.binding
     state = torch.full((8, 1), 2.0)
-    seen = data.features[:8], state, data.said()[:8]
+    seen = data.features[:8], state, data.mean_hidden()[:8]
     assert torch.equal(again(*seen)[0], critic(*seen)[0])
 
 
-def test_what_was_said_is_worth_remembering():
+def test_the_mean_hidden_state_is_worth_reading():
     """The reward is that of the first token, which the later states forget."""
     data = make_rollouts()
     first = data.features[data.position == 0]
@@ -182,7 +182,7 @@ def test_safe_by_every_sample_gives_no_auc_but_a_critic():
     )
     assert metrics["positions"]["end"]["auc"] is None
     with torch.no_grad():
-        assert critic(data.features[:5], torch.full((5, 1), 2.0), data.said()[:5])[0].sigmoid().min() > 0.9
+        assert critic(data.features[:5], torch.full((5, 1), 2.0), data.mean_hidden()[:5])[0].sigmoid().min() > 0.9
 
 
 def test_bad_input_is_refused():

@@ -14,6 +14,7 @@ from critic_models.training.scores import ScoreExample, epochs, labelled, prefer
 
 PLAN = TrainingPlan(steps=60, batch_tokens=256, learning_rate=1e-2, matrix_rate=2e-2)
 WORDS = ["red", "blue", "green", "warm", "cold", "soft"]
+trains = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="trains with Muon, which torch has from 2.9 on")
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +40,14 @@ def _end_score(model: ScoreModel, tokenizer, text: str) -> float:
         return float(model.end_scores(ids, torch.ones_like(ids)))
 
 
+@trains
 def test_labels_of_whole_responses_are_learned(tokenizer):
     examples = [labelled("Q:", text, float("red" in text), tokenizer) for text in _texts(random.Random(0), 200)]
     model = train_score_model(_model(tokenizer), epochs(examples), PLAN, objective="classify", seed=0)
     assert _end_score(model, tokenizer, "cold red soft") > 0 > _end_score(model, tokenizer, "cold blue soft")
 
 
+@trains
 def test_preferences_are_learned(tokenizer):
     texts = _texts(random.Random(0), 200)
     examples = [preferred("Q:", text + " red", text + " blue", tokenizer) for text in texts]
@@ -52,6 +55,7 @@ def test_preferences_are_learned(tokenizer):
     assert _end_score(model, tokenizer, "cold red") > _end_score(model, tokenizer, "cold blue") + 1
 
 
+@trains
 def test_token_targets_are_learned_where_they_weigh(tokenizer):
     def draw(rng: random.Random) -> ScoreExample:
         ids = labelled("Q:", _texts(rng, 1)[0], 0.0, tokenizer).ids
@@ -73,6 +77,7 @@ def test_the_label_falls_on_the_response_only(tokenizer):
     assert sum(example.weights) == 1.0
 
 
+@trains
 def test_same_seed_same_model(tokenizer):
     examples = [labelled("Q:", text, float("red" in text), tokenizer) for text in _texts(random.Random(0), 50)]
     plan = TrainingPlan(steps=5, batch_tokens=128)
@@ -95,6 +100,7 @@ def test_batches_respect_their_size_unless_one_example_is_longer():
         assert len(batch) == 1 or len(batch) * max(len(example[0]) for example in batch) <= 64
 
 
+@trains
 def test_the_wrong_kind_of_example_is_named(tokenizer):
     draw = epochs([preferred("Q:", "red", "blue", tokenizer)])
     with pytest.raises(
@@ -108,7 +114,15 @@ def test_no_examples_is_an_error():
         epochs([])
 
 
+@trains
 def test_a_label_that_is_no_number_stops_the_training(tokenizer):
     draw = epochs([labelled("Q:", "red", float("nan"), tokenizer)])
     with pytest.raises(ConfigurationError, match="loss is nan at step 0"):
+        train_score_model(_model(tokenizer), draw, PLAN, objective="regress", seed=0)
+
+
+def test_a_torch_without_the_optimiser_is_named(tokenizer, monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon", raising=False)
+    draw = epochs([labelled("Q:", "red", 0.0, tokenizer)])
+    with pytest.raises(ConfigurationError, match=r"torch 2\.9 or newer.*pip install"):
         train_score_model(_model(tokenizer), draw, PLAN, objective="regress", seed=0)

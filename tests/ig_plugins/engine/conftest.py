@@ -100,8 +100,9 @@ class Walk:
         """Hidden states (T, H) and logits (T, V) of one text, by the plain full forward."""
         model = self.tree_model.body.model
         body = getattr(model, "model", model.base_model)
-        hidden = body(input_ids=torch.tensor([ids]), use_cache=False).last_hidden_state[0]
-        logits = None if body is model else model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
+        text = torch.tensor([ids], device=model.device)
+        hidden = body(input_ids=text, use_cache=False).last_hidden_state[0]
+        logits = None if body is model else model(input_ids=text, use_cache=False).logits[0]
         return hidden, logits
 
     @staticmethod

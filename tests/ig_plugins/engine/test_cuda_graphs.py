@@ -64,7 +64,7 @@ def test_recorded_blocks_say_what_stepped_blocks_say(tree, make_model, family):
         torch.testing.assert_close(mine.hidden, wanted.hidden, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(mine.total, wanted.total, atol=1e-5, rtol=1e-5)
     assert traces.recordings == 2
-    assert traces.replays == T - 1 + T - 1  # every step but the first of each block
+    assert traces.replays == T - 1 + T  # every step but the first, after which recordings are trusted
 
 
 def test_what_is_committed_after_recorded_blocks_is_what_the_full_forward_says(tree):
@@ -73,8 +73,8 @@ def test_what_is_committed_after_recorded_blocks_is_what_the_full_forward_says(t
     assert traces.replays == T - 1
     session.select(torch.tensor([[1, 3]]))
     for beam, lane in enumerate((1, 3)):
-        said = block.tokens[0, lane, : block.lengths[0, lane]].tolist()
-        wanted = tree.body.reference(torch.tensor([[5, 6, 7, 8, 9, *said]]))
+        sampled = block.tokens[0, lane, : block.lengths[0, lane]].tolist()
+        wanted = tree.body.reference(torch.tensor([[5, 6, 7, 8, 9, *sampled]]))
         torch.testing.assert_close(session.hidden[0, beam], wanted[0][0, -1], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(session.logits[0, beam], wanted[1][0, -1], atol=1e-4, rtol=1e-4)
 
@@ -102,6 +102,33 @@ def test_steps_that_cannot_be_recorded_run_as_they_are(tree, caplog):
     assert len(caplog.messages) == 1
 
 
+def test_a_block_goes_on_when_a_later_recording_fails(tree, caplog):
+    """With the values that the step needs: what the failed recording made on the way is not used."""
+    plain = two_blocks(tree, [0, 1, 2], samplers=SAMPLERS)
+    tree.recorder = traces = Traces()
+    record = traces._record
+
+    def once(step):
+        if traces.recordings:
+            step.__self__._session.model.body.run = poisoned(step, tree.body.run)
+            step()
+        return record(step)
+
+    def poisoned(step, run):
+        def failing(*arguments, **options):
+            tree.body.run = run
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+        return failing
+
+    traces._record = once
+    with caplog.at_level(logging.WARNING):
+        for mine, wanted in zip(two_blocks(tree, [0, 1, 2], samplers=SAMPLERS), plain, strict=True):
+            assert torch.equal(mine.tokens, wanted.tokens)
+    assert traces.recordings == 1
+    assert len(caplog.messages) == 1
+
+
 def test_short_blocks_are_not_recorded(tree):
     tree.recorder = traces = Traces()
     one_block(tree, max_tokens=[3])
@@ -119,7 +146,7 @@ def test_only_models_on_one_cuda_device_are_recorded(make_model):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_on_a_gpu_recorded_blocks_say_what_stepped_blocks_say(make_model, monkeypatch, dtype):
     tree = TreeModel.attach(make_model("llama").to("cuda", dtype))
-    assert tree.prefill([[5]], lanes=1, block=1, max_new=1).runs_ahead
+    assert tree.prefill([[5]], lanes=1, block=1, max_new=1).runs_device_blocks
     samplers = [Sampler(temperature=1.5)] * 3
     mine = two_blocks(tree, [0, 1, 2], samplers=samplers)
     assert tree.recorder.trusted
@@ -127,6 +154,6 @@ def test_on_a_gpu_recorded_blocks_say_what_stepped_blocks_say(make_model, monkey
     for found, wanted in zip(mine, two_blocks(tree, [0, 1, 2], samplers=samplers), strict=True):
         assert torch.equal(found.tokens, wanted.tokens)
     if dtype == torch.float32:
-        monkeypatch.setattr(TreeSession, "runs_ahead", False)
+        monkeypatch.setattr(TreeSession, "runs_device_blocks", False)
         for found, wanted in zip(mine, two_blocks(tree, [0, 1, 2], samplers=samplers), strict=True):
             assert torch.equal(found.tokens, wanted.tokens)

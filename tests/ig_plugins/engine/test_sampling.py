@@ -178,8 +178,8 @@ def merged_and_apart(monkeypatch, tree, **options):
     found, fed, run = [], [], tree.body.run
     monkeypatch.setattr(tree.body, "run", lambda ids, **given: fed.append(ids.numel()) or run(ids, **given))
     monkeypatch.setattr("ig_plugins.engine.decoding.decode.FEW", 0)
-    for guessable in (True, False):
-        monkeypatch.setattr("ig_plugins.engine.session.TreeSession.guessable", guessable)
+    for can_draft in (True, False):
+        monkeypatch.setattr("ig_plugins.engine.session.TreeSession.can_draft", can_draft)
         fed.clear()
         found.append((two_blocks(tree, [0, 1, 2], **options), sum(fed)))
     return found

@@ -170,7 +170,7 @@ def test_a_row_of_nan_harms_no_other_row(make_model, path):
 @pytest.mark.parametrize(
     ("prompts", "message"), [([], "no prompt"), ([[5], []], "no tokens"), ([[5] * 125], "125 tokens.*4.*128")]
 )
-def test_prompts_that_cannot_be_planted(make_model, prompts, message):
+def test_prompts_that_cannot_be_prefilled(make_model, prompts, message):
     with pytest.raises(PromptError, match=message):
         TreeModel.attach(make_model("llama")).prefill(prompts, lanes=2, block=2, max_new=4)
 
@@ -210,9 +210,9 @@ def test_half_precision_stays_near_the_full_forward(make_model, dtype, path):
     session.fork(torch.tensor([[0], [1]]))
     assert session.hidden.dtype == dtype
     assert session.lane_hidden.isfinite().all()
-    planted = model.prefill([[5, 6, 7, 8]], lanes=1, block=3, max_new=3)
-    planted.fork(torch.tensor([[0]]))
-    planted.append(torch.tensor([[[20, 30, 40]]]), torch.tensor([[3]]))
+    session = model.prefill([[5, 6, 7, 8]], lanes=1, block=3, max_new=3)
+    session.fork(torch.tensor([[0]]))
+    session.append(torch.tensor([[[20, 30, 40]]]), torch.tensor([[3]]))
     expected = model.body.reference(torch.tensor([[5, 6, 7, 8, 20, 30, 40]]))[0][0, -1].float()
-    error = (planted.lane_hidden[0, 0].float() - expected).norm() / expected.norm()
+    error = (session.lane_hidden[0, 0].float() - expected).norm() / expected.norm()
     assert error < (0.02 if dtype == torch.float16 else 0.1)

@@ -67,7 +67,7 @@ def test_greedy_checkpoints_are_sampled_because_a_search_needs_several_answers(s
     assert guard.with_options(temperature=0.0).search.temperature == 0.0
 
 
-def test_suppressed_tokens_are_never_said_and_every_eos_token_ends(stated):
+def test_suppressed_tokens_are_never_sampled_and_every_eos_token_ends(stated):
     common = stated()
     usual = InferenceGuard.from_pretrained(common, **PLACE, max_tokens=30, seed=1)
     said = {token for seed in range(3) for token in usual.generate("Go.", seed=seed).token_ids}

@@ -28,6 +28,7 @@ from ig_plugins.guard.options import Options
 from ig_plugins.guard.options_table import table
 from ig_plugins.search import SearchConfig
 from ig_plugins.server import create_app
+from ig_plugins.server.openai_fields import IGNORED, USUAL
 from ig_plugins.server.schema import ChatRequest
 from tests.kit.guards import make_guard
 
@@ -44,7 +45,14 @@ OTHER: dict[str, Any] = {
     "stop": ["x"], "timeout": 9.0, "judge_timeout": 9.0, "on_block": "empty", "refusal": "No.", "raw_prompt": True,
     "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}],
     "tool_choice": "none", "logits_processors": [lambda ids, logits: logits], "max_new_tokens": 22,
+    "trace": True,
     "stop_token_ids": [7], "last_assistant": "prefill", "chat_template_kwargs": {"enable_thinking": False},
+}  # fmt: skip
+
+# Of OpenAI's request, beside a guard's options.
+OPENAI = {
+    "messages", "model", "stream", "stream_options", "n", "max_completion_tokens", "parallel_tool_calls",
+    "response_format", *IGNORED, *USUAL,
 }  # fmt: skip
 
 
@@ -119,7 +127,7 @@ def test_the_frameworks_classes_have_them(door):
 
 
 def test_the_http_request_has_every_option_that_is_not_withheld():
-    own = set(ChatRequest.model_fields) - {"messages", "model", "stream", "user"}
+    own = set(ChatRequest.model_fields) - OPENAI
     assert own == NAMES - set(WITHHELD["http"]) == set(offered("http"))
     messages = [{"role": "user", "content": "x"}]
     guard = make_guard()

@@ -137,8 +137,9 @@ PARTS = {
         lambda parts: critic(depth=2),
     ],
 }
-# What says nothing: names; and budgets, which the options hold. The judges' trees say whether tokens or texts are read.
-OTHER_PARTS = {"names", "budgets", "judge_trees", "_plain"}
+# What says nothing: names, also those to load; and budgets, which the options hold. The judges' trees tell tokens
+# from texts.
+OTHER_PARTS = {"names", "recipe", "budgets", "judge_trees", "_plain"}
 
 
 def test_every_part_changes_the_identity(guard):
@@ -214,7 +215,7 @@ def test_another_process_finds_the_same_guard_to_be_the_same(tmp_path):
 def test_a_guard_is_the_same_while_it_answers(guard):
     """The engine puts functions of its own in the place of the model's while it runs it."""
     before, model = told(guard), guard.components.policy.tree.body.model
-    lean = FusedDecoder.of(model.model)
-    with torch.inference_mode(), lean.in_use():
+    fused = FusedDecoder.of(model.model)
+    with torch.inference_mode(), fused.in_use():
         assert "forward" in vars(model.model)
         assert told(guard) == before

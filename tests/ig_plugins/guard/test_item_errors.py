@@ -204,7 +204,7 @@ OUT = {
 
 
 @pytest.mark.parametrize("kind", OUT)
-def test_too_little_memory_is_said_so(kind, monkeypatch):
+def test_too_little_memory_is_a_typed_error(kind, monkeypatch):
     guard = tiny_guard()
 
     def extend(self, *given, **named):

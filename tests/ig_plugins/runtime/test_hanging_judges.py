@@ -57,18 +57,18 @@ def hang():
 def test_one_request_of_a_batch_reaches_its_deadline_and_the_others_are_answered(hang):
     guard = make_guard(echo, cost=hang)
     prompts = ["one", "poison", "two"]
-    tickets = [
+    handles = [
         guard._handles([prompt], guard.options.updated(timeout=1.0 if prompt == "poison" else 15.0))[0]
         for prompt in prompts
     ]
     started = time.monotonic()
-    for ticket in tickets:
-        ticket.request.deadline = started + ticket._options.timeout
-    worker().submit(tickets)
+    for handle in handles:
+        handle.request.deadline = started + handle._options.timeout
+    worker().submit(handles)
     with pytest.raises(DeadlineExceededError):
-        tickets[1].result()
+        handles[1].result()
     assert 0.9 < time.monotonic() - started < 2.5
-    assert [tickets[0].result().text, tickets[2].result().text] == ["You said one", "You said two"]
+    assert [handles[0].result().text, handles[2].result().text] == ["You said one", "You said two"]
     assert time.monotonic() - started < 10
 
 
@@ -92,6 +92,20 @@ def test_a_request_without_a_deadline_holds_up_none_that_has_one(hang):
     assert found == {"one": "You said one"}
     asking[0].join(SECONDS)
     assert isinstance(found["poison"], JudgeTimeoutError)
+
+
+def test_a_late_request_is_tried_again_apart_and_never_counts_as_judged(hang):
+    guard = make_guard(echo, cost=hang, judge_timeout=5.0)
+    late, quick = (
+        guard._handles([prompt], guard.options.updated(timeout=timeout))[0]
+        for prompt, timeout in (("poison", None), ("one", 3.0))
+    )
+    for handle in (late, quick):
+        handle.begin()
+    worker().submit([late, quick])  # one batch
+    assert quick.result().text == "You said one"
+    with pytest.raises(JudgeTimeoutError):
+        late.result()
 
 
 def test_those_who_come_while_a_judge_hangs_are_answered(hang):

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not openmp._runtimes(), reason="torch does not r
 COUNTS = """
 import os, threading
 import torch
-from ig_plugins.runtime import release_openmp_threads
+from ig_plugins.runtime import openmp, release_openmp_threads
 
 def threads():
     return len(os.listdir("/proc/self/task"))
@@ -28,20 +28,24 @@ many = threads()
 release_openmp_threads()
 few = threads()
 same = torch.equal(work @ work, found)
-print(many - few, threads() - few, same, torch.get_num_threads())
+found = [many - few, threads() - few, same, torch.get_num_threads()]
+own = [line.split()[-1] for line in open("/proc/self/maps") if "/torch/lib/libgomp" in line]
+print(*(["too old"] if {*own} - {each._name for each in openmp._runtimes()} else found))
 release_openmp_threads()
 release_openmp_threads()
 """
 
 
-def test_a_team_is_ended_and_made_anew_when_needed():
+def test_idle_threads_are_ended_and_made_anew_when_needed():
     done = subprocess.run([sys.executable, "-c", COUNTS], capture_output=True, text=True, timeout=120, check=True)
+    if done.stdout.split() == ["too", "old"]:  # other libraries here bring a newer one, for themselves
+        pytest.skip("torch's own libgomp is older than GCC 9 (that of 2.6 is), which cannot release threads")
     assert done.stdout.split() == ["2", "2", "True", "3"]
 
 
 @pytest.fixture
-def dismissed(monkeypatch):
-    """The threads that sent their teams home."""
+def released(monkeypatch):
+    """The threads that released their idle OpenMP threads."""
     seen = []
 
     def watched():
@@ -53,22 +57,22 @@ def dismissed(monkeypatch):
     return seen
 
 
-def test_a_caller_sends_its_team_home_before_it_waits(dismissed):
+def test_a_caller_releases_its_idle_threads_before_it_waits(released):
     make_guard({"Hello.": 1.0}).generate("Hi")
-    assert dismissed[0] is threading.current_thread()
+    assert released[0] is threading.current_thread()
 
 
-def test_a_thread_that_gives_its_turn_to_another_sends_its_team_home(dismissed):
-    turn = FairLock()
-    with turn:
+def test_a_thread_that_passes_the_lock_on_releases_its_idle_threads(released):
+    lock = FairLock()
+    with lock:
         pass
-    assert dismissed == []  # nobody waited
-    with turn:
-        other = threading.Thread(target=lambda: turn.__enter__())
+    assert released == []  # nobody waited
+    with lock:
+        other = threading.Thread(target=lambda: lock.__enter__())
         other.start()
-        until(lambda: turn._drawn == 3)
+        until(lambda: lock._drawn == 3)
     other.join(5)
-    assert dismissed == [threading.current_thread()]
+    assert released == [threading.current_thread()]
 
 
 def test_without_gnu_nothing_is_done(monkeypatch, tmp_path):

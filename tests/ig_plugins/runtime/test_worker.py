@@ -24,7 +24,7 @@ def echo(prompt):
     return {f"You said {prompt.split('USER: ')[1][:12]}": 1.0}
 
 
-def settled_steps(model, pause=0.1):
+def steps_once_idle(model, pause=0.1):
     """The number of model steps once decoding has stopped."""
 
     def still():
@@ -62,7 +62,7 @@ def test_requests_of_many_sizes_share_a_worker():
     assert [len(result.token_ids) for result in results] == [4 + n for n in range(8)]
 
 
-def test_a_long_prompt_and_a_long_answer_do_not_spoil_each_other():
+def test_a_long_prompt_and_a_long_answer_do_not_change_each_other():
     guard = make_guard(echo)
     guard.components.policy.tree.context = 300
     asks = [("x" * 200, 20), ("y", 200), ("z" * 190, 30), ("w", 240)] * 2
@@ -77,7 +77,7 @@ def test_an_abandoned_stream_stops_decoding():
     assert model.steps == 0  # nothing is decoded for nobody
     next(stream)
     stream.close()
-    assert settled_steps(model) < 500
+    assert steps_once_idle(model) < 500
     assert not worker()._lines
 
 
@@ -91,23 +91,23 @@ async def test_a_cancelled_task_stops_decoding():
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert settled_steps(model) < 900
+        assert steps_once_idle(model) < 900
         model.steps = 0
     async for _ in guard.astream("Go."):
         break
-    assert await asyncio.to_thread(settled_steps, model) < 900
+    assert await asyncio.to_thread(steps_once_idle, model) < 900
 
 
 def test_cancelling_acts_within_a_block():
     guard = make_guard(SLOW, block_tokens=400, max_tokens=900, candidates=2, beams=1)
     model = guard.components.policy.tree
-    (ticket,) = guard._handles(["Go."], guard.options)
-    worker().submit([ticket])
+    (handle,) = guard._handles(["Go."], guard.options)
+    worker().submit([handle])
     until(lambda: model.steps > 3)
-    ticket.cancel()
+    handle.cancel()
     with pytest.raises(RequestCancelledError, match="cancelled by its caller"):
-        ticket.result()
-    assert settled_steps(model) < 400
+        handle.result()
+    assert steps_once_idle(model) < 400
 
 
 def test_a_deadline_acts_within_a_block_and_for_each_row_by_itself():
@@ -115,13 +115,13 @@ def test_a_deadline_acts_within_a_block_and_for_each_row_by_itself():
     with pytest.raises(DeadlineExceededError, match=r"timeout of 0\.05 s; allow more time"):
         guard.generate("Go.", timeout=0.05)
     patient = make_guard({"word " * 8: 1.0}, candidates=2, beams=1, block_tokens=2)
-    (calm,) = patient._handles(["Go."], patient.options)
-    (hasty,) = patient._handles(["Go."], patient.options.updated(timeout=0.001))
+    (patient_request,) = patient._handles(["Go."], patient.options)
+    (hasty_request,) = patient._handles(["Go."], patient.options.updated(timeout=0.001))
     time.sleep(0.002)
-    worker().submit([calm, hasty])
-    assert calm.result().text == "word " * 8
+    worker().submit([patient_request, hasty_request])
+    assert patient_request.result().text == "word " * 8
     with pytest.raises(DeadlineExceededError):
-        hasty.result()
+        hasty_request.result()
 
 
 def test_those_who_wait_past_their_deadline_are_told(monkeypatch):
@@ -155,14 +155,14 @@ def test_one_failing_request_costs_the_others_nothing():
 
     guard = make_guard(echo, cost=cost, candidates=2, beams=1)
     prompts = ["one", "two", "poison", "three"]
-    tickets = guard._handles(prompts, guard.options)
-    worker().submit(tickets)
-    for prompt, ticket in zip(prompts, tickets, strict=True):
+    handles = guard._handles(prompts, guard.options)
+    worker().submit(handles)
+    for prompt, handle in zip(prompts, handles, strict=True):
         if prompt == "poison":
             with pytest.raises(JudgeError, match="'marker' raised ValueError"):
-                ticket.result()
+                handle.result()
         else:
-            assert ticket.result().text == guard.generate(prompt).text
+            assert handle.result().text == guard.generate(prompt).text
 
 
 def test_guards_take_turns_while_a_judge_thinks():

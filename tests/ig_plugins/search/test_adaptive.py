@@ -12,7 +12,7 @@ from tests.kit.tiny import tiny_guard, tiny_scores
 from tests.kit.tokenizer import byte_tokenizer
 
 torch.set_num_threads(1)
-LONG = {"a calm and long answer of many words": 1.0}
+LONG = {"a quiet and long answer of many words": 1.0}
 CALM = {"adaptive": "on", "narrow_candidates": 2, "block_tokens": 4, "candidates": 8, "beams": 4}
 
 
@@ -34,7 +34,7 @@ def policy_that_counts(answers):
     return policy
 
 
-def test_calm_blocks_run_few_lanes_and_keep_one():
+def test_narrow_blocks_run_few_lanes_and_keep_one():
     result = adaptive_guard(LONG, Foresees(constant(9.0), constant(0.0))).generate("Go.")
     assert [block.candidates for block in result.blocks] == [2] * len(result.blocks)
     assert {block.tokens for block in result.blocks[:-1]} == {2 * 4}
@@ -45,7 +45,7 @@ def test_a_doubt_takes_the_block_back_and_searches_it_and_all_that_follow_in_ful
     guard = adaptive_guard({}, sure_until(8), policy=policy_that_counts(LONG))
     result = guard.generate("Go.")
     assert result.text in LONG
-    # Two calm blocks, one whose end was doubted and which was then searched in full, as are all that follow.
+    # Two narrow blocks, one of which the critic doubted and which was then searched in full, as are all that follow.
     assert [block.candidates for block in result.blocks] == [2, 2, 2 + 8] + [8] * (len(result.blocks) - 3)
     assert [block.tokens for block in result.blocks[:4]] == [2 * 4, 2 * 4, 2 * 4 + 8 * 4, 8 * 4]
 
@@ -60,7 +60,7 @@ def test_half_a_spent_budget_is_no_comfort():
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_a_wrong_critic_lets_nothing_unsafe_out_of_a_calm_search_either(kind):
+def test_a_wrong_critic_lets_nothing_unsafe_out_of_a_narrow_search_either(kind):
     guard = adaptive_guard({}, WRONG[kind], policy=policy_that_knows(ANSWERS))
     for seed in range(3):
         chunks = list(guard.stream("Go.", seed=seed))
@@ -69,7 +69,7 @@ def test_a_wrong_critic_lets_nothing_unsafe_out_of_a_calm_search_either(kind):
 
 
 @pytest.mark.parametrize("max_lag", [1, 4])
-def test_a_calm_stream_equals_the_answer_and_keeps_within_the_lag(max_lag):
+def test_a_narrow_stream_equals_the_answer_and_keeps_within_the_lag(max_lag):
     guard = adaptive_guard({"word " * 30: 1.0}, Foresees(constant(9.0), constant(0.0)), max_tokens=200)
     chunks = list(guard.stream("Go.", max_lag=max_lag))
     result = chunks[-1].result
@@ -78,7 +78,7 @@ def test_a_calm_stream_equals_the_answer_and_keeps_within_the_lag(max_lag):
     assert len(chunks) > len(result.token_ids) / (4 * max_lag)
 
 
-def test_text_of_a_calm_block_leaves_only_after_the_cost_model_has_read_it():
+def test_text_of_a_narrow_block_leaves_only_after_the_cost_model_has_read_it():
     reads = Reads(cost_of_marker)
     guard = adaptive_guard({"word " * 10: 1.0}, Foresees(constant(9.0), constant(0.0)), cost=reads, max_lag=1)
     told = ""
@@ -102,7 +102,7 @@ def test_the_reward_model_reads_released_text_once_and_only_where_an_answer_ends
     assert read.reward == pytest.approx(result.reward, abs=1e-4)
 
 
-def test_calm_and_full_rows_share_a_batch():
+def test_narrow_and_full_rows_share_a_batch():
     guard = adaptive_guard({}, sure_until(8), policy=policy_that_counts(LONG))
     asks = [{"adaptive": ("on", "off")[n % 2], "seed": n} for n in range(8)]
     alone = [guard.generate("Go.", **ask) for ask in asks]
@@ -111,7 +111,7 @@ def test_calm_and_full_rows_share_a_batch():
     assert [r.usage for r in together] == [r.usage for r in alone]
 
 
-def test_room_for_calm_lanes_is_kept_only_where_they_may_come():
+def test_room_for_narrow_lanes_is_kept_only_where_they_may_come():
     guard = make_guard(LONG)
     sizes = {}
     for adaptive in ("on", "off"):

@@ -6,7 +6,7 @@ import torch
 from critic_models.safety import SafetyBudget
 from ig_plugins.search import Answer, Capacity, Request, SearchConfig
 from ig_plugins.search.lanes import Row
-from ig_plugins.search.selection import best_answer, settle, spread
+from ig_plugins.search.selection import best_answer, spread, within_max_lag
 from ig_plugins.search.trajectory import Border, Step, common_ancestor
 from ig_plugins.search.verifier import Trail
 from tests.kit.guards import make_guard
@@ -19,8 +19,8 @@ def start(guard, *requests, on_release=lambda row, text: None):
 
 
 def request_of(guard, prompt="Go.", *, stream=False, **overrides):
-    (ticket,) = guard._handles([prompt], guard.options.updated(**overrides), stream=stream)
-    return ticket.request
+    (handle,) = guard._handles([prompt], guard.options.updated(**overrides), stream=stream)
+    return handle.request
 
 
 def drain(search):
@@ -121,12 +121,12 @@ def test_settle_and_common_ancestor():
     assert common_ancestor([aa, a]) is a
     request = Request([1], [1], "", SearchConfig(max_lag=1), (), 0)
     row = Row(request, beams=[], released=Border(root, 0, "", root.trail))
-    assert settle([(0, aa), (1, ba), (2, ab)], row) == [(0, aa), (2, ab)]
-    assert settle([(0, a), (1, b)], row) == [(0, a), (1, b)]
+    assert within_max_lag([(0, aa), (1, ba), (2, ab)], row) == [(0, aa), (2, ab)]
+    assert within_max_lag([(0, a), (1, b)], row) == [(0, a), (1, b)]
 
 
 def test_a_hedged_choice_never_contradicts_what_was_streamed():
-    """With 'hedged' an older answer can overtake the present best; text must not leave before that is settled."""
+    """With 'hedged' an older answer can overtake the present best; text must not leave before that is known."""
     answers = {"n": 0.2, "no": 0.2, "nobody": 0.2, "nobles are": 0.2, "yes indeed it is": 0.2}
 
     def cost(prompts, responses):

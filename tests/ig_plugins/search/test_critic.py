@@ -28,7 +28,7 @@ class Foresees(nn.Module):
         self.logit, self.value = logit, value
         self.states = []
 
-    def forward(self, hidden, state, said=None):
+    def forward(self, hidden, state, mean_hidden=None):
         self.states.append(state)
         return self.logit(hidden), self.value(hidden)
 
@@ -193,8 +193,10 @@ def test_the_critic_is_told_the_mean_state_of_the_whole_response_over_blocks_bea
     class Remembers(Foresees):
         pairs = []
 
-        def forward(self, hidden, state, said=None):
-            self.pairs += list(zip(hidden[..., 0].flatten().tolist(), said[..., 0].flatten().tolist(), strict=True))
+        def forward(self, hidden, state, mean_hidden=None):
+            self.pairs += list(
+                zip(hidden[..., 0].flatten().tolist(), mean_hidden[..., 0].flatten().tolist(), strict=True)
+            )
             return self.logit(hidden), self.value(hidden)
 
     tokenizer = byte_tokenizer()
@@ -205,9 +207,9 @@ def test_the_critic_is_told_the_mean_state_of_the_whole_response_over_blocks_bea
     critic = Remembers(lambda hidden: torch.where(hidden[..., 0] > 8, -9.0, 9.0), constant(0.0))
     guard = with_critic(make_guard(policy=policy, block_tokens=4, beams=2, tries=2), critic)
     ask(guard)
-    lanes = [(length, said) for length, said in critic.pairs if length > 0]
+    lanes = [(length, mean_hidden) for length, mean_hidden in critic.pairs if length > 0]
     assert {length for length, _ in lanes} >= {4.0, 8.0, 12.0}
-    assert all(said == pytest.approx((length + 1) / 2) for length, said in lanes)
+    assert all(mean_hidden == pytest.approx((length + 1) / 2) for length, mean_hidden in lanes)
 
 
 @pytest.mark.parametrize(("logit", "tries"), [(-0.85, 1), (-2.2, 2)])

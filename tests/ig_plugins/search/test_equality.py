@@ -70,8 +70,8 @@ def test_concurrent_callers_with_different_settings_share_batches(guard):
 
 def test_rows_that_join_in_mid_flight(guard):
     """The search driven by hand: a row is admitted before every block, others end in between."""
-    tickets = [guard._handles([prompt], guard.options.updated(seed=n))[0] for n, prompt in enumerate(PROMPTS * 2)]
-    waiting = [ticket.request for ticket in tickets]
+    handles = [guard._handles([prompt], guard.options.updated(seed=n))[0] for n, prompt in enumerate(PROMPTS * 2)]
+    waiting = [handle.request for handle in handles]
     search = guard.components.start_search(
         Capacity.of(waiting), on_release=lambda row, step: None, call=lambda ask: ask()
     )
@@ -82,9 +82,9 @@ def test_rows_that_join_in_mid_flight(guard):
                 search.add_rows([waiting.pop(0)])
             for outcome in search.step():
                 found[outcome.row.request] = outcome
-    assert len(found) == len(tickets)
-    for n, ticket in enumerate(tickets):
-        outcome = found[ticket.request]
+    assert len(found) == len(handles)
+    for n, handle in enumerate(handles):
+        outcome = found[handle.request]
         alone = guard.generate((PROMPTS * 2)[n], seed=n)
         assert outcome.answer.text == alone.text
         assert outcome.answer.reward == pytest.approx(alone.reward, abs=1e-3)

@@ -1,4 +1,4 @@
-"""When text is settled, and where a stop string cuts it."""
+"""Which start of a text no longer changes, and where a stop string cuts it."""
 
 from functools import cache
 
@@ -10,7 +10,7 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 from ig_plugins.search.selection import cut_at_stop_strings
-from ig_plugins.search.text import REPLACEMENT, SPARE, Detokenizer, first_stop, settled
+from ig_plugins.search.text import REPLACEMENT, SPARE, Detokenizer, first_stop, stable_length
 from tests.kit.guards import make_guard
 from tests.kit.tokenizer import byte_tokenizer
 
@@ -28,12 +28,12 @@ def test_first_stop_is_the_earliest(text, stop):
 
 
 @given(text=st.text("abc", max_size=12), cut=st.integers(0, 12), stop=words)
-def test_settled_text_stays_whatever_follows(text, cut, stop):
+def test_the_stable_start_of_a_text_stays_whatever_follows(text, cut, stop):
     """What may leave of a prefix without a stop string is never beyond where a later stop string begins."""
     prefix = text[:cut]
     if first_stop(prefix, stop) is None:
         at = first_stop(text, stop)
-        assert settled(prefix, stop) <= (len(text) if at is None else at)
+        assert stable_length(prefix, stop) <= (len(text) if at is None else at)
 
 
 @given(text=st.text(max_size=8), cut=st.integers(0, 40))
@@ -42,7 +42,7 @@ def test_half_a_character_is_held_back(text, cut):
     detokenizer = Detokenizer(tokenizer)
     ids = tokenizer.encode(text, add_special_tokens=False)
     whole, part = detokenizer.text(ids), detokenizer.text(ids[:cut])
-    assert whole.startswith(part[: settled(part, [])])
+    assert whole.startswith(part[: stable_length(part, [])])
 
 
 @cache

@@ -34,7 +34,7 @@ def test_an_answer_carries_usage_and_the_guard_report(client):
 
 def test_a_stream_joins_to_the_same_answer_with_the_report_in_the_last_chunk_only(client):
     chunks = events(client.post("/v1/chat/completions", json={**ASK, "stream": True}))
-    text = "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks)
+    text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
     assert text == "Do it gently, with gloves on."
     assert [("inference_guard" in chunk) for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
 
@@ -50,10 +50,10 @@ def test_a_blocked_answer_is_marked_as_a_refusal():
 @pytest.mark.parametrize(
     ("change", "status", "says"),
     [
-        ({"messages": []}, 422, "messages"),
+        ({"messages": []}, 400, "messages"),
         ({"messages": [{"role": "wizard", "content": "x"}]}, 400, "wizard"),
         ({"beams": 99}, 400, "beams is 99"),
-        ({"guard": False}, 422, "guard"),
+        ({"guard": False}, 400, "guard"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
@@ -70,10 +70,10 @@ def test_a_judge_that_fails_gives_an_error_and_no_text():
     client = TestClient(create_app(make_guard({"Hello.": 1.0}, cost=broken)))
     response = client.post("/v1/chat/completions", json=ASK)
     assert response.status_code == 500
-    assert response.json()["error"]["type"] == "JudgeError"
+    assert response.json()["error"]["code"] == "JudgeError"
     assert "Hello" not in response.text
-    (event,) = events(client.post("/v1/chat/completions", json={**ASK, "stream": True}))
-    assert event["error"]["type"] == "JudgeError"
+    *_, event = events(client.post("/v1/chat/completions", json={**ASK, "stream": True}))
+    assert event["error"]["code"] == "JudgeError"
 
 
 def test_health_and_models(client):
@@ -97,6 +97,6 @@ def test_a_judge_that_hangs_and_too_little_memory_have_codes_of_their_own(stream
             monkeypatch.setattr(type(guard.components.policy.tree), "following", full)
         response = TestClient(create_app(guard)).post("/v1/chat/completions", json={**ASK, "stream": stream})
         assert response.status_code == (200 if stream else status)
-        told = events(response)[0] if stream else response.json()
-        assert told["error"]["type"] == kind
+        told = events(response)[-1] if stream else response.json()
+        assert told["error"]["code"] == kind
     free.set()

@@ -111,7 +111,7 @@ class ExactCritic(torch.nn.Module):
     value_error = 0.0
     usual_value = -1.0
 
-    def forward(self, hidden, state, said=None):
+    def forward(self, hidden, state, mean_hidden=None):
         return hidden[..., 0], hidden[..., 1]
 
 

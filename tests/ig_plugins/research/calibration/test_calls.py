@@ -8,6 +8,7 @@ import pytest
 import torch
 from fastapi.testclient import TestClient
 
+from critic_models.identity import weights
 from critic_models.judges import CallableJudge
 from ig_plugins import InferenceGuard
 from ig_plugins.errors import ConfigurationError, GuardBlockedError, MismatchError, OutsideCertificateError
@@ -122,6 +123,13 @@ def test_a_request_checked_beforehand_is_checked_for_this_too(guard):
         guard.request("Go.", budget=1e6)
 
 
+def test_other_defaults_are_refused_when_they_are_set(guard, marking):
+    with pytest.raises(OutsideCertificateError, match=r"search\.temperature"):
+        guard.with_options(temperature=0.5)
+    assert guard.with_options(seed=3).options.search.seed == 3
+    assert marking.with_options(temperature=0.5).options.search.temperature == 0.5
+
+
 def test_over_http(guard, marking):
     body = {"messages": [{"role": "user", "content": "Go."}]}
     for stream in (False, True):
@@ -188,6 +196,21 @@ def test_it_is_refused_for_other_weights_of_the_same_name(folders, tiny_certific
     finally:
         restore(guard, state)
     assert guard.generate("Go.").certified
+
+
+def test_one_number_that_was_changed_past_torch_is_found_when_a_certificate_is_checked(folders, tiny_certificate):
+    """Calls look whether weights have changed; the check when a certificate is loaded reads all of them."""
+    guard = load(folders, certificate=tiny_certificate)
+    weight = guard.components.policy.tree.body.model.lm_head.weight
+    assert guard.generate("Go.").certified  # what the weights are is known now
+    try:
+        weight.data[7, 8] += 1.0
+        assert guard.generate("Go.").certified, "where a call finds it too, this test shows nothing"
+        with pytest.raises(MismatchError, match=r"policy\.model\.weights"):
+            guard.check_certificate(tiny_certificate)
+    finally:
+        weight.data[7, 8] -= 1.0
+        weights.forget()
 
 
 def test_it_is_refused_for_another_template_in_memory(folders, tiny_certificate):

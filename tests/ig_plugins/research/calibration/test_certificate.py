@@ -128,7 +128,9 @@ def test_files_that_are_no_certificate_are_refused(tmp_path):
         Certificate.load(path)
 
 
-@pytest.mark.parametrize("forge", ["identity", "bound", "order", "flag", "counts", "nan", "nan bound", "nan override"])
+@pytest.mark.parametrize(
+    "forge", ["identity", "bound", "order", "after a failure", "flag", "counts", "nan", "nan bound", "nan override"]
+)
 def test_an_edited_certificate_is_refused(tmp_path, forge):
     path = calibrated({1.0: 0, 2.0: 9}).certificate.save(tmp_path / "certificate.json")
     content = json.loads(path.read_text())
@@ -148,6 +150,8 @@ def test_an_edited_certificate_is_refused(tmp_path, forge):
         content["target"] = 0.001
     if forge == "order":
         content["tested"][0]["certified"], content["tested"][1]["certified"] = False, True
+    if forge == "after a failure":  # each by itself is as it should be
+        content["tested"].append(content["tested"][0])
     path.write_text(json.dumps(content))
     with pytest.raises(MismatchError, match="not a valid certificate"):
         Certificate.load(path)

@@ -1,0 +1,133 @@
+"""Where a request is read, checked, tokenised and admitted: all of that once a prompt, beside the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ig_plugins.guard import InferenceGuard, Options
+from ig_plugins.guard.request_handle import RequestHandle
+from ig_plugins.server.gate import Gate, Visit
+from ig_plugins.server.limits import Limits, lane_tokens
+from ig_plugins.server.memory import budget, estimate
+from ig_plugins.server.responses import ResponseRequest
+from ig_plugins.server.schema import ChatRequest, CompletionRequest, TokenizeRequest
+from ig_plugins.server.served import Models, Served
+
+LONG = 65_536  # bytes of a body from which on it is read on another thread, so that short ones need not wait for it
+HEAVY = 4  # times the lane tokens of a usual answer from which on a request counts as heavy
+
+T = TypeVar("T")
+Asked = ChatRequest | CompletionRequest | ResponseRequest
+
+
+@dataclass(frozen=True)
+class Order:
+    """A request that has been read.
+
+    Attributes:
+        asked: What the client says.
+        served: Who answers.
+        prompts: How many there are.
+        tickets: One an answer, those of a prompt together.
+        takes: Bytes.
+        heavy: It is much larger than usual.
+    """
+
+    asked: Asked
+    served: Served
+    prompts: int
+    tickets: Sequence[RequestHandle]
+    takes: int
+    heavy: bool
+
+    def cancel(self) -> None:
+        """Stops decoding."""
+        for ticket in self.tickets:
+            ticket.cancel()
+
+
+class Desk:
+    """Reads and admits.
+
+    Args:
+        models: Who answers.
+        limits: Of the operator.
+    """
+
+    def __init__(self, models: Models, limits: Limits) -> None:
+        self.models, self.limits = models, limits
+        self.gate = Gate(running=limits.running, queued=limits.queued, memory=limits.memory_bytes or _room(models))
+        self._short, self._long = (ThreadPoolExecutor(1, thread_name_prefix="server-reader") for _ in range(2))
+
+    async def admitted(self, visit: Visit, raw: bytes, kind: type[Asked]) -> Order:
+        """A request that is checked and whose turn has come.
+
+        Raises:
+            ValidationError: The body is no such request.
+            InferenceGuardError: Something in it is not allowed, or it could not be admitted.
+        """
+        order = await self._aside(raw, lambda: self._read(raw, kind))
+        visit.abandon = order.cancel
+        deadline = order.tickets[0].request.deadline
+        await self.gate.admit(visit, takes=order.takes, heavy=order.heavy, deadline=deadline)
+        return order
+
+    async def tokenized(self, raw: bytes) -> dict[str, Any]:
+        """The tokens of a text or a conversation, in vLLM's form."""
+        return await self._aside(raw, lambda: self._tokens(raw))
+
+    def _aside(self, raw: bytes, work: Callable[[], T]) -> asyncio.Future[T]:
+        """On a reader's thread: everything that takes the longer the longer the prompt is."""
+        reader = self._long if len(raw) >= LONG else self._short
+        return asyncio.get_running_loop().run_in_executor(reader, copy_context().run, work)
+
+    def _read(self, raw: bytes, kind: type[Asked]) -> Order:
+        asked = kind.model_validate_json(raw)
+        served = self.models.find(asked.model)
+        guard = served.guard
+        options = asked.options(guard.options.budgets)
+        wanted = guard.options.updated(**options)
+        options["timeout"] = self.limits.seconds(wanted.timeout)
+        prompts = asked.prompts()
+        answers = len(prompts) * asked.answers
+        self.limits.check(wanted, guard.options, answers=answers)
+        tickets: list[RequestHandle] = []
+        for prompt in prompts:
+            first = guard.prepare(prompt, stream=asked.streams, **options)
+            self.limits.check_prompt(len(first.request.prompt_ids))
+            tickets += [first, *(first.sibling(number) for number in range(1, asked.answers))]
+        takes = sum(estimate(ticket.request, guard.components) for ticket in tickets)
+        heavy = answers * _work(wanted) > HEAVY * _work(guard.options)
+        return Order(asked, served, len(prompts), tickets, takes, heavy)
+
+    def _tokens(self, raw: bytes) -> dict[str, Any]:
+        asked = TokenizeRequest.model_validate_json(raw)
+        guard = self.models.find(asked.model).guard
+        given = asked.given()
+        if isinstance(given, str):
+            ids = guard.tokenizer.encode(given, add_special_tokens=asked.add_special_tokens is not False)
+        else:
+            ids = guard.components.prompt_format.encode(given, tools=asked.tools or None).prompt_ids
+        return {"tokens": list(ids), "count": len(ids), "max_model_len": guard.context}
+
+
+def _work(options: Options) -> float:
+    """Lane tokens of all blocks."""
+    search = options.search
+    return lane_tokens(options) * max(1.0, search.max_new_tokens / search.block_tokens)
+
+
+def _room(models: Models) -> int:
+    return min(budget(_device(served.guard)) for served in models.served)
+
+
+def _device(guard: InferenceGuard) -> Any:
+    import torch
+
+    body = getattr(guard.components.policy.tree, "body", None)
+    return torch.device("cpu") if body is None else body.device

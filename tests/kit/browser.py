@@ -1,0 +1,18 @@
+"""A real browser, where there is one."""
+
+import shutil
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's Chromium, driven by playwright; tests that need it are skipped without."""
+    sync = pytest.importorskip("playwright.sync_api")
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("there is no chromium")
+    with sync.sync_playwright() as running:
+        made = running.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield made
+        made.close()
