@@ -16,6 +16,7 @@ from critic_models.errors import (
 
 __all__ = [
     "ConfigurationError",
+    "ContextLengthError",
     "DeadlineExceededError",
     "DecodingError",
     "GuardBlockedError",
@@ -29,6 +30,11 @@ __all__ = [
     "OutsideCertificateError",
     "PromptError",
     "ReentrantJudgeError",
+    "RemoteBusyError",
+    "RemoteError",
+    "RemoteReplyError",
+    "RemoteTimeoutError",
+    "RemoteUnavailableError",
     "RequestCancelledError",
     "UnsupportedModelError",
     "did_you_mean",
@@ -43,6 +49,10 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
 
 class PromptError(InferenceGuardError, ValueError):
     """A prompt that cannot be answered: empty, longer than the model's context, an unknown role."""
+
+
+class ContextLengthError(PromptError):
+    """A prompt that leaves no room for its answer in the model's context."""
 
 
 class OutsideCertificateError(ConfigurationError):
@@ -63,6 +73,34 @@ class DecodingError(InferenceGuardError):
 
 class LogitsProcessorError(DecodingError):
     """A logits processor of the caller raised, or returned no scores for the tokens; the message names its class."""
+
+
+class RemoteError(DecodingError):
+    """The server that samples for a guard failed, and the message says how. Nothing of what it was asked for left."""
+
+
+class RemoteUnavailableError(RemoteError, ConnectionError):
+    """The server cannot be reached, hung up in the middle of a reply, or failed by its own account (status 5xx)."""
+
+
+class RemoteBusyError(RemoteError):
+    """The server takes no more requests for now (status 429 or 503), and was asked often enough.
+
+    Attributes:
+        retry_after: Seconds after which the server wants to be asked again, where it says so.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RemoteTimeoutError(RemoteError, TimeoutError):
+    """The server did not reply within ``request_seconds``."""
+
+
+class RemoteReplyError(RemoteError):
+    """The server refused the request, or its reply is not what was asked for; no token of such a reply is used."""
 
 
 class NotEnoughMemoryError(DecodingError, MemoryError):

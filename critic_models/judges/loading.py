@@ -20,6 +20,7 @@ from critic_models.judges.classifier import ClassifierJudge, Label
 from critic_models.judges.guard_llm import GuardJudge
 from critic_models.judges.named import is_function_name, named_function
 from critic_models.judges.protocol import Judge, Kind
+from critic_models.judges.remote import is_address, judge_at
 from critic_models.judges.score import ScoreJudge
 from critic_models.judges.templates import GuardTemplate
 from critic_models.score_models import ScoreModel
@@ -81,7 +82,8 @@ def load_judge(
 
     Args:
         path_or_id: A Safe-RLHF score model, a sequence classifier, a reward model with one output, a guard LLM, or a
-            head from train-judge; or a function's name, ``module:function`` or ``file.py:function``.
+            head from train-judge; a function's name, ``module:function`` or ``file.py:function``; or the address of
+            an endpoint, ``https://host/path`` or ``classify+http://host:8000/model?label=1``.
         kind: Whether it scores cost or reward.
         name: Shown in results; the checkpoint's name if None.
         revision: Branch, tag or commit on the hub.
@@ -97,6 +99,8 @@ def load_judge(
         ModelLoadError: Nothing there, an unsafe format, or a checkpoint of no kind that judges.
         ConfigurationError: The checkpoint loads, but how to read it is ambiguous.
     """
+    if is_address(path_or_id):
+        return judge_at(str(path_or_id), **({} if name is None else {"name": name}), **(judge_options or {}))
     if isinstance(path_or_id, str) and is_function_name(path_or_id):
         found = named_function(path_or_id)
         if isinstance(found, str | Path):
@@ -127,7 +131,7 @@ def is_probe(path_or_id: str | Path, *, revision: str | None = None) -> bool:
     Raises:
         ModelLoadError: It leads nowhere.
     """
-    if isinstance(path_or_id, str) and is_function_name(path_or_id):
+    if is_address(path_or_id) or (isinstance(path_or_id, str) and is_function_name(path_or_id)):
         return False
     raw = read_config(local_folder(path_or_id, revision=revision))
     return PROBE in (raw.get("architectures") or [])

@@ -18,7 +18,9 @@ def calibrate(
     out: Annotated[Path, typer.Option(help="Where the certificate goes; a stopped run goes on there.")] = Path(
         "certificate.json"
     ),
-    model: Annotated[str, typer.Option(help="The policy: a preset, a hub id or a local folder.")] = "tiny-beaver",
+    model: Annotated[
+        str, typer.Option(help="The policy: a preset, a hub id, a folder or a server's address.")
+    ] = "tiny-beaver",
     prompts: Annotated[Path | None, typer.Option(help="JSON lines, CSV or text; bundled ones by default.")] = None,
     column: options.Column = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many prompts; 300 of the bundled ones.")] = None,
@@ -37,6 +39,8 @@ def calibrate(
     reward_model: options.RewardModel = None,
     critic: options.Critic = None,
     max_tokens: options.MaxTokens = None,
+    tokenizer: options.Tokenizer = None,
+    load_option: options.LoadOption = None,
     device: options.Device = None,
     json: Annotated[bool, typer.Option("--json", help="The tested settings as JSON on standard output.")] = False,
 ) -> None:
@@ -72,6 +76,8 @@ def calibrate(
             model,
             cost_model=cost_model,
             reward_model=reward_model,
+            tokenizer=tokenizer,
+            load_options=options.load_options(load_option),
             critic=critic,
             device=device,
             candidates=candidates,

@@ -23,7 +23,9 @@ SHOWN = ("method", "reward", "of oracle", "safe (any time)", "refused", "p50 s")
 @options.with_call_options(without=("seed", "stop", "raw_prompt", "on_block", "refusal"))
 def evaluate(
     out: Annotated[Path, typer.Option(help="The folder for results and reports; an interrupted run goes on there.")],
-    model: Annotated[str, typer.Option(help="The policy: a preset, a hub id or a local folder.")] = "tiny-beaver",
+    model: Annotated[
+        str, typer.Option(help="The policy: a preset, a hub id, a folder or a server's address.")
+    ] = "tiny-beaver",
     methods: Annotated[str, typer.Option(help="Names separated by commas, or all.")] = "all",
     prompts: Annotated[Path | None, typer.Option(help="JSON lines, CSV or text; bundled ones by default.")] = None,
     column: options.Column = None,
@@ -42,6 +44,8 @@ def evaluate(
     cost_model: options.CostModel = None,
     reward_model: options.RewardModel = None,
     critic: options.Critic = None,
+    tokenizer: options.Tokenizer = None,
+    load_option: options.LoadOption = None,
     device: options.Device = None,
     json: Annotated[bool, typer.Option("--json", help="The summary as JSON on standard output.")] = False,
     **call: Any,
@@ -78,6 +82,8 @@ def evaluate(
             model,
             cost_model=cost_model,
             reward_model=reward_model,
+            tokenizer=tokenizer,
+            load_options=options.load_options(load_option),
             critic=critic,
             device=device,
             **call,

@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 @options.with_call_options()
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to ask.")],
-    model: Annotated[str, typer.Option(help="A preset, a hub id, a local folder or a GGUF file.")] = "tiny-beaver",
+    model: Annotated[
+        str, typer.Option(help="A preset, a hub id, a folder, a GGUF file or a server's address.")
+    ] = "tiny-beaver",
     cost_model: options.CostModel = None,
     reward_model: options.RewardModel = None,
+    tokenizer: options.Tokenizer = None,
+    load_option: options.LoadOption = None,
     no_critic: Annotated[
         bool, typer.Option("--no-critic", help="Search with the cost and reward models alone.")
     ] = False,
@@ -37,6 +41,8 @@ def generate(
             model,
             cost_model=cost_model,
             reward_model=reward_model,
+            tokenizer=tokenizer,
+            load_options=options.load_options(load_option),
             critic=False if no_critic else None,
             **call,
         )

@@ -3,22 +3,49 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import typer
 
 from ig_plugins.call_options import offered
+from ig_plugins.errors import ConfigurationError
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
 CostModel = Annotated[str | None, typer.Option(help="A preset, checkpoint, module:function or file.py:function.")]
 RewardModel = Annotated[str | None, typer.Option(help="As --cost-model.")]
 Critic = Annotated[str | None, typer.Option(help="A folder or hub id.")]
+Tokenizer = Annotated[
+    str | None, typer.Option(help="Of a model behind a server's address: a preset, hub id, folder or GGUF file.")
+]
+LoadOption = Annotated[
+    list[str] | None,
+    typer.Option(help="NAME=VALUE: how weights are loaded, or a server is asked (docs/remote.md); may repeat."),
+]
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="The longest answer.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many prompts.")]
 Column = Annotated[str | None, typer.Option(help="The column that holds the prompt.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 or mps; the best there is by default.")]
+
+
+def load_options(given: Sequence[str] | None) -> dict[str, Any] | None:
+    """What was said with --load-option, or None; values are JSON, or else texts.
+
+    Raises:
+        ConfigurationError: One of them is not NAME=VALUE.
+    """
+    found: dict[str, Any] = {}
+    for each in given or ():
+        name, equals, value = each.partition("=")
+        if not (name and equals):
+            raise ConfigurationError(f"--load-option is {each!r}; write NAME=VALUE, such as seeds=true")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found or None
 
 
 def with_call_options(*, without: Sequence[str] = ()) -> Callable[[Command], Command]:
@@ -45,10 +72,15 @@ def with_call_options(*, without: Sequence[str] = ()) -> Callable[[Command], Com
     return extended
 
 
-_TYPES: dict[str, Any] = {"budget": float, "stop": list[str], "schedule": list[int]}
+_TYPES: dict[str, Any] = {
+    "budget": float, "stop": list[str], "stop_token_ids": list[int], "schedule": list[int], "json_schema": str,
+    "choices": list[str],
+}  # fmt: skip
 _NOTES = {
     "budget": "The budget's limit; the preset's by default.",
     "stop": "A string that ends the answer; may repeat.",
+    "json_schema": "The answer is JSON that fits this schema, given as JSON.",
+    "choices": "A text that the answer may be; repeat it for each.",
 }
 
 

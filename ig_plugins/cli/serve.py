@@ -35,9 +35,13 @@ Seconds = Annotated[float | None, typer.Option()]
 @options.with_call_options()
 def serve(
     config: Annotated[Path | None, typer.Option(help="A TOML file that says what is served (docs/serving.md).")] = None,
-    model: Annotated[str | None, typer.Option(help="A preset, a hub id or a local folder; tiny-beaver.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A preset, a hub id, a folder or a server's address; tiny-beaver.")
+    ] = None,
     cost_model: options.CostModel = None,
     reward_model: options.RewardModel = None,
+    tokenizer: options.Tokenizer = None,
+    load_option: options.LoadOption = None,
     critic: options.Critic = None,
     certificate: Annotated[Path | None, typer.Option(help="Refuse to serve what it was not made for.")] = None,
     outside_certificate: Annotated[
@@ -129,8 +133,19 @@ def _said(given: dict[str, Any], call: dict[str, Any]) -> dict[str, Any]:
     if "max_memory" in given:
         limits["memory_bytes"] = given["max_memory"] * MIB
     said: dict[str, Any] = {"limits": limits, "server": {name: given[name] for name in SERVER if name in given}}
-    parts = ("model", "cost_model", "reward_model", "critic", "certificate", "outside_certificate", "device")
+    parts = (
+        "model",
+        "cost_model",
+        "reward_model",
+        "critic",
+        "certificate",
+        "outside_certificate",
+        "device",
+        "tokenizer",
+    )
     table = {name: given[name] for name in parts if name in given}
+    if loading := options.load_options(given.get("load_option")):
+        table["load_options"] = loading
     if "config" in given:
         if extra := [*table, *call]:
             raise ConfigurationError(

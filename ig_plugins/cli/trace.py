@@ -76,5 +76,5 @@ def _asked(prompt: str, model: str, parts: dict[str, Any], call: CallOptions, *,
     with output.loading(model):
         guard = InferenceGuard.from_pretrained(model, **parts, **call)
     result = guard.generate(prompt, trace=True, on_block="refuse")  # a blocked answer has a page as well
-    plain = unguarded(guard.components, guard.request(prompt, seed=result.seed)) if beside else None
+    plain = unguarded(guard.components, guard.request(prompt, seed=guard.numbered(result.seed))) if beside else None
     return Document(model=model, result=result, unguarded=plain)

@@ -120,7 +120,7 @@ def _probe(
     chosen = presets.preset(model) if presets.known(model) else None
     source = chosen.policy.source if chosen else model
     policy = load_policy(source, revision=chosen.policy.revision if chosen else None, device=pick_device(device))
-    return (policy.tree.body.model, policy.tokenizer), ProbeTraining(
+    return (policy.engine.body.model, policy.tokenizer), ProbeTraining(
         policy_id=policy_id or source,
         layers=wanted,
         template=_template(policy.tokenizer, chosen.prompt_format if chosen else "auto"),

@@ -16,7 +16,7 @@ from ig_plugins.engine.backends.selftest import prove
 from ig_plugins.engine.backends.tree_mask import TreeMaskBackend
 from ig_plugins.engine.forward.body import Body
 from ig_plugins.engine.forward.numerics import tolerance
-from ig_plugins.engine.session import TreeSession
+from ig_plugins.engine.sampling import SamplingSession
 from ig_plugins.engine.speedups.cuda_graphs import StepRecorder
 from ig_plugins.engine.speedups.ngram_draft import NgramDrafts
 from ig_plugins.errors import ConfigurationError, ModelLoadError, PromptError, UnsupportedModelError
@@ -125,7 +125,7 @@ class TreeModel:
         """The dtype of the weights."""
         return self.body.model.dtype  # type: ignore[no-any-return]
 
-    def prefill(self, prompts: Sequence[Sequence[int]], *, lanes: int, block: int, max_new: int) -> TreeSession:
+    def prefill(self, prompts: Sequence[Sequence[int]], *, lanes: int, block: int, max_new: int) -> SamplingSession:
         """Prefill prompts of any lengths and start a tree for each.
 
         Args:
@@ -140,7 +140,7 @@ class TreeModel:
         if not prompts:
             raise PromptError("There is no prompt; give at least one.")
         self.body.refresh()
-        return TreeSession(self, self._backend(self.body, Sizes(lanes, block, max_new)), prompts, max_new=max_new)
+        return SamplingSession(self, self._backend(self.body, Sizes(lanes, block, max_new)), prompts, max_new=max_new)
 
 
 def _shown(body: Body, backend: type[TreeBackend]) -> tuple[int, str] | str | None:

@@ -14,6 +14,7 @@ from ig_plugins.chat.formats import FORMATS
 from ig_plugins.errors import ConfigurationError
 from ig_plugins.guard.options import Options, as_budgets, configuration_errors
 from ig_plugins.presets import Checkpoint, Preset
+from ig_plugins.remote import Address, is_remote
 from ig_plugins.search import SearchConfig
 
 ANY_LIMIT = SafetyBudget(accounting="worst", limit=0.0)
@@ -52,6 +53,29 @@ def check_options(
         raise ConfigurationError(f"prompt_format is {prompt_format!r}; allowed are {', '.join(FORMATS)}")
     if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise ConfigurationError(f"dtype is {dtype!r}; give one such as 'float32', 'bfloat16', 'float16' or 'auto'")
+
+
+def check_remote(model: Any, *, tokenizer: Any, revision: Any, dtype: Any, critic: Any) -> None:
+    """Refuses what a server decides, or cannot give; and a tokenizer where the model brings its own.
+
+    Raises:
+        ConfigurationError: Names it.
+    """
+    if not is_remote(model):
+        if tokenizer is not None:
+            raise ConfigurationError("tokenizer is for a model behind a server's address; others bring their own")
+        return
+    Address.parse(model)
+    for name, value in (("revision", revision), ("dtype", dtype)):
+        if value is not None:
+            raise ConfigurationError(
+                f"{name} is {value!r}, but the server decides which weights it holds; leave it out"
+            )
+    if critic not in (None, False):
+        raise ConfigurationError(
+            "a latent critic reads the policy's hidden states, and a server gives none; leave critic out, or name the "
+            "policy by its hub id or folder"
+        )
 
 
 def check_models(chosen: Preset | None, *, costs: Any, reward: Any, critic: Any) -> None:

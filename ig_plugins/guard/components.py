@@ -49,6 +49,11 @@ class Components:
             self.judge_tree(judge)
 
     @property
+    def remote(self) -> bool:
+        """Whether a server samples; see `runtime.Engine`."""
+        return self.policy.remote
+
+    @property
     def judges(self) -> list[Judge]:
         """The cost models, then the reward model."""
         return [*self.costs.values(), *([self.reward] if self.reward else [])]

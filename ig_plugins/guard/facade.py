@@ -14,10 +14,11 @@ from typing_extensions import Unpack
 
 from critic_models.safety import SafetyBudget
 from ig_plugins.call_options import CallOptions
-from ig_plugins.chat import EncodedPrompt, Message, parse_reply, tool_region
+from ig_plugins.chat import EncodedPrompt, Message, parse_reply, special_in, tool_region
 from ig_plugins.chat.messages import check_unicode
-from ig_plugins.errors import GuardBlockedError, PromptError
+from ig_plugins.errors import ContextLengthError, GuardBlockedError, PromptError
 from ig_plugins.guard.components import Components
+from ig_plugins.guard.held import grammar_of
 from ig_plugins.guard.identity import PARTS, identity
 from ig_plugins.guard.options import Options, configuration_errors, one_of
 from ig_plugins.guard.promise import Outside, Promise
@@ -49,8 +50,9 @@ class InferenceGuard:
 
     def __init__(self, parts: Components, options: Options | None = None, *, promise: Promise | None = None) -> None:
         self.components, self.promise = parts, promise
-        options = options or Options()
+        options = options or Options(search=parts.policy.standard(SearchConfig()))
         self.options = options if options.budgets else options.model_copy(update={"budgets": parts.budgets})
+        parts.policy.check(self.options.search, self.options.logits_processors)
 
     @classmethod
     def from_pretrained(
@@ -66,6 +68,7 @@ class InferenceGuard:
         device: Any = None,
         dtype: Any = None,
         load_options: Mapping[str, Any] | None = None,
+        tokenizer: Any = None,
         certificate: str | None = None,
         outside_certificate: Outside = "refuse",
         **options: Unpack[CallOptions],
@@ -74,7 +77,8 @@ class InferenceGuard:
 
         Args:
             model: A preset (``inferenceguard presets`` lists them), a hub id, a local folder, a GGUF file (its path, a
-                folder with one, ``org/name:file.gguf``), or a loaded pair of transformers model and tokenizer.
+                folder with one, ``org/name:file.gguf``), a server's address (``vllm+http://host:8000/name``, see
+                docs/remote.md), or a loaded pair of transformers model and tokenizer.
             cost_model: A preset's name, a checkpoint, a judge, a plain callable
                 ``f(prompts, responses) -> scores``, or a list of these; by default the preset's.
             reward_model: Likewise, one of them.
@@ -87,7 +91,10 @@ class InferenceGuard:
             device: Where to run; by default CUDA, then MPS, then the CPU.
             dtype: Of the policy's weights.
             load_options: Passed on to transformers, such as ``device_map`` and ``quantization_config``; of a PEFT
-                adapter also ``merge_adapter``, by default True unless its base is quantised.
+                adapter also ``merge_adapter``, by default True unless its base is quantised. For a server's address
+                how it is asked, see docs/remote.md.
+            tokenizer: Of the model behind a server's address: its hub id or folder, or one that is loaded; by default
+                of what the server says that its model came from.
             certificate: A ``certificate.json``; a guard that it was not made for is refused.
             outside_certificate: What becomes of a call with other settings than the certified ones: ``refuse`` raises,
                 ``mark`` answers with ``certified=False`` in the result.
@@ -123,10 +130,13 @@ class InferenceGuard:
             device=device,
             dtype=dtype,
             load_options=dict(load_options or {}),
+            tokenizer=tokenizer,
         )
         if search is not None:
             with configuration_errors():
-                defaults = Options.model_validate({**dict(defaults), "search": search})
+                defaults = Options.model_validate(
+                    {**dict(defaults), "search": parts.policy.standard(search, asked=search.model_fields_set)}
+                )
         guard = cls(parts, defaults.updated(**options))
         return guard if certificate is None else guard.with_certificate(certificate, outside=outside_certificate)
 
@@ -344,8 +354,15 @@ class InferenceGuard:
         """The longest sequence, prompt and answer together, in tokens; None where there is no limit."""
         return self.components.context
 
+    @property
+    def calls_tools(self) -> bool:
+        """Whether the model's chat template knows tools; others are told about them in words, and follow less well."""
+        return getattr(self.components.prompt_format, "native", None) is not None
+
     def count_tokens(self, prompt: Prompt, *, tools: Sequence[Any] | None = None) -> int:
-        """Tokens of a prompt as the policy would read it, tools included."""
+        """Tokens of a prompt as the policy would read it, tools included; of any piece of a conversation as well."""
+        if not isinstance(prompt, str):
+            return self.components.prompt_format.count(prompt, tools=tools)
         encoded = self._encode(prompt, self.options.updated(tools=tools))
         return len(encoded.prompt_ids) + len(encoded.prefill_ids)
 
@@ -358,6 +375,10 @@ class InferenceGuard:
         options = self.options.updated(**overrides)
         self._certified(options)
         return self._request(self._encode(prompt, options), options, stream=stream)
+
+    def numbered(self, seed: int) -> int | None:
+        """The seed of one of several answers to a prompt; None where a server draws, which no seed can repeat."""
+        return None if self.components.remote else seed
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides an answer, as plain JSON: what the models are, and the settings."""
@@ -467,10 +488,15 @@ class InferenceGuard:
             ids = self.tokenizer.encode(prompt, add_special_tokens=not begun)
             return EncodedPrompt(prompt_ids=list(ids), prefill_ids=[], judge_prompt=prompt)
         return self.components.prompt_format.encode(
-            prompt, tools=list(options.tools) or None, tool_choice=options.tool_choice
+            prompt,
+            tools=list(options.tools) or None,
+            tool_choice=options.tool_choice,
+            last_assistant=options.last_assistant,
+            variables=options.chat_template_kwargs,
         )
 
     def _request(self, encoded: EncodedPrompt, options: Options, *, stream: bool) -> Request:
+        self.components.policy.check(options.search, options.logits_processors)
         prompt_ids = [*encoded.prompt_ids, *encoded.prefill_ids]
         self._check_fits(len(prompt_ids), options.search)
         seed = options.search.seed
@@ -484,12 +510,20 @@ class InferenceGuard:
             prefill_ids=encoded.prefill_ids,
             prefill_text=self.components.policy.detokenizer.text(encoded.prefill_ids) if encoded.prefill_ids else "",
             stop=options.stop,
+            stop_ids=self._stop_ids(options),
             **self._reading(encoded),
             stream=stream,
             deadline=None if options.timeout is None else time.monotonic() + options.timeout,
             judge_timeout=options.judge_timeout,
             processors=options.logits_processors,
             watcher=Recorder() if options.trace else None,
+            grammar=grammar_of(self.components.policy, encoded, options.held_to),
+        )
+
+    def _stop_ids(self, options: Options) -> frozenset[int]:
+        """Tokens that end this call's answer: those named, and special tokens in stop strings, which no text shows."""
+        return (frozenset(options.stop_token_ids) | special_in(self.tokenizer, options.stop)) - (
+            self.components.policy.stop_ids
         )
 
     def _reading(self, encoded: EncodedPrompt) -> dict[str, Any]:
@@ -513,7 +547,7 @@ class InferenceGuard:
     def _check_fits(self, prompt_tokens: int, search: SearchConfig) -> None:
         context = self.context
         if context is not None and prompt_tokens + search.max_new_tokens > context:
-            raise PromptError(
+            raise ContextLengthError(
                 f"the prompt has {prompt_tokens} tokens and the answer may have {search.max_new_tokens}, but the "
                 f"context holds {context}{self.components.context_note}; shorten the prompt, or lower max_tokens"
             )

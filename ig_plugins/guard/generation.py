@@ -13,8 +13,8 @@ from ig_plugins.search import SearchConfig
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
-def generation_defaults(model: Any) -> Options:
-    """The options of a call as the model's ``generation_config`` has them.
+def generation_defaults(stated: Any) -> Options:
+    """The options of a call as a model's ``generation_config`` has them; None where it has none.
 
     What it does not state stays as it is in `SearchConfig`; transformers' own fallbacks (top-k 50 wherever a model
     samples) are not the checkpoint's. ``do_sample=False`` and a temperature of 0 ask for the one most likely answer; a
@@ -23,7 +23,6 @@ def generation_defaults(model: Any) -> Options:
     Raises:
         ConfigurationError: A value that no sampler takes; the message names the file.
     """
-    stated = getattr(model, "generation_config", None)
     sampling = {name: value for name in SAMPLING if (value := getattr(stated, name, None)) is not None}
     if sampling.get("temperature") == 0:
         del sampling["temperature"]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from critic_models.identity import describe, unknown_parts, weights
+from ig_plugins.remote.model import RemotePolicy
 
 if TYPE_CHECKING:
     from ig_plugins.guard.components import Components
@@ -48,13 +49,17 @@ def parts_identity(parts: Components) -> dict[str, Any]:
     """What the models are."""
     policy = parts.policy
     body = getattr(policy.tree, "body", None)
+    if isinstance(policy, RemotePolicy):
+        model: Any = policy.tree.description()
+    else:
+        model = describe(policy.tree if body is None else body.model)
     own = describe(policy.tokenizer)
     form = describe(parts.prompt_format)
     if isinstance(form, dict) and form.get("tokenizer") == own:
         form = {**form, "tokenizer": "the policy's"}
     return {
         "policy": {
-            "model": describe(policy.tree if body is None else body.model),
+            "model": model,
             "tokenizer": own,
             "stop_ids": sorted(policy.stop_ids),
         },
@@ -69,6 +74,12 @@ def settings(options: Options) -> dict[str, Any]:
     """What the options say; timeouts are left out, since they decide whether there is an answer, not which."""
     search = options.search.model_dump(mode="json")
     search["calm_candidates"] = search.pop("narrow_candidates")  # format 2's name: certificates and runs hold its hash
+    others = {  # only where they say something: the hashes of certificates and runs stay as they were
+        "stop_token_ids": list(options.stop_token_ids),
+        "chat_template_kwargs": describe(options.chat_template_kwargs) if options.chat_template_kwargs else None,
+        "last_assistant": None if options.last_assistant == "turn" else options.last_assistant,
+        "held_to": None if options.held_to is None else list(options.held_to),
+    }
     return {
         "budgets": [budget.model_dump(mode="json") for budget in options.budgets],
         "search": search,
@@ -79,6 +90,7 @@ def settings(options: Options) -> dict[str, Any]:
         "tools": describe(options.tools),
         "tool_choice": describe(options.tool_choice),
         "logits_processors": describe(options.logits_processors),
+        **{name: value for name, value in others.items() if value},
     }
 
 

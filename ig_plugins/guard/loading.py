@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from critic_models.critic import LatentCritic, tokenizer_hash
 from critic_models.hub import load_weights, local_folder, read_config
@@ -16,14 +16,16 @@ from critic_models.judges.loading import is_probe
 from critic_models.safety import SafetyBudget
 from ig_plugins import presets
 from ig_plugins.chat import prompt_format as make_format
+from ig_plugins.chat import turn_ids
 from ig_plugins.engine import TreeModel
 from ig_plugins.errors import ConfigurationError, ModelLoadError, did_you_mean
 from ig_plugins.guard.adapter import is_adapter, load_adapter
-from ig_plugins.guard.checks import check_models, preset_of
+from ig_plugins.guard.checks import check_models, check_remote, preset_of
 from ig_plugins.guard.components import Components, serves
 from ig_plugins.guard.generation import generation_defaults
 from ig_plugins.guard.options import Options, as_budgets, configuration_errors
 from ig_plugins.presets import Checkpoint, CostCheckpoint, Preset
+from ig_plugins.remote import RemotePolicy, attach, is_remote
 from ig_plugins.runtime import release_openmp_threads, shared
 from ig_plugins.search import Policy
 
@@ -40,6 +42,7 @@ def load_components(
     device: Any,
     dtype: Any,
     load_options: dict[str, Any],
+    tokenizer: Any = None,
 ) -> tuple[Components, Options]:
     """Loads what `InferenceGuard.from_pretrained` was asked for; see there; and the options of a call by default.
 
@@ -49,20 +52,22 @@ def load_components(
     cost_model, reward_model, critic = (
         str(x) if isinstance(x, Path) else x for x in (cost_model, reward_model, critic)
     )
-    wanted = (model, cost_model, reward_model, critic, prompt_format, revision)
+    tokenizer = str(tokenizer) if isinstance(tokenizer, Path) else tokenizer
+    check_remote(model, tokenizer=tokenizer, revision=revision, dtype=dtype, critic=critic)
+    wanted = (model, cost_model, reward_model, critic, prompt_format, revision, tokenizer)
     chosen = preset_of(model)
 
     recipe = {
         "model": model, "cost_model": cost_model, "reward_model": reward_model, "critic": critic, "budget": budget,
         "prompt_format": prompt_format, "revision": revision, "device": device, "dtype": dtype,
-        "load_options": load_options,
+        "load_options": load_options, "tokenizer": tokenizer,
     }  # fmt: skip
 
     def load() -> Components:
         check_models(chosen, costs=cost_model, reward=reward_model, critic=critic)
         parts = _load_components(
             chosen, model, cost_model, reward_model, critic, budget, prompt_format, revision,
-            {"device": pick_device(device), "dtype": dtype}, load_options,
+            {"device": pick_device(device), "dtype": dtype}, load_options, tokenizer,
         )  # fmt: skip
         parts.recipe = recipe
         return parts
@@ -72,7 +77,15 @@ def load_components(
     else:
         parts = shared(("parts", *wanted, *map(str, (device, dtype, budget, sorted(load_options.items())))), load)
     release_openmp_threads()  # answers may be asked for from other threads than this one
-    return parts, Options(search=chosen.search) if chosen else generation_defaults(parts.policy.tree.body.model)
+    return parts, Options(search=chosen.search) if chosen else _defaults(parts.policy)
+
+
+def _defaults(policy: Policy) -> Options:
+    """The options of a call where no preset has any: what the checkpoint says, as far as the policy can do it."""
+    model = None if policy.remote else policy.engine.body.model
+    stated = policy.stated if isinstance(policy, RemotePolicy) else getattr(model, "generation_config", None)
+    options = generation_defaults(stated)
+    return options.model_copy(update={"search": policy.standard(options.search)})
 
 
 def _load_components(
@@ -86,6 +99,7 @@ def _load_components(
     revision: str | None,
     place: dict[str, Any],
     load_options: dict[str, Any],
+    tokenizer: Any,
 ) -> Components:
     named = model if isinstance(model, str) else name_of(model[0])
     if chosen is None and cost_model is None:
@@ -95,7 +109,10 @@ def _load_components(
             f"{did_you_mean(named, presets.names())}"
         )
     source = chosen.policy if chosen else Checkpoint(source=named, revision=revision, licence="")
-    if isinstance(model, str):
+    policy: Policy
+    if is_remote(model):
+        policy = load_remote_policy(str(model), tokenizer=tokenizer, load_options=load_options)
+    elif isinstance(model, str):
         policy = _policy(source, revision, load_options, place)
     else:
         policy = shared(("policy", id(model[0]), id(model[1])), lambda: make_policy(*model))
@@ -113,7 +130,7 @@ def _load_components(
         "cost_model": ", ".join(costs),
         "reward_model": reward.name if reward else None,
         "critic": _critic_name(chosen, critic) if latent else None,
-        "dtype": str(policy.tree.dtype).removeprefix("torch."),
+        "dtype": None if policy.remote else str(policy.engine.dtype).removeprefix("torch."),
     }
     parts = Components(
         policy=policy,
@@ -181,10 +198,39 @@ def load_policy(
     return shared(key, load)
 
 
+def load_remote_policy(address: str, *, tokenizer: Any, load_options: Mapping[str, Any]) -> RemotePolicy:
+    """A policy that a server runs; connected once for all that name it alike.
+
+    Raises:
+        ModelLoadError: It cannot be reached, or only speaks text.
+        ConfigurationError: Its tokenizer must be named, or an option is not allowed.
+    """
+
+    def connect() -> RemotePolicy:
+        return attach(address, tokenizer=tokenizer, read=_read_tokenizer, options=load_options)
+
+    if not (tokenizer is None or isinstance(tokenizer, str)):
+        return connect()
+    return shared(("remote", address, tokenizer, repr(sorted(load_options.items(), key=str))), connect)
+
+
+def _read_tokenizer(source: str) -> tuple[PreTrainedTokenizerBase, Any]:
+    """The tokenizer of a preset, hub id, folder or GGUF file, and the generation_config beside it."""
+    if presets.known(source):
+        policy = presets.preset(source).policy
+        source = str(presets.find_installed(policy) or policy.source)
+    folder = local_folder(presets.located(source))
+    try:
+        generation = GenerationConfig.from_pretrained(folder)
+    except OSError:  # there is none
+        generation = None
+    return load_tokenizer(folder, source), generation
+
+
 def make_policy(model: Any, tokenizer: PreTrainedTokenizerBase) -> Policy:
     """A loaded model and its tokenizer as a policy."""
     ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    stop_ids = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
+    stop_ids = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id, *turn_ids(tokenizer)} - {None}
     return Policy(tree=TreeModel.attach(model), tokenizer=tokenizer, stop_ids=frozenset(stop_ids))
 
 
@@ -302,8 +348,8 @@ def _judge(thing: Any, kind: Any, place: Mapping[str, Any], policy: Policy | Non
     at, name = presets.located(source), source.removeprefix(presets.BUNDLED)
     key = ("judge", kind, source, revision, str(place["device"]), str(place["dtype"]))
     options: dict[str, Any] = {"kind": kind, "revision": revision, "name": name, **place}
-    if policy is not None and is_probe(at, revision=revision):
-        own = (policy.tree.body.model, policy.tokenizer)
+    if policy is not None and is_probe(at, revision=revision):  # which a server's policy refuses
+        own = (policy.engine.body.model, policy.tokenizer)
         return shared((*key, id(own[0])), lambda: load_judge(at, policy=own, **options))
     return shared(key, lambda: load_judge(at, **options))
 

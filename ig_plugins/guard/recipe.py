@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ig_plugins.guard.components import Components
 
-NAMED = ("model", "cost_model", "reward_model", "critic")  # what may be an object instead of a name
+NAMED = ("model", "cost_model", "reward_model", "critic", "tokenizer")  # what may be an object instead of a name
 
 
 def recipe_of(components: Components) -> dict[str, Any]:

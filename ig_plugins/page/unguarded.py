@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 
-from ig_plugins.engine import sample_block
 from ig_plugins.guard import Components
 from ig_plugins.page.document import Unguarded
 from ig_plugins.runtime.fair_lock import torch_lock
@@ -79,8 +78,7 @@ def _sampled(parts: Components, request: Request) -> list[int]:
             raise error
         room = min(search.block_tokens, search.max_new_tokens - len(ids))
         with torch_lock:
-            block = sample_block(
-                session,
+            block = session.sample(
                 torch.zeros(1, 1, dtype=torch.long),
                 samplers=[policy.sampler(request)],
                 uniforms=request.uniforms(1, room).unsqueeze(0),

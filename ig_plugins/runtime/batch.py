@@ -32,6 +32,10 @@ class Engine(Protocol):
         """The longest prompt and answer together, in tokens; None for no limit."""
 
     @property
+    def remote(self) -> bool:
+        """Whether a server samples: each of its requests then waits for the network by itself."""
+
+    @property
     def judges(self) -> Sequence[Judge]:
         """All that the search asks."""
 

@@ -43,7 +43,10 @@ class FairLock:
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Lets others have their turn for as long as the block lasts; only for whoever has it."""
+        """Lets others have their turn for as long as the block lasts; nothing happens for whoever has none."""
+        if self._holder != threading.get_ident():
+            yield
+            return
         release_openmp_threads()
         self.__exit__()
         try:

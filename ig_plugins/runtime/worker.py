@@ -3,7 +3,8 @@
 Requests of the same guard join the search that is under way, between two blocks; none waits for another to end, and
 none changes another's answer. Requests of very different size are decoded apart and take turns (see `shares`), as
 guards do, block by block. Callers, threads or event loops alike, only ever wait
-for events.
+for events. Where a server samples, a request waits for the network and not for torch: each of a guard's requests has a
+line of its own, up to `MAX_ROWS` of them, and all their calls are under way together.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from ig_plugins.runtime.openmp import release_openmp_threads
 from ig_plugins.runtime.shares import Shares
 from ig_plugins.search import Capacity
 
+Key = tuple[int, int]
+"""(id of a guard's models, number of the line among theirs)"""
+
 _decoding: ContextVar[bool] = ContextVar("decoding", default=False)
 
 
@@ -34,7 +38,8 @@ class Worker:
 
     def reset(self) -> None:
         """As new; for a forked child, where no thread is left of those that worked."""
-        self._lines: dict[int, _Line] = {}
+        self._lines: dict[Key, _Line] = {}
+        self._backlog: dict[int, list[Job]] = {}  # requests of remote policies for which there is no line yet
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._closing = False
@@ -55,9 +60,13 @@ class Worker:
         with self._lock:
             idle = []
             for job in jobs:
-                line = self._lines.get(id(job.engine))
+                key = self._key(job.engine)
+                if key is None:
+                    self._backlog.setdefault(id(job.engine), []).append(job)
+                    continue
+                line = self._lines.get(key)
                 if line is None:
-                    line = self._lines[id(job.engine)] = _Line(job.engine)
+                    line = self._lines[key] = _Line(job.engine, key)
                     idle.append(line)
                 line.inbox.append(job)
             self._threads = [thread for thread in self._threads if thread.is_alive()]
@@ -73,6 +82,12 @@ class Worker:
         end = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
+
+    def _key(self, engine: Engine) -> Key | None:
+        """The line for one more request; None where it has to wait for one."""
+        if not engine.remote:
+            return id(engine), 0
+        return next((key for place in range(MAX_ROWS) if (key := (id(engine), place)) not in self._lines), None)
 
     def _start(self, line: _Line) -> None:
         """Gives a line a thread; with the lock."""
@@ -93,9 +108,14 @@ class Worker:
         """Takes what has arrived; takes the line out of service when there is nothing to do."""
         with self._lock:
             line.take()
+            if not line.busy and (backlog := self._backlog.get(id(line.engine))):
+                line.inbox.append(backlog.pop(0))
+                line.take()
+                if not backlog:
+                    del self._backlog[id(line.engine)]
             if line.busy:
                 return True
-            del self._lines[id(line.engine)]
+            del self._lines[line.key]
             return False
 
     def _while_waiting(self, batch: Batch, seconds: float) -> None:
@@ -105,7 +125,7 @@ class Worker:
         if seconds < batch.patience:
             return
         with self._lock:
-            line = self._lines.get(id(batch.engine))
+            line = self._lines.get((id(batch.engine), 0))
             if line is not None and line.thread is threading.current_thread() and line.has_more_than(batch):
                 line.batches.remove(batch)
                 self._start(line)
@@ -115,11 +135,12 @@ class Worker:
         if not (left.batch.jobs or left.again):
             return None
         with self._lock:
-            line = self._lines.get(id(left.batch.engine))
+            key = (id(left.batch.engine), 0)  # a line of a single request never goes on without it
+            line = self._lines.get(key)
             if line is not None:
                 line.returned.append(left)
                 return None
-            line = self._lines[id(left.batch.engine)] = _Line(left.batch.engine)
+            line = self._lines[key] = _Line(left.batch.engine, key)
             line.returned.append(left)
             line.thread = threading.current_thread()
             return line
@@ -135,8 +156,8 @@ class Left(NamedTuple):
 class _Line:
     """The work of one guard: who has just arrived, who waits for a row, and what is being decoded."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, engine: Engine, key: Key) -> None:
+        self.engine, self.key = engine, key
         self.thread: threading.Thread | None = None
         self.inbox: list[Job] = []
         self.returned: list[Left] = []

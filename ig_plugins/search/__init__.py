@@ -11,7 +11,7 @@ from ig_plugins.search.config import SearchConfig
 if TYPE_CHECKING:
     from ig_plugins.search.block_search import BlockSearch, Capacity, Outcome
     from ig_plugins.search.lanes import Answer, Row
-    from ig_plugins.search.policy import Policy
+    from ig_plugins.search.policy import Policy, PolicyModel, PolicySession
     from ig_plugins.search.request import Request
     from ig_plugins.search.scoring.critic import CriticScoring
     from ig_plugins.search.scoring.direct import DirectScoring
@@ -27,6 +27,8 @@ __all__ = [
     "DirectScoring",
     "Outcome",
     "Policy",
+    "PolicyModel",
+    "PolicySession",
     "Request",
     "Row",
     "SearchConfig",
@@ -44,6 +46,8 @@ _HOMES = {
     "DirectScoring": "scoring.direct",
     "Outcome": "block_search",
     "Policy": "policy",
+    "PolicyModel": "policy",
+    "PolicySession": "policy",
     "Request": "request",
     "Row": "lanes",
     "Step": "trajectory",

@@ -31,6 +31,7 @@ class Answer:
         token_ids: Its tokens; those of the shortened text where a stop string cut it.
         trail: The cost models' scores of it, from its start.
         reply: The answer taken apart, where the request asks for that.
+        fits: It is whole, where the request has a grammar, and its calls fit their tools; preferred to one that is not.
     """
 
     step: Step
@@ -41,6 +42,7 @@ class Answer:
     token_ids: tuple[int, ...]
     trail: Trail
     reply: Reply | None = None
+    fits: bool = True
 
     def behind(self, border: Border) -> Answer:
         """The same with the later scores that judges of texts gave a border on its way."""
@@ -60,12 +62,14 @@ class Row:
         request: What was asked.
         beams: The open beams, best first.
         released: Up to where text has left, or may: judged, and part of every answer to come.
+        first_block: Tokens of the first block, where they are not those of the others.
         refused: Up to where the judges refused to let text leave, which ended the search.
         finished: Verified answers.
         blocks: Blocks that are done.
         attempt: Tries of the open block that failed.
         restarts: How often the search began anew from the prompt.
         narrow: The open block is tried with few lanes (adaptive search).
+        reserve: What the search before a restart would give: a verified answer, but no whole one of its grammar.
         tries_made: Tries of blocks without a safe candidate, those before a restart included.
         retry_penalty: Shape (T, V), taken off the logits on the next try; None on the first.
         sampled: Lanes of the open block, all tries together.
@@ -79,11 +83,13 @@ class Row:
     request: Request
     beams: list[Step]
     released: Border
+    first_block: int | None = None
     refused: Border | None = None
     finished: list[Answer] = field(default_factory=list)
     blocks: int = 0
     attempt: int = 0
     restarts: int = 0
+    reserve: Answer | None = None
     narrow: bool = False
     tries_made: int = 0
     retry_penalty: Tensor | None = None
@@ -95,14 +101,20 @@ class Row:
     judge_tokens: int = 0
 
     @property
+    def fitting(self) -> list[Answer]:
+        """The finished answers that fit, or all where none does."""
+        return [answer for answer in self.finished if answer.fits] or self.finished
+
+    @property
     def room(self) -> int:
         """Tokens that the answer may still grow by."""
         return self.request.search.max_new_tokens - len(self.beams[0])
 
     @property
     def block_tokens(self) -> int:
-        """d, or less in the last block."""
-        return min(self.request.search.block_tokens, self.room)
+        """d, or less in the last block, and in the first one where the policy says so."""
+        wanted = None if self.blocks else self.first_block
+        return min(wanted or self.request.search.block_tokens, self.room)
 
     @property
     def lanes(self) -> int:
@@ -129,7 +141,7 @@ class Row:
         """Whether a dead end may be left by beginning anew: M - 1 times, and only while no text has left."""
         return self.restarts + 1 < self.request.search.tries and not self.request.begun
 
-    def fail(self, penalty: Tensor) -> None:
+    def fail(self, penalty: Tensor | None) -> None:
         """The open block had no safe candidate and is tried again."""
         self.attempt += 1
         self.retry_penalty = penalty
@@ -169,15 +181,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Cut:
-    """An answer that a stop string ended.
+    """An answer that ends before its last token does.
 
     Attributes:
         text: What is left of it, without prefilled text.
         whole: The same for the judges: its text as they read it, and its tokens.
+        reason: A stop string or token ended it, or there was no room for all of its last character.
     """
 
     text: str
     whole: Whole
+    reason: Literal["stop", "length"] = "stop"
 
 
 @dataclass(eq=False)
@@ -197,7 +211,7 @@ class Lanes:
         mean_hidden: Shape (B, L, H), the mean of its states over the lane's whole response so far.
         detokenizer: The policy's.
         encode: Text to tokens, as text inside an answer.
-        cuts: Answers that a stop string ended.
+        cuts: Answers that end before their last token does.
     """
 
     rows: list[Row]

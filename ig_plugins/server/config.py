@@ -93,6 +93,7 @@ class ModelTable(_Table):
     device: str | None = None
     dtype: str | None = None
     load_options: dict[str, Any] = {}
+    tokenizer: str | None = None
     certificate: Path | None = None
     outside_certificate: Outside = "refuse"
     aliases: tuple[str, ...] = ()
@@ -135,7 +136,10 @@ class ModelTable(_Table):
         """
         options = self._options()
         budget = options.pop("budget", None)
-        parts = {name: getattr(self, name) for name in (*SOURCES, "prompt_format", "revision", "device", "dtype")}
+        parts = {
+            name: getattr(self, name)
+            for name in (*SOURCES, "prompt_format", "revision", "device", "dtype", "tokenizer")
+        }
         guard = InferenceGuard.from_pretrained(**parts, load_options=self.load_options, **options)
         if budget is not None:  # afterwards, as a calibration does: the parts are then the certified ones
             guard = guard.with_options(budget=budget)

@@ -16,6 +16,9 @@ from ig_plugins.errors import (
     JudgeTimeoutError,
     NotEnoughMemoryError,
     PromptError,
+    RemoteBusyError,
+    RemoteError,
+    RemoteTimeoutError,
     RequestCancelledError,
     did_you_mean,
 )
@@ -91,7 +94,9 @@ def status_of(error: BaseException) -> int:
     # Nobody but a server that ends cancels an answer.
     if isinstance(error, NotEnoughMemoryError | ClosingError | RequestCancelledError):
         return 503
-    return 504 if isinstance(error, DeadlineExceededError | JudgeTimeoutError) else 500
+    if isinstance(error, RemoteError) and not isinstance(error, RemoteTimeoutError):
+        return 503 if isinstance(error, RemoteBusyError) else 502
+    return 504 if isinstance(error, DeadlineExceededError | JudgeTimeoutError | RemoteTimeoutError) else 500
 
 
 def _type(status: int) -> str:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import torch
 
-from ig_plugins.engine import TreeModel
 from ig_plugins.guard.components import Components
-from ig_plugins.search import Request
+from ig_plugins.search import PolicyModel, Request
 
 SHARE = 0.5  # of the free memory, for requests; the rest is slack for the allocator and for what is not estimated
 FLOAT, COPIES = 8, 4  # bytes of a number in the draws; arrays of them alive at once while a block is drawn
@@ -37,15 +36,16 @@ def estimate(request: Request, components: Components) -> int:
     return cached + states + logits + draws + seen
 
 
-def token_bytes(tree: TreeModel) -> int:
-    """Bytes of one token's keys and values in a model."""
-    config = getattr(getattr(tree, "body", None), "config", None)
-    if config is None:
+def token_bytes(tree: PolicyModel) -> int:
+    """Bytes of one token's keys and values in a model; none where its body is not in this process."""
+    body = getattr(tree, "body", None)
+    if body is None:
         return 0
+    config = body.config
     heads = config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     shared = getattr(config, "num_key_value_heads", None) or heads
-    return int(2 * config.num_hidden_layers * shared * width * tree.dtype.itemsize)
+    return int(2 * config.num_hidden_layers * shared * width * body.model.dtype.itemsize)
 
 
 def budget(device: torch.device) -> int:

@@ -20,8 +20,11 @@ _TYPES: dict[str, Any] = {
     "budget": float | list[float] | None,
     "schedule": list[int] | None,
     "stop": str | list[str] | None,
+    "chat_template_kwargs": dict[str, Any] | None,
     "tools": list[dict[str, Any]] | None,
     "tool_choice": str | dict[str, Any] | None,
+    "json_schema": dict[str, Any] | str | None,
+    "choices": list[str] | None,
 }
 _FIELDS: dict[str, Any] = {
     name: (_TYPES.get(name, kind), Field(default=None, description=words))

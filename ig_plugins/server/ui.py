@@ -136,7 +136,11 @@ async def _answered(models: Models, visit: Visit, gate: Gate, limits: Limits, ra
     result = await _result(guard, ticket)
     if not question.beside:
         return Document(model=served.name, result=result)
-    options = {**question.options(guard.options.budgets), "seed": result.seed, "timeout": limits.seconds(None)}
+    options = {
+        **question.options(guard.options.budgets),
+        "seed": guard.numbered(result.seed),
+        "timeout": limits.seconds(None),
+    }
     plain = await asyncio.to_thread(guard.request, question.prompt, **options)
     visit.abandon = plain.cancelled.set
     beside = await asyncio.to_thread(unguarded, guard.components, plain)

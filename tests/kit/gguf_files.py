@@ -76,3 +76,67 @@ def write_gguf(path: Path, *, architecture: str = "llama", layers: int = 2, lack
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def write_bundled_gguf(path: Path, name: str = "tiny-alpaca") -> Path:
+    """Writes a bundled policy as llama.cpp's converter would, in float32: the same model for another engine.
+
+    Args:
+        path: Where.
+        name: The policy.
+    """
+    import json
+
+    from gguf import GGUFWriter
+    from safetensors.numpy import load_file
+
+    from critic_models import bundled
+
+    folder = Path(bundled.path(name))
+    config = json.loads((folder / "config.json").read_text())
+    words = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = sorted(words["model"]["vocab"], key=words["model"]["vocab"].get)
+    special = {each["content"] for each in words["added_tokens"]}
+    heads = config["num_attention_heads"]
+    writer = GGUFWriter(path, "llama")
+    writer.add_name(name)
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_rope_freq_base(config["rope_parameters"]["rope_theta"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_vocab_size(len(vocabulary))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(vocabulary)
+    writer.add_token_types([3 if token in special else 1 for token in vocabulary])
+    merges = words["model"]["merges"]
+    writer.add_token_merges([each if isinstance(each, str) else " ".join(each) for each in merges])
+    writer.add_bos_token_id(config["bos_token_id"])
+    writer.add_eos_token_id(config["eos_token_id"])
+    writer.add_pad_token_id(config["pad_token_id"])
+    names = {
+        "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+        "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
+    }  # fmt: skip
+    for key, tensor in load_file(folder / "model.safetensors").items():
+        part = key.removesuffix(".weight")
+        block = ""
+        if part.startswith("model.layers."):
+            _, _, layer, part = part.split(".", 3)
+            block = f"blk.{layer}."
+        values = tensor.astype(np.float32)
+        if names[part] in ("attn_q", "attn_k"):  # llama.cpp rotates neighbours, transformers the two halves of a head
+            pairs = values.reshape(heads, 2, values.shape[0] // heads // 2, values.shape[1])
+            values = np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(values.shape))
+        writer.add_tensor(f"{block}{names[part]}.weight", values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ig_plugins.engine import Block, sample_block
+
 Ids = tuple[int, ...]
 Policy = Callable[[Ids, Ids], Mapping[int, float]]
 """(prompt ids, response ids) -> probability of each next token; tokens left out have probability 0."""
@@ -208,6 +210,10 @@ class ScriptedSession:
                     lanes[row][lane] = grown
                     states[row, lane, step] = torch.tensor(self.model.features(self.prompts[row], grown))
         return states
+
+    def sample(self, parents: Tensor, **settings: object) -> Block:
+        """Samples a block as the engine's sessions do; see ``ig_plugins.engine.sample_block``."""
+        return sample_block(self, parents, **settings)  # type: ignore[arg-type]
 
     def select(self, lanes: Tensor) -> None:
         """Makes lanes (B, K'), -1 for absent, the beams and closes the block."""

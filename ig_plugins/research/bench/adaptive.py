@@ -65,7 +65,7 @@ def measure_adaptive(
     tallies = {name: Tally() for name in contenders}
     for answer in contenders.values():
         answer(prompts[0], 0)  # nobody pays for the first call
-    policy = guard.components.policy.tree
+    policy = guard.components.policy.engine
     for repeat in range(repeats):
         # Nobody guesses from what another contender, or an earlier round, said to the same prompts.
         drafts = {name: NgramDrafts() for name in contenders}
@@ -134,7 +134,7 @@ def _guarded(
 def _generate(guard: InferenceGuard, prompt: str, seed: int) -> tuple[str, int, None]:
     """One sample by transformers' own loop."""
     request, search = guard.request(prompt), guard.search
-    model = guard.components.policy.tree.body.model
+    model = guard.components.policy.engine.body.model
     torch.manual_seed(seed)
     ids = torch.tensor([list(request.prompt_ids)], device=model.device)
     output = model.generate(
@@ -156,7 +156,7 @@ def _generate(guard: InferenceGuard, prompt: str, seed: int) -> tuple[str, int, 
 def _one_lane(guard: InferenceGuard, prompt: str, seed: int) -> tuple[str, int, None]:
     """One sample by the guard's engine, which nobody judges."""
     request, policy, most = guard.request(prompt, seed=seed), guard.components.policy, guard.search.max_new_tokens
-    session = policy.tree.prefill([request.prompt_ids], lanes=1, block=most, max_new=most)
+    session = policy.engine.prefill([request.prompt_ids], lanes=1, block=most, max_new=most)
     block = sample_block(
         session,
         torch.zeros(1, 1, dtype=torch.long),

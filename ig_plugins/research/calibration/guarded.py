@@ -64,7 +64,7 @@ def calibrate_guard(
             index, prompt = numbered
             answer = log.get(_key(limit), index) if log else None
             if answer is None:
-                result = strict.generate(prompt, seed=draw_seed(seed, index))
+                result = strict.generate(prompt, seed=strict.numbered(draw_seed(seed, index)))
                 answer = KeptAnswer(
                     limit=_key(limit),
                     prompt=index,

@@ -37,8 +37,8 @@ class Args:
         """See `Method`."""
         policy, longest = self.bench.policy, self.bench.search.max_new_tokens
         requests = [self.bench.request(prompt, seed=seed) for prompt, seed in zip(prompts, seeds, strict=True)]
-        k, stops = min(self.top_k, policy.tree.vocab_size), torch.tensor(sorted(policy.stop_ids))
-        session = policy.tree.prefill([r.prompt_ids for r in requests], lanes=1, block=1, max_new=longest)
+        k, stops = min(self.top_k, policy.engine.vocab_size), torch.tensor(sorted(policy.stop_ids))
+        session = policy.engine.prefill([r.prompt_ids for r in requests], lanes=1, block=1, max_new=longest)
         panel = CandidateScorer(self.bench, capacity=Capacity(lanes=k, block=1, max_new=longest))
         panel.add_rows(requests)
         rows, answers = list(range(len(requests))), {}

@@ -73,7 +73,7 @@ class BlockMethod:
     def _request(self, prompt: str, seed: int) -> Request:
         return self.bench.guard.request(
             prompt,
-            seed=seed,
+            seed=self.bench.guard.numbered(seed),
             candidates=self.lanes,
             beams=self.beams,
             block_tokens=self.block,

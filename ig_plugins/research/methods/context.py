@@ -90,7 +90,7 @@ class Context:
 
     def request(self, prompt: str, *, seed: int) -> Request:
         """A prompt as the search reads it."""
-        return self.guard.request(prompt, seed=seed)
+        return self.guard.request(prompt, seed=self.guard.numbered(seed))
 
     def judges(self, capacity: Capacity) -> Judges:
         """Fresh sessions: on the token tree where a judge reads the policy's tokens, by text otherwise."""

@@ -28,7 +28,7 @@ class Guarded:
 
     def _ask(self, prompt: str, seed: int) -> Answer:
         longest = self.guard.search.max_new_tokens
-        result = self.guard.generate(prompt, seed=seed, on_block="refuse", max_lag=longest)
+        result = self.guard.generate(prompt, seed=self.guard.numbered(seed), on_block="refuse", max_lag=longest)
         return Answer(
             text=result.text,
             token_ids=result.token_ids,

@@ -44,7 +44,7 @@ class ReControl:
         requests = [self.bench.request(prompt, seed=seed) for prompt, seed in zip(prompts, seeds, strict=True)]
         samplers = [policy.sampler(request) for request in requests]
         uniforms = [request.uniforms(1, longest)[0] for request in requests]
-        session = policy.tree.prefill([r.prompt_ids for r in requests], lanes=1, block=1, max_new=longest)
+        session = policy.engine.prefill([r.prompt_ids for r in requests], lanes=1, block=1, max_new=longest)
         sampled: list[list[int]] = [[] for _ in requests]
         rows = list(range(len(requests)))
         for step in range(longest):

@@ -106,7 +106,7 @@ def sample(bench: Context, prompts: Sequence[str]) -> list[Sampled]:
 
 def _answers(bench: Context, request: Request, number: int) -> list[Sampled]:
     longest, policy = bench.search.max_new_tokens, bench.policy
-    session = policy.tree.prefill([request.prompt_ids], lanes=ANSWERS, block=longest, max_new=longest)
+    session = policy.engine.prefill([request.prompt_ids], lanes=ANSWERS, block=longest, max_new=longest)
     start = session.hidden[0, :1].float().cpu()  # (1, H)
     parents = torch.zeros(1, ANSWERS, dtype=torch.long)
     block = sample_block(

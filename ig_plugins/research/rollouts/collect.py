@@ -56,6 +56,7 @@ def collect(
         MismatchError: The folder belongs to another collection.
         PromptError, JudgeError: A prompt cannot be answered, or a judge failed.
     """
+    _ = guard.components.policy.engine  # a server gives no states to learn from
     plain = guard.with_options(candidates=max(config.responses, 1), beams=1, seed=config.seed)
     store = RolloutStore(folder, {"identity": plain.identity(), "prompts": list(prompts), "config": asdict(config)})
     batches = range(0, len(prompts), config.batch)

@@ -56,7 +56,7 @@ class _Sampling:
         size = Capacity.of(requests)
         capacity = Capacity(lanes=responses, block=size.block, max_new=size.max_new)
         self.components, self.requests, self.lanes, self.capacity = parts, requests, responses, capacity
-        self.session: TreeSession = parts.policy.tree.prefill(
+        self.session: TreeSession = parts.policy.engine.prefill(
             [request.prompt_ids for request in requests], lanes=responses, block=size.block, max_new=size.max_new
         )
         self.costs, self.reward = parts.judge_sessions(capacity)

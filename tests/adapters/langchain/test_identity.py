@@ -220,6 +220,7 @@ def test_a_wrapped_guard_has_its_own_models(cls):
     fields = {
         "model": "tiny-beaver", "cost_model": lax, "reward_model": lax, "critic": False, "prompt_format": "plain",
         "revision": "x", "device": "cpu", "dtype": "float32", "load_options": {"a": 1}, "certificate": "c.json",
+        "tokenizer": "x",
         "outside_certificate": "mark",
     }  # fmt: skip
     assert set(fields) == set(guard_fields.LOADING)

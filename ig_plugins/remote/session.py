@@ -1,0 +1,172 @@
+"""Prompts under way on a server: it knows nothing of them but prefixes, and samples behind each beam's."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol, cast
+
+import torch
+from torch import BoolTensor, LongTensor, Tensor
+
+from ig_plugins.engine import Block, Matcher, Sampler
+from ig_plugins.errors import ConfigurationError, InferenceGuardError
+from ig_plugins.remote.calls import Call, Choice, ended
+from ig_plugins.remote.dialects import SEED_BITS
+from ig_plugins.remote.server import Server
+
+Ids = tuple[int, ...]
+Group = tuple[int, list[int]]
+"""(row, lanes that the same call samples)"""
+
+
+class Asked(Protocol):
+    """What a session asks of the model that it belongs to; `RemoteModel` is one.
+
+    Attributes:
+        server: What it can do.
+        seeds: Calls have a seed.
+    """
+
+    server: Server
+    seeds: bool
+
+    def ask(self, calls: Sequence[Call], *, on_step: Callable[[], None] | None = None) -> list[list[Choice]]:
+        """The choices of some calls, which are under way together."""
+
+
+class RemoteSession:
+    """The beams of B prompts as token ids; see `ig_plugins.search.PolicySession`.
+
+    Args:
+        model: Samples.
+        prompts: Token ids of B prompts.
+    """
+
+    def __init__(self, model: Asked, prompts: Sequence[Sequence[int]]) -> None:
+        self._model = model
+        self._beams: list[list[Ids | None]] = []  # prompt and answer so far, by row and beam
+        self._lanes: list[list[Ids | None]] | None = None  # of the open block
+        self.add_rows(prompts)
+
+    @property
+    def rows(self) -> int:
+        """B."""
+        return len(self._beams)
+
+    def sample(
+        self,
+        parents: Tensor,
+        *,
+        samplers: Sequence[Sampler],
+        uniforms: Tensor,
+        max_tokens: Sequence[int] | Tensor,
+        stop_ids: Collection[int],
+        penalties: Sequence[Tensor | None] | None = None,
+        histories: Sequence[Sequence[Sequence[int]]] | None = None,
+        matchers: Sequence[Sequence[Matcher] | None] = (),
+        on_step: Callable[[], None] | None = None,
+    ) -> Block:
+        """Opens a block: a call for every beam, all of them under way at once.
+
+        Raises:
+            RemoteError: The server failed, or gave something else than was asked for. The block stays closed.
+            ConfigurationError: Penalties, logits processors or grammars, which are not sent to servers.
+        """
+        changed = any(each is not None for each in (*(penalties or ()), *matchers))
+        if changed or any(each.processors for each in samplers):
+            raise ConfigurationError(
+                "retry penalties, logits processors and grammars cannot be sent to a server; leave them out"
+            )
+        limits = torch.as_tensor(max_tokens, dtype=torch.long)
+        limits = (limits.unsqueeze(1) if limits.dim() == 1 else limits).expand(parents.shape)
+        groups = self._groups(parents, limits, samplers)
+        stops = frozenset(stop_ids)
+        calls = [self._call((row, lanes), parents, limits, samplers[row], uniforms, stops) for row, lanes in groups]
+        found = self._model.ask(calls, on_step=on_step)
+        B, L, T = uniforms.shape
+        tokens = torch.full((B, L, T), -1)
+        lengths, finished = torch.zeros(B, L, dtype=torch.long), torch.zeros(B, L, dtype=torch.bool)
+        opened = [[None if beam < 0 else self._beams[row][beam] for beam in mine] for row, mine in _listed(parents)]
+        for (row, lanes), call, choices in zip(groups, calls, found, strict=True):
+            for place, lane in enumerate(lanes):
+                choice = choices[place % call.count]  # a greedy call gives one for all
+                mine, done = ended(choice, call, echoes=self._model.server.echoes_stop)
+                tokens[row, lane, : len(mine)] = torch.tensor(mine)
+                lengths[row, lane], finished[row, lane] = len(mine), done
+                opened[row][lane] = (*call.prefix, *mine)
+        self._lanes = opened
+        nothing = torch.zeros(B, L, 0)  # a server gives no states
+        return Block(
+            cast("LongTensor", tokens),
+            cast("LongTensor", lengths),
+            cast("BoolTensor", finished),
+            nothing,
+            nothing,
+            nothing.unsqueeze(2),
+        )
+
+    def select(self, lanes: Tensor) -> None:
+        """See `PolicySession`."""
+        if self._lanes is None:
+            raise InferenceGuardError("no block is open; sample one before selecting its lanes")
+        self._beams = [[None if lane < 0 else self._lanes[row][lane] for lane in mine] for row, mine in _listed(lanes)]
+        self._lanes = None
+
+    def add_rows(self, prompts: Sequence[Sequence[int]]) -> None:
+        """See `PolicySession`."""
+        self._beams += [[tuple(int(token) for token in prompt)] for prompt in prompts]
+
+    def keep_rows(self, rows: Sequence[int]) -> None:
+        """See `PolicySession`."""
+        self._beams = [self._beams[row] for row in rows]
+
+    def _groups(self, parents: Tensor, limits: Tensor, samplers: Sequence[Sampler]) -> list[Group]:
+        """The lanes of each call: those of one beam, or fewer where the server gives only so many."""
+        groups = []
+        for row, mine in _listed(parents):
+            growing: dict[tuple[int, int], list[int]] = {}
+            for lane, beam in enumerate(mine):
+                if beam >= 0 and int(limits[row, lane]) > 0:
+                    growing.setdefault((beam, int(limits[row, lane])), []).append(lane)
+            for lanes in growing.values():
+                size = len(lanes) if samplers[row].temperature == 0 else self._model.server.most
+                groups += [(row, lanes[at : at + size]) for at in range(0, len(lanes), size)]
+        return groups
+
+    def _call(
+        self,
+        group: Group,
+        parents: Tensor,
+        limits: Tensor,
+        sampler: Sampler,
+        uniforms: Tensor,
+        stop_ids: frozenset[int],
+    ) -> Call:
+        row, lanes = group
+        prefix = self._beams[row][int(parents[row, lanes[0]])]
+        if prefix is None:
+            raise InferenceGuardError(f"lane {lanes[0]} grows from a beam that is not there")
+        return Call(
+            prefix=prefix,
+            count=1 if sampler.temperature == 0 else len(lanes),
+            max_tokens=int(limits[row, lanes[0]]),
+            sampler=sampler,
+            stop_ids=stop_ids,
+            seed=hashed_seed(float(uniforms[row, lanes[0], 0])) if self._model.seeds else None,
+        )
+
+
+def hashed_seed(uniform: float) -> int:
+    """A seed for one call out of one of its numbers.
+
+    Servers give child i of a call the seed + i, so seeds must lie far apart: beams with the next number as their seed
+    would repeat one another's draws.
+    """
+    digest = hashlib.sha256(struct.pack("<d", uniform)).digest()
+    return int.from_bytes(digest[:8], "little") >> (64 - SEED_BITS)
+
+
+def _listed(index: Tensor) -> list[tuple[int, list[int]]]:
+    return list(enumerate(index.tolist()))

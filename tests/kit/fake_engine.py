@@ -1,0 +1,344 @@
+"""A completions server on a local port, over a real bundled model: honest, slow, dying, malformed or lying on demand.
+
+It speaks what `ig_plugins.remote` asks vLLM and llama.cpp for. Whatever it is told to do wrong, it does to the calls
+that sample; what it is asked about itself it always answers.
+"""
+
+import contextlib
+import json
+import random
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import torch
+
+from ig_plugins.engine import Sampler
+from ig_plugins.guard.loading import load_policy
+from ig_plugins.search import Policy
+
+Reply = Any
+Fault = Callable[["Handler", Reply], None]
+"""Sends something else than the honest reply, which it is given."""
+
+MODEL = "tiny"
+PAGE = 16
+
+
+class FakeEngine:
+    """The server; a context manager.
+
+    Args:
+        kind: ``vllm``, ``openai`` or ``llamacpp``.
+        policy: What samples; the bundled tiny-alpaca by default.
+        seconds: That every call takes at least.
+        plan: (number of the call, its body) to a fault, or None for an honest reply.
+        most: Choices that a call may ask for; more are refused.
+        echoes_stop: Replies hold the stop token.
+        ids: Replies hold ids; else it speaks text only.
+        tokenizes: It has ``/tokenize``.
+    """
+
+    def __init__(
+        self,
+        kind: str = "vllm",
+        *,
+        policy: Policy | None = None,
+        seconds: float = 0.0,
+        plan: Callable[[int, Mapping[str, Any]], Fault | None] = lambda number, body: None,
+        most: int = 64,
+        echoes_stop: bool = True,
+        ids: bool = True,
+        tokenizes: bool = True,
+    ) -> None:
+        self.kind, self.seconds, self.plan, self.most = kind, seconds, plan, most
+        self.echoes_stop, self.ids, self.tokenizes = echoes_stop, ids, tokenizes
+        self.policy = policy or load_policy("bundled:tiny-alpaca")
+        self.bodies: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.aborted = self.connections = self.running = 0
+        self.gauge: list[tuple[float, int]] = []  # (when, calls in flight from then on)
+        self.lock, self._torch = threading.Lock(), threading.Lock()
+        self.open: set[socket.socket] = set()
+        self._server: ThreadingHTTPServer | None = None
+        self.port = 0
+
+    @property
+    def address(self) -> str:
+        """What a guard is given as its model."""
+        return f"{self.kind}+http://127.0.0.1:{self.port}" + ("" if self.kind == "llamacpp" else f"/{MODEL}")
+
+    def __enter__(self) -> "FakeEngine":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gone, and no thread of it is inside torch any more, under which an interpreter must not end."""
+        self.kill()
+        end = time.monotonic() + 20
+        while self.running and time.monotonic() < end:
+            time.sleep(0.01)
+
+    def start(self) -> None:
+        """Listens, on the port that it had before if it had one."""
+        engine = self
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 256
+            allow_reuse_address = True
+
+        self._server = Server(("127.0.0.1", self.port), type("Bound", (Handler,), {"engine": engine}))
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def kill(self) -> None:
+        """Gone in an instant, as a killed process: open connections are reset."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        with self.lock:
+            sockets, self.open = self.open, set()
+        for each in sockets:
+            reset(each)
+        server.shutdown()
+        server.server_close()
+
+    def enter(self, step: int) -> None:
+        """A call comes, +1, or goes, -1."""
+        with self.lock:
+            self.running += step
+            self.gauge.append((time.monotonic(), self.running))
+
+    def mean_in_flight(self, start: float, end: float) -> float:
+        """Calls in flight between two times, on average."""
+        total, last, count = 0.0, start, 0
+        for when, running in [*self.gauge, (end, 0)]:
+            at = min(max(when, start), end)
+            total += (at - last) * count
+            last, count = at, running
+        return total / (end - start)
+
+    def sample(self, prompt: list[int], body: Mapping[str, Any]) -> list[tuple[list[int], bool]]:
+        """Continuations of a prompt and whether each ended, drawn by the bundled model."""
+        llama = self.kind == "llamacpp"
+        count = body.get("n_cmpl" if llama else "n", 1)
+        most = body["n_predict" if llama else "max_tokens"]
+        pulled = body.get("logit_bias") or {}
+        if pulled:
+            token = int(next(iter(pulled))[0] if llama else next(iter(pulled)))
+            return [([token], True)] * count
+        sampler = Sampler(**{name: body[name] for name in ("temperature", "top_k", "top_p", "min_p")})
+        seed = body.get("seed")
+        generator = torch.Generator().manual_seed(random.randrange(2**31) if seed is None else seed)
+        with self._torch, torch.inference_mode():
+            session = self.policy.tree.prefill([prompt], lanes=count, block=most, max_new=most)
+            block = session.sample(
+                torch.zeros(1, count, dtype=torch.long),
+                samplers=[sampler],
+                uniforms=torch.rand(1, count, most, generator=generator, dtype=torch.float64),
+                max_tokens=[most],
+                stop_ids=self.policy.stop_ids,
+            )
+        found = []
+        for lane in range(count):
+            tokens = block.tokens[0, lane, : int(block.lengths[0, lane])].tolist()
+            found.append((tokens, bool(block.finished[0, lane])))
+        return found
+
+    def reply(self, body: Mapping[str, Any]) -> Reply:
+        """The honest reply to a call."""
+        prompt = body["prompt"] if self.kind == "llamacpp" else body["prompt"][0]
+        choices = []
+        for index, (tokens, done) in enumerate(self.sample(prompt, body)):
+            shown = tokens if self.echoes_stop or not done else tokens[:-1]
+            text = self.policy.tokenizer.decode(tokens, skip_special_tokens=True)
+            if self.kind == "llamacpp":
+                ids = {"tokens": shown if self.ids else [], "tokens_evaluated": len(prompt), "truncated": False}
+                choices.append({"index": index, "content": text, "stop_type": "eos" if done else "limit", **ids})
+            else:
+                ids = {"token_ids": shown, "prompt_token_ids": prompt} if self.ids else {}
+                choices.append({"index": index, "text": text, "finish_reason": "stop" if done else "length", **ids})
+        if self.kind == "llamacpp":
+            return choices if len(choices) > 1 else choices[0]
+        return {"object": "text_completion", "model": MODEL, "choices": choices}
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection."""
+
+    engine: FakeEngine
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet
+
+    def setup(self) -> None:
+        super().setup()
+        with self.engine.lock:
+            self.engine.connections += 1
+            self.engine.open.add(self.connection)
+
+    def finish(self) -> None:
+        with self.engine.lock:
+            self.engine.open.discard(self.connection)
+        with contextlib.suppress(OSError):
+            super().finish()
+
+    def handle(self) -> None:
+        try:
+            super().handle()
+        except OSError:  # the client hung up, or we were killed
+            self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+    def do_GET(self) -> None:
+        engine, policy = self.engine, self.engine.policy
+        if self.path == "/v1/models" and engine.kind != "llamacpp":
+            self.send(200, {"data": [{"id": MODEL, "root": "/nowhere/tiny", "max_model_len": policy.tree.context}]})
+        elif self.path == "/props" and engine.kind == "llamacpp":
+            settings = {"n_ctx": policy.tree.context}
+            self.send(200, {"total_slots": engine.most, "default_generation_settings": settings})
+        elif self.path == "/metrics" and engine.kind == "vllm":
+            self.send(200, f'vllm:cache_config_info{{block_size="{PAGE}",cache_dtype="auto"}} 1.0\n'.encode())
+        else:
+            self.send(404, {"error": "not here"})
+
+    def do_POST(self) -> None:
+        engine = self.engine
+        raw = self.rfile.read(int(self.headers["content-length"]))
+        if len(raw) < int(self.headers["content-length"]):  # the client hung up, or we were killed
+            return
+        body = json.loads(raw)
+        if self.path == "/tokenize" and engine.tokenizes:
+            text = body.get("content", body.get("prompt"))
+            self.send(200, {"tokens": engine.policy.tokenizer.encode(text, add_special_tokens=False)})
+            return
+        if self.path != ("/completion" if engine.kind == "llamacpp" else "/v1/completions"):
+            self.send(404, {"error": "not here"})
+            return
+        engine.enter(+1)
+        try:
+            self.complete(body)
+        finally:
+            engine.enter(-1)
+
+    def complete(self, body: dict[str, Any]) -> None:
+        engine = self.engine
+        with engine.lock:
+            number = len(engine.bodies)
+            engine.bodies.append(body)
+            engine.headers.append(dict(self.headers))
+        if body.get("n", body.get("n_cmpl", 1)) > engine.most:
+            self.send(400, {"error": f"at most {engine.most}"})
+            return
+        reply = engine.reply(body)
+        if engine.seconds and self.left_within(engine.seconds):
+            return
+        fault = engine.plan(number, body)
+        if fault is None:
+            self.send(200, reply)
+        else:
+            fault(self, reply)
+
+    def left_within(self, seconds: float) -> bool:
+        """Whether the client hangs up within so many seconds, which are waited out otherwise."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            readable, _, _ = select.select([self.connection], [], [], min(left, 0.05))
+            try:
+                gone = bool(readable) and self.connection.recv(1, socket.MSG_PEEK) == b""
+            except OSError:
+                gone = True
+            if gone:
+                with self.engine.lock:
+                    self.engine.aborted += 1
+                self.close_connection = True
+                return True
+        return False
+
+    def send(self, status: int, content: Any, headers: Mapping[str, str] | None = None) -> None:
+        raw = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {"content-length": str(len(raw)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(raw)
+        self.wfile.flush()
+
+
+def reset(connection: socket.socket) -> None:
+    """Closes a connection as a killed process does."""
+    try:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+
+
+# Faults.
+
+
+def stalls(handler: Handler, reply: Reply) -> None:
+    """Says nothing until the client hangs up."""
+    handler.left_within(60.0)
+    handler.close_connection = True
+
+
+def hangs_up(handler: Handler, reply: Reply) -> None:
+    """Closes without a word."""
+    handler.close_connection = True
+    reset(handler.connection)
+
+
+def half(handler: Handler, reply: Reply) -> None:
+    """Breaks off in the middle of the body."""
+    raw = json.dumps(reply).encode()
+    handler.send_response(200)
+    handler.send_header("content-length", str(len(raw)))
+    handler.end_headers()
+    handler.wfile.write(raw[: len(raw) // 2])
+    handler.wfile.flush()
+    hangs_up(handler, reply)
+
+
+def trickles(handler: Handler, reply: Reply) -> None:
+    """A byte now and then, so that no read ever waits for long."""
+    handler.send_response(200)
+    handler.send_header("content-length", "100000")
+    handler.end_headers()
+    while not handler.left_within(0.05):
+        handler.wfile.write(b" ")
+        handler.wfile.flush()
+
+
+def status(code: int, **headers: str) -> Fault:
+    """Another HTTP status."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda handler, reply: handler.send(code, {"error": {"message": "SECRET PROMPT"}}, named)
+
+
+def says(content: Any) -> Fault:
+    """Something else than the reply: JSON, or raw bytes."""
+    return lambda handler, reply: handler.send(200, content)
+
+
+def lies(change: Callable[[list[dict[str, Any]]], Any]) -> Fault:
+    """The reply with its choices changed; a list that ``change`` returns takes their place."""
+
+    def fault(handler: Handler, reply: Reply) -> None:
+        llama = handler.engine.kind == "llamacpp"
+        choices = (reply if isinstance(reply, list) else [reply]) if llama else reply["choices"]
+        changed = change(choices)
+        choices = choices if changed is None else changed
+        handler.send(200, choices if llama else {**reply, "choices": choices})
+
+    return fault
