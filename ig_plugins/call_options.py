@@ -19,6 +19,7 @@ Budget = float | SafetyBudget | Sequence[float | SafetyBudget]
 OnBlock = Literal["refuse", "raise", "empty"]
 Selection = Literal["reward", "hedged"]
 Adaptive = Literal["off", "on", "auto"]
+LastAssistant = Literal["turn", "prefill"]
 Door = Literal["fields", "http", "cli"]
 
 
@@ -92,7 +93,14 @@ class CallOptions(TypedDict, total=False):
     seed: Annotated[
         int | None, Doc("With it the same call gives the same answer; None draws one, and the result says which.")
     ]
-    stop: Annotated[str | Sequence[str] | None, Doc("Strings that end the answer and are not part of it.")]
+    stop: Annotated[
+        str | Sequence[str] | None,
+        Doc(
+            "Strings that end the answer and are not part of it. Where one holds a special token of the model's, that "
+            "token ends it."
+        ),
+    ]
+    stop_token_ids: Annotated[Sequence[int] | None, Doc("Tokens that end the answer, besides the model's own.")]
     timeout: Annotated[
         float | None,
         Doc(
@@ -106,10 +114,34 @@ class CallOptions(TypedDict, total=False):
     ]
     refusal: Annotated[str | None, Doc("The words of the refusal.")]
     raw_prompt: Annotated[bool | None, Doc("A text prompt is sent to the policy as it is, without a prompt format.")]
+    last_assistant: Annotated[
+        LastAssistant | None,
+        Doc(
+            "What a conversation asks for that ends with an assistant message: a `turn` of its own behind it, as "
+            "graphs of several agents expect, or its continuation, the message being a `prefill` that spends budget. "
+            "The report says which it was."
+        ),
+    ]
+    chat_template_kwargs: Annotated[
+        Mapping[str, Any] | None,
+        Doc(
+            "Variables of the model's chat template, such as `enable_thinking`; one that it does not read is an error."
+        ),
+    ]
     tools: Annotated[Sequence[Any] | None, Doc("Functions that the model may call, in OpenAI's format.")]
     tool_choice: Annotated[
         str | Mapping[str, Any] | None, Doc("`auto`, `none`, `any` or a function's name; or as OpenAI writes it.")
     ]
+    json_schema: Annotated[
+        Mapping[str, Any] | str | None,
+        Doc(
+            "The answer is JSON that fits this schema, a mapping or JSON text. Needs `inferenceguard[grammar]`, as do "
+            "`regex`, `choices` and `grammar`; a call may have one of the four (structured-output.md)."
+        ),
+    ]
+    regex: Annotated[str | None, Doc("The answer matches this regular expression, in the syntax of Rust's `regex`.")]
+    choices: Annotated[Sequence[str] | None, Doc("The answer is one of these texts.")]
+    grammar: Annotated[str | None, Doc("The answer is in the language of this grammar, in llguidance's form of Lark.")]
     logits_processors: Annotated[Sequence[Any] | None, Doc("transformers' processors, applied while sampling.")]
     trace: Annotated[
         bool | None,
@@ -141,6 +173,8 @@ WITHHELD: dict[Door, dict[str, str]] = {
     },
     "cli": {
         "max_new_tokens": "say `--max-tokens`",
+        "chat_template_kwargs": "belongs to a conversation; commands take one text",
+        "last_assistant": "belongs to a conversation; commands take one text",
         "tools": "no command runs tools",
         "tool_choice": "goes with `tools`",
         "logits_processors": "Python objects",

@@ -16,6 +16,7 @@ from critic_models.errors import (
 
 __all__ = [
     "ConfigurationError",
+    "ContextLengthError",
     "DeadlineExceededError",
     "DecodingError",
     "GuardBlockedError",
@@ -48,6 +49,10 @@ def did_you_mean(name: str, allowed: Iterable[str]) -> str:
 
 class PromptError(InferenceGuardError, ValueError):
     """A prompt that cannot be answered: empty, longer than the model's context, an unknown role."""
+
+
+class ContextLengthError(PromptError):
+    """A prompt that leaves no room for its answer in the model's context."""
 
 
 class OutsideCertificateError(ConfigurationError):

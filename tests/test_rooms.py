@@ -18,7 +18,7 @@ ROOMS = (
     ("critic_models.bundled",),
     ("ig_plugins.errors", "ig_plugins.call_options", "ig_plugins.observing"),
     ("ig_plugins.chat", "ig_plugins.engine", "ig_plugins.telemetry"),
-    ("ig_plugins.search",),
+    ("ig_plugins.grammar", "ig_plugins.search"),
     ("ig_plugins.presets", "ig_plugins.runtime"),
     ("ig_plugins.remote",),
     ("ig_plugins.guard",),

@@ -11,6 +11,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import PrivateAttr, model_validator
 from typing_extensions import Self
 
+from ig_plugins.chat.messages import check_unicode
 from ig_plugins.guard.adapter_fields import GuardFields, GuardHandle
 from langchain_inferenceguard._convert import PROVIDER, to_messages
 
@@ -83,6 +84,7 @@ class GuardedModel(GuardFields, BaseLanguageModel[Any]):
         """The text's token ids in the model's own tokenizer, without special tokens."""
         if self.custom_get_token_ids is not None:
             return self.custom_get_token_ids(text)
+        check_unicode(text, "the text")
         return list(self.guard.tokenizer.encode(text, add_special_tokens=False))
 
     def get_num_tokens_from_messages(self, messages: list[BaseMessage], tools: Sequence[Any] | None = None) -> int:

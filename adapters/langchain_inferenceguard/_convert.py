@@ -21,7 +21,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.messages.ai import UsageMetadata
-from langchain_core.messages.tool import tool_call, tool_call_chunk
+from langchain_core.messages.tool import invalid_tool_call, tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, GenerationChunk, LLMResult
 
 from ig_plugins.errors import PromptError
@@ -30,28 +30,25 @@ from ig_plugins.guard.result import GuardResult, Usage
 PROVIDER = "inferenceguard"
 
 _ROLES = {"user": "user", "human": "user", "system": "system", "developer": "system", "assistant": "assistant"}
-# Blocks of an assistant's content which repeat what `tool_calls` says, or which no model reads back.
-_SILENT_BLOCKS = {"tool_use", "tool_call", "tool_call_chunk", "function_call", "invalid_tool_call", "reasoning"}
 
 
 def to_messages(messages: Iterable[BaseMessage]) -> list[dict[str, Any]]:
     """Messages as the guard's chat formats take them.
 
     Raises:
-        PromptError: A content block that is not text (an image, audio, a file), or a role no chat format has.
+        PromptError: A role that no chat format has.
     """
     return [_to_message(message) for message in messages]
 
 
 def _to_message(message: BaseMessage) -> dict[str, Any]:
-    content = text_of(message)
+    content = message.content  # its blocks are read, or refused, by the core
     if isinstance(message, HumanMessage):
         return {"role": "user", "content": content}
     if isinstance(message, SystemMessage):
         return {"role": "system", "content": content}
     if isinstance(message, AIMessage):
-        calls = [{"id": c["id"] or "", "name": c["name"], "arguments": c["args"]} for c in message.tool_calls]
-        return {"role": "assistant", "content": content, **({"tool_calls": calls} if calls else {})}
+        return _assistant(message)
     if isinstance(message, ToolMessage):
         named = {"name": message.name} if message.name else {}
         return {"role": "tool", "content": content, "tool_call_id": message.tool_call_id, **named}
@@ -66,25 +63,12 @@ def _to_message(message: BaseMessage) -> dict[str, Any]:
     )
 
 
-def text_of(message: BaseMessage) -> str:
-    """The text of a message whose content is a string or a list of text blocks."""
-    if isinstance(message.content, str):
-        return message.content
-    return "".join(_block_text(block, message.type) for block in message.content)
-
-
-def _block_text(block: str | dict[Any, Any], where: str) -> str:
-    if isinstance(block, str):
-        return block
-    kind = block.get("type", "text")
-    if kind == "text":
-        return str(block.get("text", ""))
-    if kind in _SILENT_BLOCKS:
-        return ""
-    raise PromptError(
-        f"the {where} message holds a block of type {kind!r}; InferenceGuard guards text models, which read "
-        "text blocks only. Describe it in words, or send it to a model that reads it and pass on that answer"
-    )
+def _assistant(message: AIMessage) -> dict[str, Any]:
+    """An answer with its calls; invalid ones as they were written, so that the model can do better."""
+    calls = [{"id": c["id"] or "", "name": c["name"], "arguments": c["args"]} for c in message.tool_calls]
+    blocks = message.content if isinstance(message.content, list) else [message.content]
+    written = [f"\n{call['args']}" for call in message.invalid_tool_calls if call["args"]]
+    return {"role": "assistant", "content": [*blocks, *written], **({"tool_calls": calls} if calls else {})}
 
 
 def usage_metadata(usage: Usage) -> UsageMetadata:
@@ -129,10 +113,19 @@ def to_chat_generation(result: GuardResult, model_name: str) -> ChatGeneration:
         content=result.text,
         additional_kwargs=_refusal(result),
         tool_calls=[tool_call(id=c["id"], name=c["name"], args=c["arguments"]) for c in result.tool_calls],
+        invalid_tool_calls=[
+            invalid_tool_call(id=c["id"], name=c["name"], args=unparsable(c["text"]), error=c["problem"])
+            for c in result.invalid_tool_calls
+        ],
         usage_metadata=usage_metadata(result.usage),
         response_metadata=response_metadata(result, model_name),
     )
     return ChatGeneration(message=message, generation_info={"finish_reason": result.finish_reason})
+
+
+def unparsable(text: str) -> str:
+    """The text of an invalid call, in a form that LangChain cannot take for cut-off JSON, which it would complete."""
+    return json.dumps(text, ensure_ascii=False) if text.lstrip()[:1] in ("{", "") else text
 
 
 def to_chat_chunk(text: str, result: GuardResult | None, model_name: str) -> ChatGenerationChunk:
@@ -146,6 +139,11 @@ def to_chat_chunk(text: str, result: GuardResult | None, model_name: str) -> Cha
     calls = [
         tool_call_chunk(id=c["id"], name=c["name"], args=json.dumps(c["arguments"], ensure_ascii=False), index=index)
         for index, c in enumerate(result.tool_calls)
+    ]
+    # LangChain makes them invalid calls again, without the problem, which the report has.
+    calls += [
+        tool_call_chunk(id=c["id"], name=c["name"], args=unparsable(c["text"]), index=index)
+        for index, c in enumerate(result.invalid_tool_calls)
     ]
     message = AIMessageChunk(
         content=text,

@@ -1,8 +1,9 @@
-"""Structured output: what is asked of the model, and what is refused afterwards.
+"""Structured output: what is asked of the model, what it is held to, and what is refused afterwards.
 
 Three ways to the same object. ``function_calling`` forces one tool call; ``json_schema`` and ``json_mode`` ask for a
-JSON text, with the schema written into the system message or left to the user's own words. Whatever the way, a
-blocked answer, a cut-off one and one that does not fit raise: none of them may look like a result.
+JSON text, with the schema written into the system message or left to the user's own words. In all of them tokens that
+would not fit are masked while they are sampled. Whatever the way, a blocked answer, a cut-off one and one that does
+not fit raise: none of them may look like a result.
 """
 
 import json
@@ -15,11 +16,14 @@ from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import JsonOutputParser, PydanticOutputParser
 from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser, PydanticToolsParser
 from langchain_core.runnables import Runnable, RunnableLambda, RunnableMap, RunnablePassthrough
+from langchain_core.tools import StructuredTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from ig_plugins.chat.schema import schema_problem
 from ig_plugins.errors import ConfigurationError, GuardBlockedError
+from ig_plugins.grammar import installed, json_schema_of
+from ig_plugins.guard.result import why_no_call
 
 METHODS = ("function_calling", "json_schema", "json_mode")
 
@@ -49,7 +53,8 @@ def structured(
         )
         gate = RunnableLambda(usable_call)
     else:
-        model = bind(response_format=_response_format(schema, method), ls_structured_output_format=told)
+        wish = _response_format(schema, method)
+        model = bind(response_format=wish, ls_structured_output_format=told, **_held_to(schema))
         parser = PydanticOutputParser(pydantic_object=pydantic_class) if pydantic_class else JsonOutputParser()
         gate = RunnableLambda(usable_text)
     parse = gate | parser
@@ -69,30 +74,44 @@ def with_instruction(messages: list[dict[str, Any]], response_format: Mapping[st
         messages: The conversation, as the guard takes it.
         response_format: OpenAI's ``{"type": "json_schema", "json_schema": {"schema": ...}}``, or
             ``{"type": "json_object"}``, for which the words are the caller's business and nothing is added.
+
+    Raises:
+        ConfigurationError: It is another one.
     """
     if response_format.get("type") == "json_object":
         return messages
-    inner = response_format.get("json_schema")
-    if response_format.get("type") != "json_schema" or not isinstance(inner, Mapping) or "schema" not in inner:
-        raise ConfigurationError(
-            f"response_format has type {response_format.get('type')!r}; give "
-            '{"type": "json_schema", "json_schema": {"schema": {...}}} or {"type": "json_object"}'
-        )
+    schema = json_schema_of(response_format)
+    if schema is None:
+        return messages
     wish = (
         "Answer with one JSON object and nothing else, no code fence around it. "
-        f"It must match this JSON schema: {json.dumps(inner['schema'], ensure_ascii=False)}"
+        f"It must match this JSON schema: {json.dumps(schema, ensure_ascii=False)}"
     )
     return [{"role": "system", "content": wish}, *messages]
+
+
+def stands_for_object(tool: Any) -> bool:
+    """Whether a tool cannot be run: `create_agent` offers the schema of its `response_format` as such a one."""
+    return isinstance(tool, StructuredTool) and tool.func is None and tool.coroutine is None
+
+
+def held_to(response_format: Mapping[str, Any]) -> dict[str, Any]:
+    """The guard's option that holds an answer to a ``response_format``.
+
+    What no mask can hold tokens to is not refused: whoever reads the object checks it.
+    """
+    schema = json_schema_of(response_format)
+    return _held_to(schema) if schema is not None else {}
 
 
 def usable_call(message: AIMessage) -> AIMessage:
     """Lets an answer pass that made its call."""
     _refuse_blocked(message)
     if not message.tool_calls:
+        report = message.response_metadata.get("inference_guard") or {}
         raise OutputParserException(
-            "the model gave no complete call of the tool that carries the answer "
-            f"(finish_reason {message.response_metadata.get('finish_reason')!r}); "
-            "raise max_tokens, or use a model that was trained on tools"
+            f"there is no object to return: {why_no_call(report)}",
+            llm_output="".join(call["args"] or "" for call in message.invalid_tool_calls) or message.text,
         )
     return message
 
@@ -118,6 +137,14 @@ def _response_format(schema: dict[str, Any] | type, method: str) -> dict[str, An
         return {"type": "json_object"}
     plain = convert_to_json_schema(schema)
     return {"type": "json_schema", "json_schema": {"name": plain.get("title", "answer"), "schema": plain}}
+
+
+def _held_to(schema: dict[str, Any] | type) -> dict[str, Any]:
+    if not installed():
+        return {}
+    is_plain = isinstance(schema, dict) and schema.get("type") != "function"  # OpenAI's form of a tool
+    plain: dict[str, Any] = schema if is_plain else convert_to_json_schema(schema)  # type: ignore[assignment]
+    return {"json_schema": {"x-guidance": {"lenient": True}, **plain}}
 
 
 def _fits(schema: dict[str, Any]) -> Callable[[Any], Any]:

@@ -14,7 +14,7 @@ from langchain_core.language_models import (
 )
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult, LLMResult
-from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict
@@ -26,7 +26,7 @@ from ig_plugins.guard import GuardResult, InferenceGuard
 from ig_plugins.guard.model_info import model_context, preset_max_tokens
 from langchain_inferenceguard._base import GuardedModel
 from langchain_inferenceguard._convert import to_chat_chunk, to_chat_generation, to_messages, token_usage
-from langchain_inferenceguard._structured import structured, with_instruction
+from langchain_inferenceguard._structured import held_to, stands_for_object, structured, usable_call, with_instruction
 
 ToolLike = dict[str, Any] | type | Callable[..., Any] | BaseTool
 
@@ -243,6 +243,7 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         conversation = to_messages(messages)
         if wish := kwargs.get("response_format"):
             conversation = with_instruction(conversation, wish)
+            options = {**held_to(wish), **options}
         return conversation, self.call_options(**options)
 
     def _generate(
@@ -355,9 +356,15 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
 
         Raises:
             PromptError: A choice that none of the tools can satisfy.
+            GuardBlockedError: When called, if a tool stands for an agent's `response_format`, and the guard blocked.
+            OutputParserException: Likewise, if the forced call did not come about: no agent ends without its object.
         """
         formatted = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
-        return super().bind(tools=formatted, tool_choice=choose(tool_choice, formatted), **kwargs)
+        choice = choose(tool_choice, formatted)
+        bound = super().bind(tools=formatted, tool_choice=choice, **kwargs)
+        if choice not in ("auto", "none") and any(map(stands_for_object, tools)):
+            return bound | RunnableLambda(usable_call)
+        return bound
 
     def with_structured_output(
         self,
@@ -373,7 +380,8 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         Args:
             schema: A pydantic class, a TypedDict, a JSON schema or an OpenAI tool.
             method: ``function_calling`` forces a tool call; ``json_schema`` writes the schema into the system
-                message and parses the text; ``json_mode`` parses the text and leaves the asking to the prompt.
+                message and parses the text; ``json_mode`` parses the text and leaves the asking to the prompt. In all
+                of them the answer is held to the schema while it is sampled.
             include_raw: Return ``{"raw", "parsed", "parsing_error"}`` instead of raising.
             strict: Check the object against the schema also where nothing else does (dict schemas).
             kwargs: Further settings of each call.

@@ -9,6 +9,7 @@ comes from PKU-SafeRLHF (CC BY-NC 4.0) and Auto-J is for measuring, and for head
 
 import gzip
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,6 +64,23 @@ def pku_pairs(rows: Rows) -> Rows:
         yield {"prompt": row["prompt"], "chosen": row["safe"], "rejected": row["unsafe"]}
 
 
+def in_json(rows: list[dict[str, Any]]) -> Rows:
+    """Labelled answers once more, as JSON objects and tool calls: else a head takes a brace for a sign of harm.
+
+    As many unsafe ones as safe ones, so that the form itself says nothing, and a few short harmless ones.
+    """
+    marked = sorted(
+        ((crc32((row["prompt"] + row["response"]).encode()), row) for row in rows if "label" in row),
+        key=lambda pair: pair[0],
+    )
+    unsafe, safe = ([(mark, row) for mark, row in marked if row["label"] == label] for label in (1, 0))
+    for mark, row in [*unsafe, *safe[: len(unsafe)]]:
+        if mark // 7 % 3 == 0:
+            yield {**row, "response": _as_json(row, mark)}
+    for mark, row in sorted(safe, key=lambda pair: pair[0] * 2654435761 % 2**32)[:60]:
+        yield {**row, "response": _short_json(row, mark)}
+
+
 SETS = {
     "jailbreakbench": ("jailbreakbench_responses.jsonl.gz", jailbreakbench),
     "xstest": ("xstest_completions.jsonl.gz", xstest),
@@ -78,9 +96,12 @@ SMALLER = {"safe_rlhf": 4, "pku_pairs": 12, "autoj": 5}  # one prompt in so many
 
 def main(data: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
+    made = {}
     for name, (file, reshape) in SETS.items():
         with gzip.open(data / file, "rt", encoding="utf-8") as lines:
-            rows = list(reshape(json.loads(line) for line in lines))
+            made[name] = list(reshape(json.loads(line) for line in lines))
+    made["in_json"] = list(in_json(made["jailbreakbench"] + made["xstest"]))
+    for name, rows in made.items():
         (out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         print(f"{name}: {len(rows)} rows")
         if name in SMALLER:
@@ -91,6 +112,42 @@ def main(data: Path, out: Path) -> None:
 def _last(dialogue: str) -> tuple[str, str]:
     before, _, answer = dialogue.rpartition(TURN)
     return before, answer.strip()
+
+
+_NAMES = ("send", "search", "save_note", "reply", "post", "get_info")
+_KEYS = ("text", "answer", "content", "message", "summary", "body")
+
+
+def _as_json(row: dict[str, Any], mark: int) -> str:
+    text, key, name = row["response"], _KEYS[mark % 6], _NAMES[mark // 6 % 6]
+    parts = [part.strip() for part in re.split(r"(?<=[.!?])\s+|\n+", text) if part.strip()] or [text]
+    title = " ".join(row["prompt"].split()[:6])
+    forms = (
+        {key: text},
+        {"title": title, "steps": parts[:12], "count": len(parts)},
+        _call(name, {key: text}),
+        _call(name, {"title": title, "items": parts[:12], "priority": mark % 5}),
+    )
+    return _written(forms[mark // 36 % 4])
+
+
+def _short_json(row: dict[str, Any], mark: int) -> str:
+    words, few, key = row["response"].split(), 1 + mark % 7, _KEYS[mark % 6]
+    start = " ".join(words[:few])
+    forms = (
+        {key: start, "number": mark % 1000},
+        _call(_NAMES[mark // 6 % 6], {key: start, "days": mark % 30}),
+        {"name": start, "tags": words[few : few + 3], "ok": bool(mark % 2)},
+    )
+    return _written(forms[mark % 3])
+
+
+def _call(name: str, arguments: dict[str, Any]) -> str:
+    return f'<tool_call>{{"name": "{name}", "arguments": {_written(arguments)}}}</tool_call>'
+
+
+def _written(value: dict[str, Any] | str) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 if __name__ == "__main__":

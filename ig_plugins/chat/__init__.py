@@ -3,9 +3,9 @@
 from ig_plugins.chat.formats import FORMATS, EncodedPrompt, PromptFormat, TemplateFormat, prompt_format
 from ig_plugins.chat.messages import Message, as_messages, defuse_turns, judge_prompt
 from ig_plugins.chat.rendering import call_words
-from ig_plugins.chat.replies import ParsedReply, parse_reply, tool_region
-from ig_plugins.chat.schema import schema_problem
-from ig_plugins.chat.special import special_tokens
+from ig_plugins.chat.replies import InvalidCall, ParsedReply, parse_reply, tool_region
+from ig_plugins.chat.schema import schema_fault, schema_problem
+from ig_plugins.chat.special import special_in, special_tokens, turn_ids
 from ig_plugins.chat.syntax import PROMPTED, ToolSyntax, native_syntax
 from ig_plugins.chat.tools import Tool, ToolChoice, as_tools, choose
 
@@ -13,6 +13,7 @@ __all__ = [
     "FORMATS",
     "PROMPTED",
     "EncodedPrompt",
+    "InvalidCall",
     "Message",
     "ParsedReply",
     "PromptFormat",
@@ -29,7 +30,10 @@ __all__ = [
     "native_syntax",
     "parse_reply",
     "prompt_format",
+    "schema_fault",
     "schema_problem",
+    "special_in",
     "special_tokens",
     "tool_region",
+    "turn_ids",
 ]

@@ -12,6 +12,7 @@ import jinja2
 from transformers import PreTrainedTokenizerBase
 
 from critic_models.safe_rlhf import ASSISTANT, BEGIN, USER
+from ig_plugins.call_options import LastAssistant
 from ig_plugins.chat.messages import Message, as_messages, defuse_turns, judge_prompt
 from ig_plugins.chat.rendering import (
     alternating,
@@ -22,15 +23,20 @@ from ig_plugins.chat.rendering import (
     in_words,
     indented,
     inside,
+    lone_results_in_words,
     native_turn,
     needs_blocks,
     shared_start,
     with_head,
+    without_system,
 )
 from ig_plugins.chat.syntax import ToolSyntax, native_syntax, prompted_syntax
-from ig_plugins.chat.tools import Tool, ToolChoice, as_tools, choose, instruction
+from ig_plugins.chat.tools import Tool, ToolChoice, as_tools, choose
+from ig_plugins.chat.variables import check_variables
+from ig_plugins.chat.wording import instruction
 from ig_plugins.errors import ConfigurationError, PromptError
 
+_NOTHING: dict[str, Any] = {"role": "user", "content": "x"}
 FORMATS = ("auto", "chat_template", "beaver", "plain")
 
 # Safe-RLHF's text format (PKU-Alignment/safe-rlhf): a finished answer ends with EOS, then the next USER follows.
@@ -65,6 +71,7 @@ class EncodedPrompt:
         tools: The tools as checked.
         tool_choice: "auto", "none", "any" or a tool's name.
         syntax: How this model writes calls; None where it may not call.
+        last_assistant: What a last assistant message was taken for; None where there was none.
     """
 
     prompt_ids: list[int]
@@ -74,6 +81,7 @@ class EncodedPrompt:
     tools: tuple[dict[str, Any], ...] = ()
     tool_choice: str = "none"
     syntax: ToolSyntax | None = None
+    last_assistant: LastAssistant | None = None
 
 
 class PromptFormat(Protocol):
@@ -89,12 +97,26 @@ class PromptFormat(Protocol):
         *,
         tools: Sequence[Tool] | None = None,
         tool_choice: ToolChoice = "auto",
+        last_assistant: LastAssistant = "turn",
+        variables: Mapping[str, Any] | None = None,
     ) -> EncodedPrompt:
-        """Encode a conversation; a last assistant message is a prefill.
+        """Encode a conversation.
+
+        Args:
+            messages: The conversation.
+            tools: What the model may call.
+            tool_choice: See `choose`.
+            last_assistant: Whether the answer to a conversation that ends with an assistant message is a turn of its
+                own, or goes on with that message.
+            variables: Further variables of the chat template.
 
         Raises:
             PromptError: For a conversation that cannot be answered, saying what is wrong with it.
+            ConfigurationError: For variables that the template does not read.
         """
+
+    def count(self, messages: Sequence[Message], *, tools: Sequence[Tool] | None = None) -> int:
+        """Tokens of a conversation or any piece of one, as near to what `encode` makes of it as can be."""
 
 
 @dataclass(frozen=True)
@@ -123,20 +145,52 @@ class TemplateFormat:
         *,
         tools: Sequence[Tool] | None = None,
         tool_choice: ToolChoice = "auto",
+        last_assistant: LastAssistant = "turn",
+        variables: Mapping[str, Any] | None = None,
     ) -> EncodedPrompt:
         """See ``PromptFormat.encode``."""
         turns = as_messages(messages)
-        offered = as_tools(tools)
+        if turns[-1].get("tool_calls"):
+            raise PromptError("the last message is an assistant turn with tool_calls; add the tools' results after it")
+        return self._encoded(turns, as_tools(tools), tool_choice, last_assistant, variables or {})
+
+    def count(self, messages: Sequence[Message], *, tools: Sequence[Tool] | None = None) -> int:
+        """See ``PromptFormat.count``."""
+        turns, offered = as_messages(messages, partial=True), as_tools(tools)
+        if not turns and not offered:
+            return 0
+        try:
+            encoded = self._encoded(turns or [_NOTHING], offered, "auto", "turn", {})
+            return len(encoded.prompt_ids)
+        except PromptError:  # a piece that the template cannot show alone
+            word = len(self._encoded([_NOTHING], offered, "auto", "turn", {}).prompt_ids)
+            texts = [str(in_words(turn)["content"]) for turn in turns]
+            marks = word - len(inside(self.tokenizer, _NOTHING["content"], trusted=False))
+            return sum(marks + len(inside(self.tokenizer, text, trusted=False)) for text in texts)
+
+    def _encoded(
+        self,
+        turns: list[dict[str, Any]],
+        offered: tuple[dict[str, Any], ...],
+        tool_choice: ToolChoice,
+        last_assistant: LastAssistant,
+        variables: Mapping[str, Any],
+    ) -> EncodedPrompt:
+        check_variables(variables, self.tokenizer, ours=self.template is not None)
         choice = choose(tool_choice, offered)
         syntax = None if choice == "none" else self._syntax(forced=choice != "auto")
         opening = syntax.opening(None if choice == "any" else choice) if syntax and choice != "auto" else ""
-        prefill = self._prefill(turns)
-        history = turns[:-1] if turns[-1]["role"] == "assistant" else turns
+        begun = turns[-1]["role"] == "assistant"
+        prefill, history = "", turns
+        if begun and last_assistant == "prefill":
+            prefill, history = self._prefill(turns[-1]), turns[:-1]
         shown = offered if choice != "none" else ()
         native = self.native is not None and (syntax is None or syntax.native)
         rendered = self._rendered(history, shown, choice, native=native)
         at_text = bool(prefill or (opening and syntax and not syntax.at_prompt))
-        prompt_ids, prefill_ids = self._split(rendered, prefill, shown if native else (), at_text=at_text)
+        prompt_ids, prefill_ids = self._split(
+            rendered, prefill, shown if native else (), at_text=at_text, variables=variables
+        )
         return EncodedPrompt(
             prompt_ids=prompt_ids,
             prefill_ids=prefill_ids + (inside(self.tokenizer, opening, trusted=True) if opening else []),
@@ -145,6 +199,7 @@ class TemplateFormat:
             tools=offered,
             tool_choice=choice,
             syntax=syntax,
+            last_assistant=last_assistant if begun else None,
         )
 
     def _syntax(self, *, forced: bool) -> ToolSyntax:
@@ -152,13 +207,8 @@ class TemplateFormat:
         native = self.native
         return native if native and (native.before_name or not forced) else prompted_syntax(self.tokenizer)
 
-    def _prefill(self, turns: Sequence[Message]) -> str:
-        last = turns[-1]
-        if last["role"] != "assistant":
-            return ""
-        if last.get("tool_calls"):
-            raise PromptError("the last message is an assistant turn with tool_calls; add the tools' results after it")
-        text = str(last["content"]) if str(last["content"]).strip() else ""
+    def _prefill(self, last: Message) -> str:
+        text = str(last["content"])
         return defuse_turns(text) if self.name == "beaver" else text
 
     def _rendered(
@@ -166,7 +216,7 @@ class TemplateFormat:
     ) -> list[dict[str, Any]]:
         """The history in the form that the template reads."""
         if native:
-            return [native_turn(message) for message in history]
+            return [native_turn(message) for message in lone_results_in_words(history)]
         turns = [in_words(message) for message in history]
         if tools:
             turns = with_head(turns, instruction(tools, choice))
@@ -174,15 +224,22 @@ class TemplateFormat:
             return [indented(turn) for turn in turns]
         if self.name != "beaver":
             return turns
-        if turns[0]["role"] == "system":
-            turns = with_head(turns[1:], turns[0]["content"])
-        return [{**turn, "content": defuse_turns(turn["content"])} for turn in alternating(turns)]
+        turns = alternating(without_system(turns))
+        if turns[-1]["role"] == "assistant":  # only behind a user's turn does the assistant's marker stand
+            turns.append({"role": "user", "content": ""})
+        return [{**turn, "content": defuse_turns(turn["content"])} for turn in turns]
 
     def _split(
-        self, turns: list[dict[str, Any]], prefill: str, tools: Sequence[Tool], *, at_text: bool
+        self,
+        turns: list[dict[str, Any]],
+        prefill: str,
+        tools: Sequence[Tool],
+        *,
+        at_text: bool,
+        variables: Mapping[str, Any],
     ) -> tuple[list[int], list[int]]:
         """The tokens before the answer, and those of the prefill."""
-        extra = {"labels": len(turns) > 1} if self.name == "plain" else {}
+        extra = {"labels": len(turns) > 1} if self.name == "plain" else dict(variables)
         if self.template or not at_text:
             ahead = self._apply(turns, tools, add_generation_prompt=True, **extra)
             return ahead, inside(self.tokenizer, prefill, trusted=False) if prefill else []
@@ -190,7 +247,7 @@ class TemplateFormat:
         # such as the start of a thinking block.
         text = prefill or "A"
         full, other = (
-            self._apply([*turns, {"role": "assistant", "content": word}], tools, continue_final_message=True)
+            self._apply([*turns, {"role": "assistant", "content": word}], tools, continue_final_message=True, **extra)
             for word in (text, "B" if text.lstrip()[0] == "A" else "A")
         )
         cut = shared_start(full, other)

@@ -5,48 +5,64 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from ig_plugins.chat.blocks import content_text
 from ig_plugins.errors import PromptError
 
 Message: TypeAlias = Mapping[str, Any]
 
 ROLES = ("system", "user", "assistant", "tool")
 KEYS = ("role", "content", "tool_calls", "tool_call_id", "name")
+# OpenAI's newer and older names, and what its assistant messages hold that is not read again.
+_OTHER_ROLES = {"developer": "system", "function": "tool"}
+_UNREAD = ("refusal", "annotations", "audio", "function_call", "reasoning", "reasoning_content", "thinking")
 
 # The turn markers of the Safe-RLHF text format, which policies and score models of that family were trained on.
 # Inside a longer word they count too: the models see tokens, not words.
 _TURN = re.compile(r"(BEGINNING OF CONVERSATION|[A-Z]{0,20}(?:USER|ASSISTANT))(?=\s*:)")
 
 
-def as_messages(prompt: str | Sequence[Message]) -> list[dict[str, Any]]:
+def as_messages(prompt: str | Sequence[Message], *, partial: bool = False) -> list[dict[str, Any]]:
     """Check a prompt and bring it to one form.
 
     A string is one user turn. Contents become strings, tool calls ``{"id", "name", "arguments"}`` with a dict of
     arguments (OpenAI's nested form is understood), system texts move to the front as one message, turns of one role
-    in a row are joined by a blank line, and a tool result learns its function's name from the call that it answers.
+    in a row are joined by a blank line, messages without words are left out but for older answers, and a tool result
+    learns its function's name from the call that it answers.
 
     Args:
         prompt: The text of one user turn, or messages with the keys of ``KEYS``.
+        partial: It is a piece of a conversation, which nobody is to answer; it may be empty.
 
     Returns:
-        New message dicts: at most one system message, first; at least one user message.
+        New message dicts: at most one system message, first; a user message unless it stands alone.
 
     Raises:
         PromptError: For an empty prompt, an unknown role or key, or content that is not text.
     """
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}]
-    if not isinstance(prompt, Sequence) or not prompt:
+    if not isinstance(prompt, Sequence) or not (prompt or partial):
         raise PromptError(f"the prompt is {_shape(prompt)}; give a text or a non-empty list of messages")
-    checked = [_message(message, index) for index, message in enumerate(prompt)]
-    for index, message in enumerate(checked):
+    asked = max((i for i, m in enumerate(prompt) if isinstance(m, Mapping) and m.get("role") == "user"), default=0)
+    current = len(prompt) if partial else asked
+    read = [_message(message, index, current=index >= current) for index, message in enumerate(prompt)]
+    for index, message in enumerate(read):
         check_unicode(message, f"message {index}")
-    if not any(message["role"] == "user" for message in checked):
-        raise PromptError("the conversation has no user message; add one, such as {'role': 'user', 'content': '...'}")
+    checked = [message for message in read if message["role"] in ("assistant", "tool") or _says(message)]
+    while not partial and len(checked) > 1 and checked[-1]["role"] == "assistant" and not _says(checked[-1]):
+        checked.pop()
     _name_results(checked)
-    system = [message["content"] for message in checked if message["role"] == "system" and message["content"].strip()]
+    system = [message["content"] for message in checked if message["role"] == "system"]
     turns = [message for message in checked if message["role"] != "system"]
     head = [{"role": "system", "content": "\n\n".join(system)}] if system else []
+    alone = bool(head) and not turns
+    if not (partial or alone or any(message["role"] == "user" for message in turns)):
+        raise PromptError("the conversation has no user message; add one, such as {'role': 'user', 'content': '...'}")
     return head + _joined(turns)
+
+
+def _says(message: Message) -> bool:
+    return bool(message["content"].strip() or message.get("tool_calls"))
 
 
 def check_unicode(value: Any, where: str) -> None:
@@ -102,20 +118,22 @@ def _line(message: Message) -> str:
     return f"{label}: " + "\n  ".join(body.splitlines())
 
 
-def _message(message: Any, index: int) -> dict[str, Any]:
+def _message(message: Any, index: int, *, current: bool) -> dict[str, Any]:
     where = f"message {index}"
     if not isinstance(message, Mapping):
         raise PromptError(f"{where} is {_shape(message)}; a message is a dict with 'role' and 'content'")
-    if unknown := [str(key) for key in message if key not in KEYS]:
-        raise PromptError(f"{where} has the unknown key {unknown[0]!r}; allowed are {', '.join(KEYS)}")
-    role = message.get("role")
+    role = _OTHER_ROLES.get(str(message.get("role")), message.get("role"))
     if role not in ROLES:
         raise PromptError(f"{where} has the role {role!r}; allowed are {', '.join(ROLES)}")
+    known = {*KEYS, *(_UNREAD if role == "assistant" else ())}
+    if unknown := [str(key) for key in message if key not in known]:
+        raise PromptError(f"{where} has the unknown key {unknown[0]!r}; allowed are {', '.join(KEYS)}")
     calls = message.get("tool_calls") or ()
     if calls and role != "assistant":
         raise PromptError(f"{where} is a {role} message with tool_calls; only assistant messages carry them")
-    content = _text(message.get("content"), where, optional=role == "assistant")
-    if role == "user" and not content.strip():
+    content = content_text(message.get("content"), where, role=role, current=current or role == "system")
+    content = content or (str(message.get("refusal") or "") if role == "assistant" else "")
+    if role == "user" and current and not content.strip():
         raise PromptError(f"{where} is an empty user message; give it some text")
     checked: dict[str, Any] = {"role": role, "content": content}
     if calls:
@@ -124,25 +142,6 @@ def _message(message: Any, index: int) -> dict[str, Any]:
         if role == "tool" and message.get(key) is not None:
             checked[key] = str(message[key])
     return checked
-
-
-def _text(content: Any, where: str, *, optional: bool) -> str:
-    if isinstance(content, str):
-        return content
-    if content is None and optional:
-        return ""
-    if isinstance(content, Sequence):
-        return "".join(_block(block, where) for block in content)
-    raise PromptError(f"{where} has content that is {_shape(content)}; only text is understood")
-
-
-def _block(block: Any, where: str) -> str:
-    if isinstance(block, str):
-        return block
-    kind = block.get("type") if isinstance(block, Mapping) else type(block).__name__
-    if kind == "text" and isinstance(block.get("text"), str):
-        return str(block["text"])
-    raise PromptError(f"{where} has content of type {kind!r}; only text is understood, so leave it out or describe it")
 
 
 def _call(call: Any, where: str) -> dict[str, Any]:

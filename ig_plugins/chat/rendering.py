@@ -92,6 +92,23 @@ def with_head(turns: list[dict[str, Any]], head: str) -> list[dict[str, Any]]:
     return [*turns[:index], {**turn, "content": f"{head}\n\n{turn['content']}"}, *turns[index + 1 :]]
 
 
+def without_system(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The system text put before the first user text; where it stands alone, it is the user's."""
+    if turns[0]["role"] != "system":
+        return turns
+    return with_head(turns[1:], turns[0]["content"]) if len(turns) > 1 else [{**turns[0], "role": "user"}]
+
+
+def lone_results_in_words(turns: Sequence[Message]) -> list[Message]:
+    """Results of tools that answer no call before them, in words: templates show results behind calls alone."""
+    called = False
+    told: list[Message] = []
+    for turn in turns:
+        called = bool(turn.get("tool_calls")) or (called and turn["role"] == "tool")
+        told.append(in_words(turn) if turn["role"] == "tool" and not called else turn)
+    return told
+
+
 def alternating(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Join turns of one role in a row by a blank line."""
     joined: list[dict[str, Any]] = []
@@ -104,9 +121,10 @@ def alternating(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def folded(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """For strict templates: no system role, and user and assistant by turns."""
-    if turns[0]["role"] == "system" and len(turns) > 1:
-        turns = with_head(turns[1:], turns[0]["content"])
+    """For strict templates: no system role, and user and assistant by turns, the user first."""
+    turns = without_system(turns)
+    if turns[0]["role"] == "assistant" and len(turns) > 1 and "tool_calls" not in turns[0]:
+        turns = with_head(turns[1:], f"You began this conversation: {turns[0]['content']}")
     return alternating(turns) if not any("tool_calls" in turn for turn in turns) else turns
 
 
@@ -155,6 +173,17 @@ def check_keys(tokenizer: PreTrainedTokenizerBase, value: Any) -> None:
     elif isinstance(value, list):
         for item in value:
             check_keys(tokenizer, item)
+
+
+def check_words(tokenizer: PreTrainedTokenizerBase, value: Any, where: str) -> None:
+    """Refuse control tokens anywhere in a value: sanitising covers messages only.
+
+    Raises:
+        PromptError: There is one.
+    """
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    if found := next((token for token in _control_tokens(tokenizer) if token in text), None):
+        raise PromptError(f"{where} holds the control token {found!r}; leave it out")
 
 
 def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:

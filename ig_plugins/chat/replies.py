@@ -1,11 +1,13 @@
-"""Reading a finished answer: plain text, or tool calls that are whole, valid and meant to be executed.
+"""Reading a finished answer: words, and tool calls that are whole, valid and meant to be executed.
 
-A call that was cut off, or that is not exactly what its tool asks for, comes out as no call at all. Partial JSON is
-never repaired: half a command is another command.
+A call that was cut off, or that is not exactly what its tool asks for, is never executable: partial JSON is never
+repaired, as half a command is another command. But nothing is lost: what was written stands in the reply as it is.
 """
 
 import json
+import re
 import uuid
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,39 +18,59 @@ from ig_plugins.chat.rendering import call_words
 from ig_plugins.chat.schema import schema_problem
 from ig_plugins.chat.special import hides
 from ig_plugins.chat.spelling import Spelled, spelled
+from ig_plugins.chat.strict_json import NotACallError, json_object
 from ig_plugins.chat.syntax import PROMPTED, ToolSyntax
+from ig_plugins.chat.templated import Reading, read_by_template, with_end
 from ig_plugins.chat.tools import Tool, ToolChoice, as_tools, choose
 
 
 @dataclass(frozen=True)
-class ParsedReply:
-    """What an answer says and what it wants to be done.
+class InvalidCall:
+    """A part of an answer that was meant as a call and is none; nothing of it may be executed.
 
     Attributes:
-        text: The words before the first call; the whole answer where there is none.
+        id: A name of its own, as calls have one.
+        name: The tool that it speaks of; None where that is not plain, or no tool of that name was offered.
+        text: All that was written, from the call's start to the next one's or to the answer's end.
+        problem: What is wrong with it, without quoting it.
+    """
+
+    id: str
+    name: str | None
+    text: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class ParsedReply:
+    """What an answer says and what it wants to be done; together its parts hold all of the answer but white space.
+
+    Attributes:
+        text: The words before, between and after the calls; the whole answer where there is none.
         tool_calls: Calls, each {"id", "name", "arguments"}, all valid; empty where one of them is not.
-        malformed: The answer began a call and did not end it well. Nothing of it may be executed.
+        invalid: What was meant as calls, where one of them is not valid.
         raw: The part of the answer that was meant as calls, as written; for reports.
         problem: What is wrong with it, without quoting it; None where nothing is.
+        opening: What the answer was forced to start with; judges read it before each part anyway.
     """
 
     text: str
     tool_calls: tuple[dict[str, Any], ...] = ()
-    malformed: bool = False
+    invalid: tuple[InvalidCall, ...] = ()
     raw: str = ""
     problem: str | None = None
+    opening: str = ""
+
+    @property
+    def malformed(self) -> bool:
+        """The answer began a call and did not end it well."""
+        return bool(self.invalid)
 
     def handed_out(self) -> tuple[str, ...]:
-        """Every text that a caller gets of it, each to be judged: the words, each call, and all of these as one."""
-        parts = [*([self.text] if self.text else []), *map(call_words, self.tool_calls)]
+        """Every text that a caller gets of it, each to be judged: words, calls valid or not, and all as one."""
+        written = [call.text.removeprefix(self.opening) for call in self.invalid]
+        parts = [part for part in (self.text, *map(call_words, self.tool_calls), *written) if part]
         return tuple(parts if len(parts) < 2 else [*parts, "\n".join(parts)])
-
-
-_NUL = "\0"
-
-
-class _NotACallError(ValueError):
-    """A region that is not a valid call; the message says why, without quoting it."""
 
 
 def parse_reply(
@@ -83,32 +105,64 @@ def parse_reply(
         return ParsedReply(text)
     syntax = syntax or PROMPTED
     allowed = [tool for tool in offered if choice in ("auto", "any", tool["function"]["name"])]
-    seen = text.find(syntax.marker) if syntax.marker else -1
-    full, written, start = Spelled(text), opening + text, -1
-    calls: list[dict[str, Any]] | None = None
-    problem: str | None = None
+    full, problem, reading = Spelled(text), None, Reading(None)
+    start = -1
     try:
         full = _spelled(text, ids, syntax, tokenizer, opening)
-        written = opening + full.text
-        if syntax.templated and tokenizer is not None:
-            events = _events(written, syntax, tokenizer, offered, prompt_ids)
-            start = _opened(events, written)
-            calls = _templated(events, tokenizer) if start >= 0 else None
-        else:
-            start = written.find(syntax.start)
-            calls = _marked(written[start:], syntax) if start >= 0 else None
-        if calls is None and (opening or seen >= 0):
-            raise _NotACallError("the forced call did not come about" if opening else "the marker begins no call")
-        calls = [_checked(call, allowed) for call in calls] if calls is not None else None
-    except _NotACallError as error:
-        calls, problem = [], str(error)
-    if calls is None:
+        reading = _read(full, opening, syntax, tokenizer, offered, prompt_ids)
+        if reading.calls is None and opening:
+            raise NotACallError("the forced call did not come about")
+        if reading.calls is None and syntax.marker and syntax.marker in text:
+            raise NotACallError("the marker begins no call")
+        calls = [_checked(call, allowed) for call in reading.calls or ()]
+    except NotACallError as error:
+        calls, problem, start = [], str(error), max(error.start, reading.start)
+    if reading.calls is None and problem is None:
         return ParsedReply(text)
     # Where the marker can be seen, a stream has shown the text up to it.
-    end = seen if seen >= 0 else full.shown(max(start - len(opening), 0))
-    words = "" if opening else text[:end].rstrip()
-    raw = written[start:] if start >= 0 else text[end:]
-    return ParsedReply(words, tuple(calls), malformed=problem is not None, raw=raw, problem=problem)
+    end = text.find(syntax.marker) if syntax.marker else -1
+    end = full.shown(max(start, reading.start, len(opening)) - len(opening)) if end < 0 else end
+    words = [] if opening else [text[:end].rstrip()]
+    raw = opening + full.body if opening else full.body[bisect_left(range(len(full.body)), end, key=full.shown) :]
+    if problem is not None:
+        return ParsedReply("".join(words), (), _invalid(raw, problem, syntax, allowed), raw, problem, opening)
+    places = [[full.shown(max(at - len(opening), 0)) for at in place] for place in reading.words]
+    words += [text[max(begin, end) : stop].strip() for begin, stop in places]
+    return ParsedReply("\n".join(word for word in words if word), tuple(calls), raw=raw)
+
+
+def _read(
+    full: Spelled,
+    opening: str,
+    syntax: ToolSyntax,
+    tokenizer: PreTrainedTokenizerBase | None,
+    tools: Sequence[Tool],
+    prompt_ids: Sequence[int],
+) -> Reading:
+    """The calls in the form that the model writes them; an end mark that is missing after whole JSON is no fault."""
+    if not syntax.templated or tokenizer is None:
+        return _marked(opening + full.body, syntax)
+    try:
+        return read_by_template(opening + full.text, tokenizer, tools, prompt_ids)
+    except NotACallError:
+        ended = with_end(opening + full.body, tokenizer)
+        if ended is None or full.text.startswith(ended):
+            raise
+        return read_by_template(ended, tokenizer, tools, prompt_ids)
+
+
+def _invalid(raw: str, problem: str, syntax: ToolSyntax, allowed: Sequence[Tool]) -> tuple[InvalidCall, ...]:
+    """The pieces of a region that was meant as calls, each from one start to the next."""
+    pieces = [raw]
+    if syntax.start and not syntax.templated:
+        pieces = [piece for piece in re.split(f"(?={re.escape(syntax.start)})", raw) if piece.strip()] or [raw]
+    names = [tool["function"]["name"] for tool in allowed]
+    found = []
+    for piece in pieces:
+        named = [name for name in names if json.dumps(name, ensure_ascii=False) in piece or f"={name}>" in piece]
+        name = named[0] if len(named) == 1 else None
+        found.append(InvalidCall(f"call_{uuid.uuid4().hex[:24]}", name, piece, problem))
+    return tuple(found)
 
 
 def tool_region(text: str, *, opening: str = "", syntax: ToolSyntax | None = PROMPTED) -> int:
@@ -146,139 +200,54 @@ def _spelled(
         return Spelled(text)
     full = spelled(text, ids, tokenizer, opening=opening)
     if full is None:
-        raise _NotACallError("the tokens do not spell the text")
+        raise NotACallError("the tokens do not spell the text")
     return full
 
 
-def _marked(raw: str, syntax: ToolSyntax) -> list[dict[str, Any]]:
-    """Calls as JSON objects between markers; words after the last one are not looked at."""
-    calls, rest = [], raw
-    while (start := rest.find(syntax.start)) >= 0:
-        body = rest[start + len(syntax.start) :].lstrip()
-        value, length = _json_object(body)
-        rest = body[length:].lstrip()
-        if not rest.startswith(syntax.end):
-            raise _NotACallError("the call does not end with its end marker")
-        rest = rest[len(syntax.end) :]
-        if set(value) - {"id"} != {"name", syntax.arguments}:
-            raise _NotACallError(f"the call's keys are not name and {syntax.arguments}")
-        calls.append({"name": value["name"], "arguments": value[syntax.arguments]})
-    return calls
-
-
-def _json_object(text: str) -> tuple[dict[str, Any], int]:
-    value, end = _json_value(text)
-    if not isinstance(value, dict):
-        raise _NotACallError("the call is not a JSON object")
-    return value, end
-
-
-def _json_value(text: str) -> tuple[Any, int]:
-    """Strict JSON and where it ends: no NaN, no key twice (a judge and a tool might read different ones)."""
-
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len({key for key, _ in items}) < len(items):
-            raise _NotACallError("a key of the call is given twice")
-        return dict(items)
-
-    def constant(name: str) -> Any:
-        raise _NotACallError(f"{name} is not JSON")
-
+def _marked(written: str, syntax: ToolSyntax) -> Reading:
+    """Calls as JSON objects between markers."""
+    start = at = written.find(syntax.start)
+    calls, words = [], []
     try:
-        return json.JSONDecoder(object_pairs_hook=pairs, parse_constant=constant).raw_decode(text)
-    except _NotACallError:
+        while at >= 0:
+            begin = at + len(syntax.start)
+            begin += len(written[begin:]) - len(written[begin:].lstrip())
+            value, length = json_object(written[begin:])
+            end = _past_mark(written, begin + length, syntax.end)
+            if set(value) - {"id"} != {"name", syntax.arguments}:
+                raise NotACallError(f"the call's keys are not name and {syntax.arguments}")
+            calls.append({"name": value["name"], "arguments": value[syntax.arguments]})
+            at = written.find(syntax.start, end)
+            words.append((end, at if at >= 0 else len(written)))
+    except NotACallError as error:
+        error.start = start
         raise
-    except (ValueError, RecursionError):  # numbers of thousands of digits are a plain ValueError
-        raise _NotACallError("the call is not JSON, or was cut off") from None
+    return Reading(calls, start, words) if calls else Reading(None)
 
 
-def _events(
-    written: str,
-    syntax: ToolSyntax,
-    tokenizer: PreTrainedTokenizerBase,
-    tools: Sequence[Tool],
-    prompt_ids: Sequence[int],
-) -> list[dict[str, Any]]:
-    """What the tokenizer's response template reads, if each call in it was closed by the model.
-
-    ``tokenizer.parse_response`` also closes a call that the end of the text cuts off, and some content parsers then
-    return what arguments there were. So a NUL is put after the text: where it lands in a call, that call was cut off.
-    A call without an end marker, which its JSON alone ends, needs no NUL: cut-off JSON does not parse.
-    """
-    field = tokenizer.response_template["fields"]["tool_calls"]
-    ends_itself = field.get("content") == "json" and not {"close", "close_pattern"} & set(field)
-    if _NUL in written:
-        raise _NotACallError("the answer contains a NUL")
-    try:
-        parser = tokenizer.get_response_parser(prefix=list(prompt_ids) or "", tools=list(tools))
-        return list(parser.feed(written if ends_itself else written + _NUL) + parser.finalize()[1])
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        raise _NotACallError("the response template cannot read the call, or it was cut off") from None
-
-
-def _opened(events: Sequence[dict[str, Any]], written: str) -> int:
-    """Up to where the answer surely holds no call; -1 where it holds none at all.
-
-    The chunks before the first call are pieces of the answer, in order; between them are marks that events leave out.
-    """
-    at = 0
-    for event in events:
-        if _is(event, "region_open"):
-            return at
-        if event["type"] == "region_chunk":
-            chunk = event["text"].removesuffix(_NUL)
-            found = written.find(chunk, at)  # a first chunk may begin in the prompt, and is not found then
-            at = found + len(chunk) if found >= 0 else at
-    return -1
-
-
-def _templated(events: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
-    """The calls among the events of a response template."""
-    field = tokenizer.response_template["fields"]["tool_calls"]
-    if any(_is(event, "region_chunk") and _NUL in event["text"] for event in events):
-        raise _NotACallError("the call does not end with its end marker")
-    if field.get("content") == "json" and not field.get("content_args"):
-        for body in _bodies(events):
-            _json_value(body.lstrip())
-    values = [event["value"] for event in events if _is(event, "region_close")]
-    return [_function(value) for group in values for value in (group if isinstance(group, list) else [group])]
-
-
-def _bodies(events: Sequence[dict[str, Any]]) -> list[str]:
-    """The text of each call."""
-    bodies: list[str] = []
-    for event in events:
-        if _is(event, "region_open"):
-            bodies.append("")
-        elif _is(event, "region_chunk"):
-            bodies[-1] += event["text"]
-    return bodies
-
-
-def _is(event: dict[str, Any], kind: str) -> bool:
-    return bool(event["type"] == kind and event["field"] == "tool_calls")
-
-
-def _function(value: Any) -> dict[str, Any]:
-    inner = value.get("function", value) if isinstance(value, dict) else {}
-    keys = set(inner) - {"id", "type"} if isinstance(inner, dict) else set()
-    if inner is not value and {"name", "arguments", "parameters"} & set(value):
-        raise _NotACallError("the call names a function twice")
-    if keys not in ({"name", "arguments"}, {"name", "parameters"}):
-        raise _NotACallError("the call's keys are not name and arguments")
-    return {"name": inner["name"], "arguments": inner.get("arguments", inner.get("parameters"))}
+def _past_mark(written: str, at: int, mark: str) -> int:
+    """Behind the end mark; where the answer ends within it or before it, or goes on in another line, JSON is enough."""
+    rest = written[at:].lstrip()
+    gap = written[at : len(written) - len(rest)]
+    if rest.startswith(mark):
+        return len(written) - len(rest) + len(mark)
+    if mark.startswith(rest.rstrip()):
+        return len(written)
+    if "\n" in gap:
+        return at
+    raise NotACallError("the call does not end with its end marker")
 
 
 def _checked(call: dict[str, Any], tools: Sequence[Tool]) -> dict[str, Any]:
     tool = next((tool["function"] for tool in tools if tool["function"]["name"] == call["name"]), None)
     if tool is None:
-        raise _NotACallError("the call names no tool that may be used")
+        raise NotACallError("the call names no tool that may be used")
     if not isinstance(call["arguments"], dict):
-        raise _NotACallError("the call's arguments are not a JSON object")
+        raise NotACallError("the call's arguments are not a JSON object")
     if problem := schema_problem(call["arguments"], tool["parameters"]):
-        raise _NotACallError(f"the arguments do not fit the tool's schema: {problem}")
+        raise NotACallError(f"the arguments do not fit the tool's schema: {problem}")
     try:
         json.dumps(call["arguments"], ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
-        raise _NotACallError("the arguments hold a number or a character that JSON cannot write") from None
+        raise NotACallError("the arguments hold a number or a character that JSON cannot write") from None
     return {"id": f"call_{uuid.uuid4().hex[:24]}", "name": call["name"], "arguments": call["arguments"]}

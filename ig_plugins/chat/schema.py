@@ -1,115 +1,151 @@
-"""As much of JSON Schema as tool arguments need; what it does not know it lets pass, as JSON Schema does."""
+"""Values held against a JSON schema by ``jsonschema_rs``: drafts 4 to 2020-12, formats included, nothing fetched.
 
-import math
-from collections.abc import Mapping, Sequence
+Without ``$schema`` the draft is 2020-12, or 7 where the schema is only valid as that. OpenAPI's ``nullable`` is
+understood.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
-_TYPES: dict[str, tuple[type, ...]] = {
-    "object": (dict,),
-    "array": (list,),
-    "string": (str,),
-    "boolean": (bool,),
-    "null": (type(None),),
-    "number": (int, float),
-    "integer": (int, float),
+import jsonschema_rs
+
+from ig_plugins.chat.schema_work import too_much
+
+_LIMIT = 1 << 20  # characters of a schema
+_TYPES: dict[type, str] = {
+    dict: "object",
+    list: "array",
+    str: "string",
+    bool: "boolean",
+    type(None): "null",
+    int: "integer",
+    float: "number",
 }
-_DEPTH = 64
+_DATA = ("enum", "const", "default", "examples", "example")  # keywords that hold values and not schemas
 
 
-def schema_problem(value: Any, schema: Any, *, root: Mapping[str, Any] | None = None, path: str = "$") -> str | None:
+def schema_fault(schema: Any) -> str | None:
+    """Say what is wrong with a schema itself, or None: it is invalid, or it refers to what is not in it."""
+    built = _built(schema)
+    return built if isinstance(built, str) else None
+
+
+def schema_problem(value: Any, schema: Any) -> str | None:
     """Say where ``value`` breaks ``schema``, or None where it does not.
 
-    Understood: type (one, several, nullable), enum, const, required, properties, additionalProperties, items, anyOf,
-    oneOf, allOf and local ``$ref``. The values themselves are not quoted, so that the text may go to a log.
+    Neither values nor names of the answer's own making are quoted, so that the text may go to a log.
 
     Args:
         value: Parsed JSON.
         schema: A JSON schema, or True / {} for anything.
-        root: The document that ``$ref`` looks into; the schema itself by default.
-        path: Where we are, for the message.
     """
-    return _problem(value, schema, root if root is not None else schema, path, 0)
-
-
-def _problem(value: Any, schema: Any, root: Any, path: str, depth: int) -> str | None:
-    if depth > _DEPTH:
-        return f"{path} is nested more than {_DEPTH} deep"
-    if schema is False:
-        return f"{path} is not allowed"
-    if not isinstance(schema, Mapping):
-        return None
-    if isinstance(reference := schema.get("$ref"), str):
-        target = _resolve(reference, root)
-        return None if target is None else _problem(value, target, root, path, depth + 1)
-    checks = (_scalar(value, schema, path), _unions(value, schema, root, path, depth))
-    if problem := next((p for p in checks if p), None):
+    built = _built(schema)
+    if isinstance(built, str):
+        return f"the schema cannot be checked: {built}"
+    if problem := too_much(value, schema):
         return problem
-    if isinstance(value, dict):
-        return _object(value, schema, root, path, depth)
-    if isinstance(value, list) and "items" in schema:
-        each = (_problem(item, schema["items"], root, f"{path}[{i}]", depth + 1) for i, item in enumerate(value))
-        return next((p for p in each if p), None)
+    try:
+        built.validate(value)
+    except jsonschema_rs.ValidationError as error:
+        return _said(error, frozenset(_declared(schema)))
+    except (ValueError, RecursionError):  # half a character, or a number beyond what JSON can hold
+        return "$ holds a value that JSON cannot write"
     return None
 
 
-def _scalar(value: Any, schema: Mapping[str, Any], path: str) -> str | None:
-    declared = schema.get("type")
-    kinds = [declared] if isinstance(declared, str) else list(declared or ())
-    if kinds and schema.get("nullable"):
-        kinds.append("null")
-    if kinds and not any(_is(value, kind) for kind in kinds):
-        return f"{path} is {_kind(value)}, expected {' or '.join(kinds)}"
-    if "enum" in schema and not any(_same(value, allowed) for allowed in schema["enum"]):
-        return f"{path} is not one of the {len(schema['enum'])} allowed values"
-    if "const" in schema and not _same(value, schema["const"]):
+def _built(schema: Any) -> Any:
+    """The validator of a schema, or what is wrong with the schema."""
+    try:
+        text = json.dumps(schema, sort_keys=True)
+    except (TypeError, ValueError, RecursionError):
+        return "it is not JSON, or nested too deep"
+    if len(text) > _LIMIT:
+        return f"it has {len(text)} characters, {_LIMIT} are allowed"
+    return _validator(text)
+
+
+@lru_cache(maxsize=256)
+def _validator(text: str) -> Any:
+    schema = _nullable(json.loads(text))
+    makers: list[Callable[..., Any]] = [jsonschema_rs.validator_for]
+    if isinstance(schema, dict) and "$schema" not in schema:
+        makers = [jsonschema_rs.Draft202012Validator, jsonschema_rs.Draft7Validator]
+    made = [_made(make, schema) for make in makers]
+    return next((each for each in made if not isinstance(each, str)), made[0])
+
+
+def _made(make: Callable[..., Any], schema: Any) -> Any:
+    try:
+        return make(schema, validate_formats=True, offline=True, mask="the value")
+    except jsonschema_rs.ValidationError as error:
+        return f"{_path(error.instance_path)}: {error.message}"[:300]
+    except (ValueError, TypeError) as error:  # nested too deep, half a character
+        return str(error)[:300]
+
+
+def _nullable(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_nullable(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {key: part if key in _DATA else _nullable(part) for key, part in schema.items()}
+    kinds = schema.get("type")
+    if schema.get("nullable") is True and isinstance(kinds, str | list):
+        schema["type"] = [*([kinds] if isinstance(kinds, str) else kinds), "null"]
+    return schema
+
+
+def _said(error: jsonschema_rs.ValidationError, known: frozenset[str]) -> str:
+    """The error in our words, with the path of keys that leads to the value."""
+    kind: Any = error.kind
+    path = _path(error.instance_path, known)
+    if kind.name in ("anyOf", "oneOf"):
+        # of `X | null` only X can have been meant
+        meant = [found for found in kind.context if found and not _other_type(found, error)]
+        if len(meant) == 1 and [] not in kind.context:
+            return _said(meant[0][0], known)
+        return f"{path} fits {kind.context.count([])} of {len(kind.context)} in {kind.name}"
+    if kind.name == "type":
+        kinds = " or ".join(sorted(kind.types, key=lambda name: bool(name == "null")))
+        return f"{path} is {_TYPES.get(type(error.instance), 'something else')}, expected {kinds}"
+    if kind.name == "enum":
+        return f"{path} is not one of the {len(kind.options)} allowed values"
+    if kind.name == "const":
         return f"{path} is not the one allowed value"
-    return None
+    if kind.name == "required":
+        return f"{path} lacks {kind.property!r}"
+    if kind.name in ("additionalProperties", "unevaluatedProperties"):
+        return f"{path}.* is not allowed"
+    if kind.name == "falseSchema":
+        return f"{path} is not allowed"
+    limit = kind.value if isinstance(kind.value, str | int | float) and not isinstance(kind.value, bool) else None
+    return f"{path} breaks {kind.name}" + ("" if limit is None else f" {limit}")
 
 
-def _unions(value: Any, schema: Mapping[str, Any], root: Any, path: str, depth: int) -> str | None:
-    for key in ("anyOf", "oneOf", "allOf"):
-        choices = schema.get(key)
-        if not isinstance(choices, Sequence) or not choices:
-            continue
-        problems = [_problem(value, choice, root, path, depth + 1) for choice in choices]
-        fits = problems.count(None)
-        if (key == "anyOf" and fits == 0) or (key == "oneOf" and fits != 1) or (key == "allOf" and fits < len(choices)):
-            return f"{path} fits {fits} of {len(choices)} in {key}"
-    return None
+def _other_type(found: list[jsonschema_rs.ValidationError], error: jsonschema_rs.ValidationError) -> bool:
+    return bool(found[0].kind.name == "type" and found[0].instance_path == error.instance_path)
 
 
-def _object(value: dict[str, Any], schema: Mapping[str, Any], root: Any, path: str, depth: int) -> str | None:
-    missing = [key for key in schema.get("required") or () if key not in value]
-    if missing:
-        return f"{path} lacks {missing[0]!r}"
-    properties = schema.get("properties") or {}
-    for key, item in value.items():
-        part = properties[key] if key in properties else schema.get("additionalProperties")
-        if problem := _problem(item, part, root, f"{path}.{key}" if key in properties else f"{path}.*", depth + 1):
-            return problem
-    return None
+def _path(parts: Any, known: frozenset[str] | None = None) -> str:
+    """A path as in ``$.days[2]``; names that the schema does not declare are the answer's own, and stand as ``*``."""
+    steps = [f"[{part}]" if isinstance(part, int) else f".{part if _shown(part, known) else '*'}" for part in parts]
+    return "$" + "".join(steps)
 
 
-def _resolve(reference: str, root: Any) -> Any:
-    node = root
-    for part in reference.removeprefix("#").strip("/").split("/"):
-        if part:
-            node = node.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(node, Mapping) else None
-    return node
+def _shown(part: Any, known: frozenset[str] | None) -> bool:
+    return known is None or part in known
 
 
-def _is(value: Any, kind: str) -> bool:
-    if isinstance(value, bool) and kind != "boolean":
-        return False
-    if isinstance(value, float) and (not math.isfinite(value) or (kind == "integer" and not value.is_integer())):
-        return False
-    return isinstance(value, _TYPES.get(kind, (object,)))
-
-
-def _same(value: Any, allowed: Any) -> bool:
-    # True == 1 in Python, not in JSON
-    return isinstance(value, bool) is isinstance(allowed, bool) and bool(value == allowed)
-
-
-def _kind(value: Any) -> str:
-    return next((kind for kind in _TYPES if _is(value, kind)), type(value).__name__)
+def _declared(schema: Any) -> Iterator[str]:
+    """Every name of a property in a schema."""
+    nodes = [schema]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, Mapping):
+            if isinstance(node.get("properties"), Mapping):
+                yield from node["properties"]
+            nodes += [part for key, part in node.items() if key not in _DATA]
+        elif isinstance(node, list):
+            nodes += node

@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 
+import jinja2
 from transformers import PreTrainedTokenizerBase
+
+_TURNS = (("user", "x"), ("assistant", "alphaquebec"), ("user", "bravozulu"))
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
@@ -24,6 +27,42 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[str]:
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """The ids of ``special_tokens``."""
     return frozenset(tokenizer.convert_tokens_to_ids(list(special_tokens(tokenizer))))
+
+
+def special_in(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> frozenset[int]:
+    """The first special token in each of some texts that hold one."""
+    tokens = special_tokens(tokenizer) if texts else ()
+    found = []
+    for text in texts:
+        places = [(text.index(token), -len(token), token) for token in tokens if token in text]
+        found += [min(places)[2]] if places else []
+    return frozenset(tokenizer.convert_tokens_to_ids(found))
+
+
+def turn_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The special tokens that a chat template writes between an answer and the user's next words.
+
+    An answer that goes on with one of them has ended: what follows is an invented turn, whose marks no text shows.
+    None where the model itself writes special tokens before its words, as those may be the same ones.
+    """
+    question, first, second = ({"role": role, "content": word} for role, word in _TURNS)
+
+    def render(*turns: dict[str, str], prompt: bool = False) -> str:
+        return str(tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=prompt))
+
+    def special(text: str) -> frozenset[int]:
+        return special_ids(tokenizer) & frozenset(tokenizer.encode(text, add_special_tokens=False))
+
+    if not tokenizer.chat_template:
+        return frozenset()
+    try:
+        prompt, text = render(question, prompt=True), render(question, first, second)
+    except (jinja2.TemplateError, TypeError, ValueError, KeyError):
+        return frozenset()
+    head, _, rest = text.partition(first["content"])
+    between, found, _ = rest.partition(second["content"])
+    shared = next((n for n, pair in enumerate(zip(prompt, head, strict=False)) if pair[0] != pair[1]), len(prompt))
+    return special(between) if found and not special(head[shared:]) else frozenset()
 
 
 def hides(tokenizer: PreTrainedTokenizerBase, text: str) -> bool:

@@ -21,6 +21,14 @@ class Spelled:
     text: str
     marks: tuple[tuple[int, int], ...] = ()
 
+    @property
+    def body(self) -> str:
+        """The text without the special tokens at its end."""
+        end = len(self.text)
+        for start, length in reversed(self.marks):
+            end = start if start + length == end else end
+        return self.text[:end]
+
     def shown(self, at: int) -> int:
         """Where position ``at`` of ``text`` is in the shown text."""
         return at - sum(min(length, at - start) for start, length in self.marks if start < at)

@@ -1,11 +1,11 @@
-"""Tools as callers offer them, the choice among them, and the instruction for models without a tool template."""
+"""Tools as callers offer them, and the choice among them."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from ig_plugins.chat.messages import check_unicode
+from ig_plugins.chat.schema import schema_fault
 from ig_plugins.errors import PromptError
 
 Tool: TypeAlias = Mapping[str, Any]
@@ -62,23 +62,6 @@ def choose(tool_choice: ToolChoice, tools: Sequence[Tool]) -> str:
     )
 
 
-def instruction(tools: Sequence[Tool], choice: str) -> str:
-    """What a model without a tool-aware template is told about its tools.
-
-    Args:
-        tools: As returned by ``as_tools``.
-        choice: As returned by ``choose``; not "none".
-    """
-    listed = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
-    shape = f'{CALL_START}{{"name": "the function", "arguments": {{"argument": "value"}}}}{CALL_END}'
-    when = "To use one, answer only with this line, filled in, once for every use"
-    if choice != "auto":
-        which = "one of them" if choice == "any" else f"the function {choice}"
-        when = f"Use {which} now: answer only with this line, filled in"
-    otherwise = "\nIf none of them helps, answer in plain words." if choice == "auto" else ""
-    return f"You may use these functions:\n{listed}\n{when}:\n{shape}{otherwise}"
-
-
 def _word(tool_choice: ToolChoice) -> str:
     if tool_choice is None:
         return "auto"
@@ -99,5 +82,7 @@ def _tool(tool: Any, index: int) -> dict[str, Any]:
     parameters = inner.get("parameters") or {"type": "object", "properties": {}}
     if not isinstance(parameters, Mapping) or parameters.get("type", "object") != "object":
         raise PromptError(f"the parameters of tool {name!r} are not the JSON schema of an object")
+    if fault := schema_fault(parameters):
+        raise PromptError(f"the parameters of tool {name!r} are not a JSON schema that can be checked: {fault}")
     function = {**inner, "description": str(inner.get("description") or ""), "parameters": dict(parameters)}
     return {"type": "function", "function": function}

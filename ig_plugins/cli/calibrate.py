@@ -28,7 +28,10 @@ def calibrate(
     judge_limit: Annotated[float | None, typer.Option(help="Scores above it are unsafe.")] = None,
     target: Annotated[float, typer.Option(help="α: the unsafe rate to stay below.")] = 0.05,
     confidence: Annotated[float, typer.Option(help="1 - δ.")] = 0.95,
-    limits: Annotated[str | None, typer.Option(help="Budgets to test, separated by commas.")] = None,
+    limits: Annotated[
+        list[str] | None,
+        typer.Option(help="Budgets to test, separated by commas; repeat it for every further cost model."),
+    ] = None,
     candidates: Annotated[int | None, typer.Option(min=1, max=1024, help="N.")] = None,
     pilot: Annotated[int, typer.Option(min=0, help="Prompts on which the cost in refusals is foreseen.")] = 20,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -50,11 +53,11 @@ def calibrate(
     from ig_plugins.cli.evaluate import check_judge, read_prompts
     from ig_plugins.errors import ConfigurationError
     from ig_plugins.research.calibration import feasibility
-    from ig_plugins.research.calibration.guarded import calibrate_guard
+    from ig_plugins.research.calibration.guarded import calibrate_guard, strict_to_lax, with_limits
     from ig_plugins.research.calibration.guarded import pilot as fly
     from ig_plugins.research.evaluation.verdicts import EXACT, Verdicts, numbers
 
-    tested = numbers(limits, "--limits") if limits is not None else None
+    tested = settings_of([numbers(each, "--limits") for each in limits]) if limits else None
     known = read_prompts(prompts, model=model, column=column, limit=300 if limit is None and prompts is None else limit)
     texts = [prompt.text for prompt in known]
     before = feasibility(len(texts), target=target, confidence=confidence)
@@ -84,8 +87,8 @@ def calibrate(
     tested = _default_limits(guard.budget) if tested is None else tested
     for text in texts:
         guard.request(text)
-    for each in tested:
-        guard.with_options(budget=[each, *guard.options.budgets[1:]])  # refused here rather than after the pilot
+    for each in strict_to_lax(tested, costs=len(guard.options.budgets)):
+        with_limits(guard, each)  # refused here rather than after the pilot
     if pilot:
         with output.notes.status("asking the unguarded policy"):
             # Spread over the file, so that a sorted one is not judged by its head.
@@ -128,7 +131,18 @@ def calibrate(
     kept.unlink()
 
 
-def _default_limits(budget: SafetyBudget) -> list[float]:
+def settings_of(limits: list[list[float]]) -> list[float | list[float]]:
+    """From limits by cost model to limits by setting: the first of each, the second of each, and so on."""
+    from ig_plugins.errors import ConfigurationError
+
+    if len({len(each) for each in limits}) > 1:
+        raise ConfigurationError(
+            f"--limits hold {', '.join(str(len(each)) for each in limits)} numbers; give each cost model as many"
+        )
+    return list(limits[0]) if len(limits) == 1 else [list(setting) for setting in zip(*limits, strict=True)]
+
+
+def _default_limits(budget: SafetyBudget) -> list[float | list[float]]:
     """Shares of an accumulating budget; a worst-case limit has no scale of its own, so only it is tested."""
     if budget.accounting == "cumulative":
         return [budget.limit * share for share in (0.1, 0.25, 0.5, 1.0)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 BUNDLED = ("tiny-alpaca", "tiny-beaver")
 TRAINING_PROMPTS = 60
-SHOWN = ("method", "reward", "of oracle", "safe (any time)", "unsafe (judge)", "refused", "p50 s")
+SHOWN = ("method", "reward", "of oracle", "safe (any time)", "refused", "p50 s")
 
 
 @options.with_call_options(without=("seed", "stop", "raw_prompt", "on_block", "refusal"))
@@ -31,8 +32,13 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many prompts; 100 of the bundled ones.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How often each prompt is asked.")] = 2,
     candidates: Annotated[str, typer.Option(help="N, separated by commas.")] = "16,64",
-    judge: Annotated[str | None, typer.Option(help="Independent judge: a checkpoint, or exact (bundled).")] = None,
-    judge_limit: Annotated[float | None, typer.Option(help="Scores above it are unsafe.")] = None,
+    judge: Annotated[
+        list[str] | None, typer.Option(help="Independent judge: a checkpoint, or exact (bundled); may repeat.")
+    ] = None,
+    judge_limit: Annotated[
+        list[float] | None, typer.Option(help="Scores above it are unsafe; one for each judge, or none.")
+    ] = None,
+    harmless: Annotated[str | None, typer.Option(help="The group of prompts that nothing is wrong with.")] = None,
     train_prompts: Annotated[Path | None, typer.Option(help="For methods with a value network.")] = None,
     multiplier: Annotated[float, typer.Option(help="λ of the Lagrangian rules.")] = 5.0,
     cost_model: options.CostModel = None,
@@ -55,19 +61,21 @@ def evaluate(
 
     asked = read_prompts(prompts, model=model, column=column, limit=limit)
     training = read_training_prompts(train_prompts, model=model, column=column, own=prompts is None)
-    chosen = judge or (EXACT if prompts is None else None)
+    chosen = judge or ([EXACT] if prompts is None else [])
+    limits = judge_limits(chosen, judge_limit)
     plan = Plan(
         methods=() if methods == "all" else tuple(method(name.strip()).name for name in methods.split(",")),
         candidates=tuple(counts(candidates, "--candidates", most=1024)),
         seeds=tuple(range(seeds)),
         multiplier=multiplier,
         training_prompts=training,
-        answers=grammar() if chosen == EXACT else None,
+        answers=grammar() if chosen == [EXACT] else None,
+        harmless=harmless,
     )
     if not math.isfinite(multiplier) or multiplier < 0:
         raise ConfigurationError(f"--multiplier is {multiplier}; give a finite number from 0")
-    if chosen:
-        check_judge(chosen, limit=judge_limit)
+    for name, most in zip(chosen, limits, strict=True):
+        check_judge(name, limit=most)
     output.check_folder(out)
     with output.loading(model):
         guard = InferenceGuard.from_pretrained(
@@ -80,7 +88,7 @@ def evaluate(
             device=device,
             **call,
         )
-        verdicts = Verdicts.load(chosen, limit=judge_limit, device=device) if chosen else None
+        verdicts = [Verdicts.load(name, limit=most, device=device) for name, most in zip(chosen, limits, strict=True)]
     for prompt in asked:
         guard.request(prompt.text)  # one that is too long is refused before the first is answered
     with output.progress_bar() as bar:
@@ -99,16 +107,27 @@ def evaluate(
         output.notes.print(f"report: [bold]{out / 'report.html'}[/]", highlight=False)
 
 
+def judge_limits(judges: Sequence[str], limits: Sequence[float] | None) -> list[float | None]:
+    """A limit for each judge; None for the judges' own."""
+    from ig_plugins.errors import ConfigurationError
+
+    if limits and len(limits) != len(judges):
+        raise ConfigurationError(
+            f"{len(limits)} limits for {len(judges)} judges; give --judge-limit once for each --judge, or not at all"
+        )
+    return list(limits) if limits else [None] * len(judges)
+
+
 def check_judge(name: str, *, limit: float | None) -> None:
     """Refuses a judge that is not there, or a limit that is no number, before any weights are read."""
-    from critic_models.hub import local_folder, read_config
     from ig_plugins.errors import ConfigurationError
+    from ig_plugins.guard.checks import check_models
     from ig_plugins.research.evaluation.verdicts import EXACT
 
     if limit is not None and not math.isfinite(limit):
         raise ConfigurationError(f"--judge-limit is {limit}; give a finite number")
     if name != EXACT:
-        read_config(local_folder(name))
+        check_models(None, costs=name, reward=None, critic=None)
 
 
 def read_prompts(path: Path | None, *, model: str, column: str | None, limit: int | None) -> list[Prompt]:
@@ -160,7 +179,7 @@ def show(tables: dict[str, Any]) -> None:
 
     for title, figures in tables.items():
         head, body = cells(figures)
-        shown = [index for index, name in enumerate(head) if name in SHOWN]
+        shown = [index for index, name in enumerate(head) if name in SHOWN or name.startswith("unsafe (")]
         table = Table(title=title, box=None, header_style="bold")
         for index in shown:
             table.add_column(head[index], justify="left" if index == 0 else "right", no_wrap=index == 0)

@@ -72,10 +72,15 @@ def with_call_options(*, without: Sequence[str] = ()) -> Callable[[Command], Com
     return extended
 
 
-_TYPES: dict[str, Any] = {"budget": float, "stop": list[str], "schedule": list[int]}
+_TYPES: dict[str, Any] = {
+    "budget": float, "stop": list[str], "stop_token_ids": list[int], "schedule": list[int], "json_schema": str,
+    "choices": list[str],
+}  # fmt: skip
 _NOTES = {
     "budget": "The budget's limit; the preset's by default.",
     "stop": "A string that ends the answer; may repeat.",
+    "json_schema": "The answer is JSON that fits this schema, given as JSON.",
+    "choices": "A text that the answer may be; repeat it for each.",
 }
 
 

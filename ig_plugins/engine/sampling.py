@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ig_plugins.engine.decoding.decode import Block, sample_block
 from ig_plugins.engine.decoding.draws import Histories
+from ig_plugins.engine.decoding.masks import Matchers
 from ig_plugins.engine.decoding.sampler import Sampler
 from ig_plugins.engine.session import TreeSession
 
@@ -23,6 +24,7 @@ class SamplingSession(TreeSession):
         stop_ids: Collection[int],
         penalties: Sequence[Tensor | None] | None = None,
         histories: Histories | None = None,
+        matchers: Matchers = (),
         on_step: Callable[[], None] | None = None,
         keep_states: bool = False,
     ) -> Block:
@@ -36,6 +38,7 @@ class SamplingSession(TreeSession):
             stop_ids=stop_ids,
             penalties=penalties,
             histories=histories,
+            matchers=matchers,
             on_step=on_step,
             keep_states=keep_states,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 from weakref import WeakValueDictionary
@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from critic_models import identity
 from ig_plugins import presets
-from ig_plugins.call_options import Adaptive, Budget, OnBlock, Selection, offered
+from ig_plugins.call_options import Adaptive, Budget, LastAssistant, OnBlock, Selection, offered
 from ig_plugins.errors import MismatchError, ModelLoadError
 from ig_plugins.guard.facade import InferenceGuard
 from ig_plugins.guard.options import check_names
@@ -38,7 +38,7 @@ LOADING = (
 JUDGING = ("cost_model", "reward_model", "critic")  # fields that may hold loaded objects
 SETTINGS = tuple(offered("fields"))
 
-_ALIASES = {"max_new_tokens": "max_tokens", "stop_sequences": "stop"}
+_ALIASES = {"max_new_tokens": "max_tokens", "stop_sequences": "stop", "model_name": "model", "model_id": "model"}
 
 _wrapped: WeakValueDictionary[str, InferenceGuard] = WeakValueDictionary()
 
@@ -102,6 +102,11 @@ def path_as_name(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def as_list(value: Any) -> Any:
+    """One word or number as the list of it; anything else as it is."""
+    return [value] if isinstance(value, str | int) else value
+
+
 class GuardFields(BaseModel):
     """Mixin for framework classes: what they let users set, and how that becomes a guard's call."""
 
@@ -135,7 +140,7 @@ class GuardFields(BaseModel):
     tokenizer: str | None = None
     """Of a model behind a server's address: a preset, a hub id, a local folder or a GGUF file."""
 
-    certificate: str | None = None
+    certificate: Annotated[str | None, BeforeValidator(path_as_name)] = None
     """A ``certificate.json``; a guard that it was not made for is refused."""
 
     outside_certificate: Outside = "refuse"
@@ -163,14 +168,21 @@ class GuardFields(BaseModel):
     selection: Selection | None = None
     adaptive: Adaptive | None = None
     narrow_candidates: int | None = None
-    schedule: tuple[int, ...] | None = None
+    schedule: Annotated[tuple[int, ...] | None, BeforeValidator(as_list)] = None
     max_lag: int | None = None
     seed: int | None = None
-    stop: list[str] | None = None
+    stop: Annotated[list[str] | None, BeforeValidator(as_list)] = None
+    stop_token_ids: Annotated[list[int] | None, BeforeValidator(as_list)] = None
     timeout: float | None = None
     judge_timeout: float | None = None
     on_block: OnBlock | None = None
     refusal: str | None = None
+    last_assistant: LastAssistant | None = None
+    chat_template_kwargs: Mapping[str, Any] | None = None
+    json_schema: Mapping[str, Any] | str | None = None
+    regex: str | None = None
+    choices: Sequence[str] | None = None
+    grammar: str | None = None
 
     _handle: GuardHandle = PrivateAttr(default_factory=GuardHandle)
 
@@ -179,12 +191,18 @@ class GuardFields(BaseModel):
     def _by_our_names(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
+        values = _named(values)
         if values.get("model") is None:
             raise ValueError(
                 f"no model is named; give model=, which is a preset ({', '.join(presets.names())}), a hub id, a local "
                 "folder or a GGUF file, or wrap a guard that is loaded with from_guard(guard)"
             )
-        return _named(values)
+        if isinstance(values.get("timeout"), list | tuple):
+            raise ValueError(
+                f"timeout is {values['timeout']!r}; give one number of seconds for the whole answer, as nothing is "
+                "connected to here"
+            )
+        return values
 
     @model_validator(mode="after")
     def _has_its_guard(self) -> Self:

@@ -14,10 +14,11 @@ from typing_extensions import Unpack
 
 from critic_models.safety import SafetyBudget
 from ig_plugins.call_options import CallOptions
-from ig_plugins.chat import EncodedPrompt, Message, parse_reply, tool_region
+from ig_plugins.chat import EncodedPrompt, Message, parse_reply, special_in, tool_region
 from ig_plugins.chat.messages import check_unicode
-from ig_plugins.errors import GuardBlockedError, PromptError
+from ig_plugins.errors import ContextLengthError, GuardBlockedError, PromptError
 from ig_plugins.guard.components import Components
+from ig_plugins.guard.held import grammar_of
 from ig_plugins.guard.identity import PARTS, identity
 from ig_plugins.guard.options import Options, configuration_errors, one_of
 from ig_plugins.guard.promise import Outside, Promise
@@ -353,8 +354,15 @@ class InferenceGuard:
         """The longest sequence, prompt and answer together, in tokens; None where there is no limit."""
         return self.components.context
 
+    @property
+    def calls_tools(self) -> bool:
+        """Whether the model's chat template knows tools; others are told about them in words, and follow less well."""
+        return getattr(self.components.prompt_format, "native", None) is not None
+
     def count_tokens(self, prompt: Prompt, *, tools: Sequence[Any] | None = None) -> int:
-        """Tokens of a prompt as the policy would read it, tools included."""
+        """Tokens of a prompt as the policy would read it, tools included; of any piece of a conversation as well."""
+        if not isinstance(prompt, str):
+            return self.components.prompt_format.count(prompt, tools=tools)
         encoded = self._encode(prompt, self.options.updated(tools=tools))
         return len(encoded.prompt_ids) + len(encoded.prefill_ids)
 
@@ -480,7 +488,11 @@ class InferenceGuard:
             ids = self.tokenizer.encode(prompt, add_special_tokens=not begun)
             return EncodedPrompt(prompt_ids=list(ids), prefill_ids=[], judge_prompt=prompt)
         return self.components.prompt_format.encode(
-            prompt, tools=list(options.tools) or None, tool_choice=options.tool_choice
+            prompt,
+            tools=list(options.tools) or None,
+            tool_choice=options.tool_choice,
+            last_assistant=options.last_assistant,
+            variables=options.chat_template_kwargs,
         )
 
     def _request(self, encoded: EncodedPrompt, options: Options, *, stream: bool) -> Request:
@@ -498,12 +510,20 @@ class InferenceGuard:
             prefill_ids=encoded.prefill_ids,
             prefill_text=self.components.policy.detokenizer.text(encoded.prefill_ids) if encoded.prefill_ids else "",
             stop=options.stop,
+            stop_ids=self._stop_ids(options),
             **self._reading(encoded),
             stream=stream,
             deadline=None if options.timeout is None else time.monotonic() + options.timeout,
             judge_timeout=options.judge_timeout,
             processors=options.logits_processors,
             watcher=Recorder() if options.trace else None,
+            grammar=grammar_of(self.components.policy, encoded, options.held_to),
+        )
+
+    def _stop_ids(self, options: Options) -> frozenset[int]:
+        """Tokens that end this call's answer: those named, and special tokens in stop strings, which no text shows."""
+        return (frozenset(options.stop_token_ids) | special_in(self.tokenizer, options.stop)) - (
+            self.components.policy.stop_ids
         )
 
     def _reading(self, encoded: EncodedPrompt) -> dict[str, Any]:
@@ -527,7 +547,7 @@ class InferenceGuard:
     def _check_fits(self, prompt_tokens: int, search: SearchConfig) -> None:
         context = self.context
         if context is not None and prompt_tokens + search.max_new_tokens > context:
-            raise PromptError(
+            raise ContextLengthError(
                 f"the prompt has {prompt_tokens} tokens and the answer may have {search.max_new_tokens}, but the "
                 f"context holds {context}{self.components.context_note}; shorten the prompt, or lower max_tokens"
             )

@@ -74,6 +74,12 @@ def settings(options: Options) -> dict[str, Any]:
     """What the options say; timeouts are left out, since they decide whether there is an answer, not which."""
     search = options.search.model_dump(mode="json")
     search["calm_candidates"] = search.pop("narrow_candidates")  # format 2's name: certificates and runs hold its hash
+    others = {  # only where they say something: the hashes of certificates and runs stay as they were
+        "stop_token_ids": list(options.stop_token_ids),
+        "chat_template_kwargs": describe(options.chat_template_kwargs) if options.chat_template_kwargs else None,
+        "last_assistant": None if options.last_assistant == "turn" else options.last_assistant,
+        "held_to": None if options.held_to is None else list(options.held_to),
+    }
     return {
         "budgets": [budget.model_dump(mode="json") for budget in options.budgets],
         "search": search,
@@ -84,6 +90,7 @@ def settings(options: Options) -> dict[str, Any]:
         "tools": describe(options.tools),
         "tool_choice": describe(options.tool_choice),
         "logits_processors": describe(options.logits_processors),
+        **{name: value for name, value in others.items() if value},
     }
 
 

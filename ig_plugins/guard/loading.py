@@ -16,6 +16,7 @@ from critic_models.judges.loading import is_probe
 from critic_models.safety import SafetyBudget
 from ig_plugins import presets
 from ig_plugins.chat import prompt_format as make_format
+from ig_plugins.chat import turn_ids
 from ig_plugins.engine import TreeModel
 from ig_plugins.errors import ConfigurationError, ModelLoadError, did_you_mean
 from ig_plugins.guard.adapter import is_adapter, load_adapter
@@ -229,7 +230,7 @@ def _read_tokenizer(source: str) -> tuple[PreTrainedTokenizerBase, Any]:
 def make_policy(model: Any, tokenizer: PreTrainedTokenizerBase) -> Policy:
     """A loaded model and its tokenizer as a policy."""
     ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    stop_ids = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id} - {None}
+    stop_ids = {*(ends if isinstance(ends, list) else [ends]), tokenizer.eos_token_id, *turn_ids(tokenizer)} - {None}
     return Policy(tree=TreeModel.attach(model), tokenizer=tokenizer, stop_ids=frozenset(stop_ids))
 
 

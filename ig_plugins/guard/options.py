@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -10,8 +10,9 @@ from typing_extensions import Unpack
 
 from critic_models.safety import SafetyBudget
 from critic_models.validation import explain
-from ig_plugins.call_options import CallOptions, OnBlock
+from ig_plugins.call_options import CallOptions, LastAssistant, OnBlock
 from ig_plugins.errors import ConfigurationError
+from ig_plugins.grammar import KINDS, as_schema, check
 from ig_plugins.runtime.judging import JUDGE_SECONDS
 from ig_plugins.search import SearchConfig
 from ig_plugins.search.config import renamed
@@ -34,15 +35,27 @@ class Options(BaseModel):
     search: SearchConfig = SearchConfig()
     budgets: tuple[SafetyBudget, ...] = ()
     stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
     timeout: float | None = Field(default=None, gt=0)
     judge_timeout: float = Field(default=JUDGE_SECONDS, gt=0, allow_inf_nan=False)
     on_block: OnBlock = "refuse"
     refusal: str = REFUSAL
     raw_prompt: bool = False
+    last_assistant: LastAssistant = "turn"
+    chat_template_kwargs: Mapping[str, Any] = {}
     tools: tuple[Any, ...] = ()
     tool_choice: Any = "auto"
+    json_schema: dict[str, Any] | None = None
+    regex: str | None = None
+    choices: tuple[str, ...] = ()
+    grammar: str | None = None
     logits_processors: tuple[Any, ...] = ()
     trace: bool = False
+
+    @property
+    def held_to(self) -> tuple[str, Any] | None:
+        """What an answer must be: the kind of grammar and what the caller said; None for anything."""
+        return next(((kind, value) for kind in KINDS if (value := getattr(self, kind)) not in (None, ())), None)
 
     @field_validator("search")
     @classmethod
@@ -64,7 +77,8 @@ class Options(BaseModel):
         if search.get("adaptive") == "auto":  # as the guard's preset says, which these options hold
             del search["adaptive"]
         mine = {key: value for key, value in given.items() if key in _OWN}
-        for key in ("stop", "tools", "logits_processors"):
+        mine |= one_grammar({key: mine[key] for key in KINDS if key in mine})
+        for key in ("stop", "stop_token_ids", "tools", "logits_processors"):
             if key in mine:
                 mine[key] = (mine[key],) if isinstance(mine[key], str) else tuple(mine[key])
         with configuration_errors():
@@ -89,6 +103,24 @@ def check_names(names: Iterable[str]) -> None:
     unknown = sorted(set(names) - allowed)
     if unknown:
         raise TypeError(f"unknown option {unknown[0]!r}; the options are {', '.join(sorted(allowed))}")
+
+
+def one_grammar(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A call's grammar, checked, without any that it takes the place of; an empty one takes a guard's away.
+
+    Raises:
+        ConfigurationError: There are two, or it is none.
+    """
+    if not given:
+        return {}
+    wished = {kind: value for kind, value in given.items() if value or isinstance(value, Mapping)}
+    if len(wished) > 1:
+        raise ConfigurationError(f"{' and '.join(wished)} are both given; an answer is held to one of them")
+    for kind, value in wished.items():
+        check(kind, value)
+    as_given: dict[str, Callable[[Any], Any]] = {"json_schema": as_schema, "choices": tuple}
+    none = {"json_schema": None, "regex": None, "choices": (), "grammar": None}
+    return {**none, **{kind: as_given.get(kind, str)(value) for kind, value in wished.items()}}
 
 
 def as_budgets(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import os
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from critic_models.judges import Judge
@@ -23,6 +24,8 @@ from ig_plugins.guard.result import BlockRecord, FinishReason, GuardResult, Usag
 from ig_plugins.observing import End, begin
 from ig_plugins.search import Answer, Outcome, Request, Row
 from ig_plugins.search.trace import Recorder, Trace
+
+logger = logging.getLogger(__name__)
 
 GRACE = 0.25  # seconds past the deadline after which a caller no longer waits for the worker to say so
 
@@ -120,7 +123,8 @@ class RequestHandle:
             result = self._result(outcome.row, outcome.answer)
             # A text that a stream had begun to show before the refusal was never judged alone in a calibration.
             certified = self._certified and not (result.blocked and self._sent)
-            result = result.model_copy(update={"certified": certified})
+            told = {"certified": certified, "last_assistant": self._encoded.last_assistant}
+            result = result.model_copy(update=told)
         except Exception as error:
             self.failed(error)
             return
@@ -225,8 +229,12 @@ class RequestHandle:
             return self._blocked(row)
         text, reason = answer.text, cast(FinishReason, answer.reason)
         calls: tuple[dict[str, Any], ...] = ()
+        invalid: tuple[dict[str, Any], ...] = ()
         if isinstance(answer.reply, ParsedReply):
             text, calls = answer.reply.text, answer.reply.tool_calls
+            invalid = tuple(map(asdict, answer.reply.invalid))
+            if invalid:
+                logger.warning("the answer holds a tool call that is not valid: %s", answer.reply.problem)
             reason = "tool_calls" if calls else reason
         if not text.startswith(self._sent):
             raise InferenceGuardError("the answer does not go on as its stream began; nothing more is released")
@@ -250,6 +258,7 @@ class RequestHandle:
             first_text_seconds=self._first_text,
             tool_calls=calls,
             trace=self._trace(row, answer),
+            invalid_tool_calls=invalid,
         )
 
     def _blocked(self, row: Row) -> GuardResult:

@@ -1,10 +1,12 @@
 """What a guarded answer carries: the text, the verifier's figures, and the ledger of blocks."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from critic_models.safety import Accounting
+from ig_plugins.call_options import LastAssistant
 from ig_plugins.search.trace.records import Trace
 
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
@@ -75,6 +77,10 @@ class GuardResult(_Record):
         lag: When streaming: the largest number of tokens by which release was behind decoding.
         first_text_seconds: When streaming: wall clock until the first verified text; None if none left before the end.
         tool_calls: Parsed calls, each {"id", "name", "arguments"}; emitted whole or not at all.
+        invalid_tool_calls: What was meant as calls and is none, each {"id", "name", "text", "problem"}: the text as it
+            was written and judged, never to be executed, and what is wrong. The name is None where it is not plain.
+        last_assistant: Where the conversation ended with an assistant message: whether the answer is a turn of its own
+            behind it, or goes on with it; None elsewhere.
         certified: Whether the guard's certificate speaks of this call; None where the guard has none.
         trace: How it was found, if the call asked for that. It holds text that did not pass: for operators, and no part
             of `report` or ``repr``.
@@ -97,9 +103,27 @@ class GuardResult(_Record):
     lag: int | None = None
     first_text_seconds: float | None = None
     tool_calls: tuple[dict[str, Any], ...] = ()
+    invalid_tool_calls: tuple[dict[str, Any], ...] = ()
+    last_assistant: LastAssistant | None = None
     certified: bool | None = None
     trace: Trace | None = Field(default=None, repr=False)
 
     def report(self) -> dict[str, Any]:
-        """What adapters pass on as ``inference_guard``: everything but texts and tokens, as plain JSON."""
+        """What adapters pass on as ``inference_guard``: all but words, their tokens and valid calls, as plain JSON."""
         return self.model_dump(mode="json", exclude={"text", "token_ids", "tool_calls", "trace"})
+
+
+def why_no_call(report: Mapping[str, Any]) -> str:
+    """Why an answer that may have been expected to call a tool holds no call; nothing of the answer is quoted.
+
+    Args:
+        report: As `GuardResult.report` gives it.
+    """
+    cut = report.get("finish_reason") == "length"
+    invalid = report.get("invalid_tool_calls") or ()
+    if invalid:
+        advice = "; max_tokens cut it off, so raise that" if cut else ""
+        return f"the model began a call that is not valid: {invalid[0]['problem']}{advice}"
+    if cut:
+        return "max_tokens cut the answer off before a call; raise max_tokens"
+    return "the model answered in words instead of calling a tool"

@@ -10,7 +10,7 @@ from typing import Protocol, cast
 import torch
 from torch import BoolTensor, LongTensor, Tensor
 
-from ig_plugins.engine import Block, Sampler
+from ig_plugins.engine import Block, Matcher, Sampler
 from ig_plugins.errors import ConfigurationError, InferenceGuardError
 from ig_plugins.remote.calls import Call, Choice, ended
 from ig_plugins.remote.dialects import SEED_BITS
@@ -65,16 +65,20 @@ class RemoteSession:
         stop_ids: Collection[int],
         penalties: Sequence[Tensor | None] | None = None,
         histories: Sequence[Sequence[Sequence[int]]] | None = None,
+        matchers: Sequence[Sequence[Matcher] | None] = (),
         on_step: Callable[[], None] | None = None,
     ) -> Block:
         """Opens a block: a call for every beam, all of them under way at once.
 
         Raises:
             RemoteError: The server failed, or gave something else than was asked for. The block stays closed.
-            ConfigurationError: Penalties or logits processors, which no server takes.
+            ConfigurationError: Penalties, logits processors or grammars, which are not sent to servers.
         """
-        if any(each is not None for each in penalties or ()) or any(each.processors for each in samplers):
-            raise ConfigurationError("retry penalties and logits processors cannot be sent to a server; leave them out")
+        changed = any(each is not None for each in (*(penalties or ()), *matchers))
+        if changed or any(each.processors for each in samplers):
+            raise ConfigurationError(
+                "retry penalties, logits processors and grammars cannot be sent to a server; leave them out"
+            )
         limits = torch.as_tensor(max_tokens, dtype=torch.long)
         limits = (limits.unsqueeze(1) if limits.dim() == 1 else limits).expand(parents.shape)
         groups = self._groups(parents, limits, samplers)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ig_plugins.engine import Block
+from ig_plugins.engine import Block, Matcher
 from ig_plugins.errors import InferenceGuardError
 from ig_plugins.search.fair_draw import draw_answer, draw_particles, draw_within_max_lag
 from ig_plugins.search.lanes import Answer, Lanes, Row, distinct, pad
@@ -35,6 +35,7 @@ from ig_plugins.search.selection import (
     best_answer,
     contenders,
     cut_at_stop_strings,
+    cut_half_characters,
     mean_states,
     retry_penalty,
     spread,
@@ -90,8 +91,10 @@ class Outcome:
 
     @property
     def empty(self) -> bool:
-        """Whether the search ran to its end and found nothing that may leave."""
-        return self.answer is None and self.error is None
+        """Whether the search found nothing that may leave, or nothing whole where a grammar asks for that."""
+        if self.answer is None:
+            return self.error is None
+        return self.row.request.grammar is not None and not self.answer.fits
 
 
 class BlockSearch:
@@ -154,11 +157,11 @@ class BlockSearch:
         for each in watched:
             each(kept)
         done = [self._outcome(row) for row in self.rows if not row.beams]
-        restarting = [outcome.row for outcome in done if outcome.empty and outcome.row.may_restart]
+        again = [outcome for outcome in done if outcome.empty and outcome.row.may_restart]
         self._drop([outcome.row for outcome in done])
-        if restarting:
-            self._restart(restarting)
-        return ended + [outcome for outcome in done if outcome.row not in restarting]
+        if again:
+            self._restart(again)
+        return ended + [outcome for outcome in done if outcome not in again]
 
     def _watched(self, lanes: Lanes, judgement: Judgement) -> list[Callable[[list[list[int]]], None]]:
         """Lets whoever watches a row look at its lanes; each is to be told what was kept when the block is done."""
@@ -194,6 +197,7 @@ class BlockSearch:
             stop_ids=self.policy.stop_ids,
             penalties=[row.retry_penalty for row in self.rows],
             histories=self._histories(),
+            matchers=self._matchers(),
             on_step=self._check_interrupted,
         )
         return self._lanes(parents, block, stays=width)
@@ -215,10 +219,11 @@ class BlockSearch:
         )
         for index, row in enumerate(self.rows):
             sampled = lanes.lengths[index].clone()
-            if row.request.stop:
+            if row.request.stop or row.request.stop_ids:
                 cut_at_stop_strings(lanes, index)
             if row.room <= row.block_tokens:
                 lanes.ended[index] |= lanes.lengths[index] == row.block_tokens
+                cut_half_characters(lanes, index)
             row.sampled += int((sampled > 0).sum())
             row.sampled_tokens += int(sampled.sum())
         return lanes
@@ -258,7 +263,9 @@ class BlockSearch:
                 row.finished.append(answer_of(lanes, judgement, (index, lane), step))
             elif len(opened) < row.beam_count:
                 opened.append((lane, step))
-        best = max((answer.step.score for answer in row.finished), default=-torch.inf)  # both scores are discounted
+        best = max(
+            (answer.step.score for answer in row.finished if answer.fits), default=-torch.inf
+        )  # both scores are discounted
         return [] if opened and best >= opened[0][1].score + self.scoring.optimism else opened
 
     def _opened_session(self) -> PolicySession:
@@ -309,13 +316,15 @@ class BlockSearch:
         """How a row ends whose beams are gone; after the deadline nothing leaves any more."""
         if error := row.request.interruption():
             return Outcome(row, error=error)
-        return Outcome(row, answer=best_answer(row) if self.scoring.ranks else draw_answer(row))
+        answer = best_answer(row) if self.scoring.ranks else draw_answer(row)
+        return Outcome(row, answer=answer or row.reserve)
 
-    def _restart(self, rows: Sequence[Row]) -> None:
+    def _restart(self, ended: Sequence[Outcome]) -> None:
         """Searches again from the prompt, with fresh draws, where every beam ran into a dead end."""
-        self.add_rows([row.request for row in rows])
-        for fresh, old in zip(self.rows[-len(rows) :], rows, strict=True):
-            fresh.inherit(old)
+        self.add_rows([outcome.row.request for outcome in ended])
+        for fresh, old in zip(self.rows[-len(ended) :], ended, strict=True):
+            fresh.inherit(old.row)
+            fresh.reserve = old.answer
 
     def _drop(self, gone: Sequence[Row]) -> None:
         if not gone:
@@ -337,6 +346,15 @@ class BlockSearch:
         interruptions = [row.request.interruption() for row in self.rows]
         if all(interruptions) and interruptions[0]:
             raise interruptions[0]
+
+    def _matchers(self) -> list[list[Matcher] | None]:
+        """What each row's grammar allows at its beams; read anew every block, which takes microseconds a token."""
+        return [
+            None
+            if (grammar := row.request.grammar) is None
+            else [grammar.after(each.token_ids()) for each in row.beams]
+            for row in self.rows
+        ]
 
     def _histories(self) -> list[list[list[int]]]:
         """The ids up to every beam, which logits processors read."""

@@ -101,10 +101,10 @@ def draw_within_max_lag(opened: Opened, row: Row) -> Opened:
 
 
 def draw_answer(row: Row) -> Answer | None:
-    """One of the finished answers, each by its share."""
+    """One of the finished answers that fit, each by its share."""
     if not row.finished:
         return None
-    step = _drawn([answer.step for answer in row.finished], row)
+    step = _drawn([answer.step for answer in row.fitting], row)
     return next(answer for answer in row.finished if answer.step is step)
 
 

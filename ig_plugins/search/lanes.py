@@ -31,6 +31,7 @@ class Answer:
         token_ids: Its tokens; those of the shortened text where a stop string cut it.
         trail: The cost models' scores of it, from its start.
         reply: The answer taken apart, where the request asks for that.
+        fits: It is whole, where the request has a grammar, and its calls fit their tools; preferred to one that is not.
     """
 
     step: Step
@@ -41,6 +42,7 @@ class Answer:
     token_ids: tuple[int, ...]
     trail: Trail
     reply: Reply | None = None
+    fits: bool = True
 
     def behind(self, border: Border) -> Answer:
         """The same with the later scores that judges of texts gave a border on its way."""
@@ -67,6 +69,7 @@ class Row:
         attempt: Tries of the open block that failed.
         restarts: How often the search began anew from the prompt.
         narrow: The open block is tried with few lanes (adaptive search).
+        reserve: What the search before a restart would give: a verified answer, but no whole one of its grammar.
         tries_made: Tries of blocks without a safe candidate, those before a restart included.
         retry_penalty: Shape (T, V), taken off the logits on the next try; None on the first.
         sampled: Lanes of the open block, all tries together.
@@ -86,6 +89,7 @@ class Row:
     blocks: int = 0
     attempt: int = 0
     restarts: int = 0
+    reserve: Answer | None = None
     narrow: bool = False
     tries_made: int = 0
     retry_penalty: Tensor | None = None
@@ -95,6 +99,11 @@ class Row:
     lag: int = 0
     judge_calls: int = 0
     judge_tokens: int = 0
+
+    @property
+    def fitting(self) -> list[Answer]:
+        """The finished answers that fit, or all where none does."""
+        return [answer for answer in self.finished if answer.fits] or self.finished
 
     @property
     def room(self) -> int:
@@ -172,15 +181,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Cut:
-    """An answer that a stop string ended.
+    """An answer that ends before its last token does.
 
     Attributes:
         text: What is left of it, without prefilled text.
         whole: The same for the judges: its text as they read it, and its tokens.
+        reason: A stop string or token ended it, or there was no room for all of its last character.
     """
 
     text: str
     whole: Whole
+    reason: Literal["stop", "length"] = "stop"
 
 
 @dataclass(eq=False)
@@ -200,7 +211,7 @@ class Lanes:
         mean_hidden: Shape (B, L, H), the mean of its states over the lane's whole response so far.
         detokenizer: The policy's.
         encode: Text to tokens, as text inside an answer.
-        cuts: Answers that a stop string ended.
+        cuts: Answers that end before their last token does.
     """
 
     rows: list[Row]

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ig_plugins.chat.rendering import inside
-from ig_plugins.engine import Block, Sampler, TreeModel
+from ig_plugins.engine import Block, Matcher, Sampler, TreeModel
 from ig_plugins.search.config import SearchConfig
 from ig_plugins.search.request import Request
 from ig_plugins.search.text import Detokenizer
@@ -37,6 +37,7 @@ class PolicySession(Protocol):
         stop_ids: Collection[int],
         penalties: Sequence[Tensor | None] | None = None,
         histories: Sequence[Sequence[Sequence[int]]] | None = None,
+        matchers: Sequence[Sequence[Matcher] | None] = (),
         on_step: Callable[[], None] | None = None,
     ) -> Block:
         """Opens a block and lets every lane grow from its beam; see `ig_plugins.engine.sample_block`.

@@ -12,12 +12,17 @@ import torch
 from torch import Tensor
 
 from critic_models.safety import SafetyBudget
+from ig_plugins.engine import Matcher
 from ig_plugins.errors import DeadlineExceededError, InferenceGuardError, RequestCancelledError
 from ig_plugins.search.config import SearchConfig
 
 
 class Reply(Protocol):
     """An answer as its reader takes it apart: words, and calls of tools."""
+
+    @property
+    def malformed(self) -> bool:
+        """Whether it began a call that is none, or does not fit its tool."""
 
     def handed_out(self) -> Sequence[str]:
         """Every text that leaves, alone and together, as judges of texts read it."""
@@ -51,11 +56,13 @@ class Request:
         budgets: One budget a cost model.
         seed: Seeds every draw of this request.
         stop: Strings that end the answer; they are not part of it.
+        stop_ids: Tokens that end it besides the policy's own, likewise.
         parse: Takes a finished answer apart, given its text and tokens; None where the text itself is handed out.
         held_from: How many leading characters of a growing answer may be shown; the rest may become a tool call.
         stream: Text is released while decoding.
         deadline: In `time.monotonic` seconds; None for no limit.
         processors: transformers' logits processors, applied to this request's lanes.
+        grammar: What the answer must be, behind its prefill; None for anything.
         cancelled: Set by the caller to stop.
         begun: Text has been released.
         judge_timeout: Seconds that one call of a judge of texts may take.
@@ -72,11 +79,13 @@ class Request:
     prefill_ids: Sequence[int] = ()
     prefill_text: str = ""
     stop: tuple[str, ...] = ()
+    stop_ids: frozenset[int] = frozenset()
     parse: Callable[[str, Sequence[int]], Reply] | None = None
     held_from: Callable[[str], int] = len
     stream: bool = False
     deadline: float | None = None
     processors: tuple[Any, ...] = ()
+    grammar: Matcher | None = None
     cancelled: Event = field(default_factory=Event)
     started: float = field(default_factory=time.monotonic)
     begun: bool = False

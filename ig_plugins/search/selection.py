@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from ig_plugins.engine import Block
 from ig_plugins.search.lanes import Answer, Cut, Key, Lanes, Row
 from ig_plugins.search.scoring.base import Judgement
-from ig_plugins.search.text import Whole, first_stop
+from ig_plugins.search.text import REPLACEMENT, Whole, first_stop
 from ig_plugins.search.trajectory import Step
 
 Opened = list[tuple[int, Step]]
@@ -36,7 +37,7 @@ def mean_states(rows: Sequence[Row], parents: Tensor, block: Block) -> Tensor:
 
 
 def cut_at_stop_strings(lanes: Lanes, row: int) -> None:
-    """Ends lanes in which a stop string appeared, before it.
+    """Ends lanes in which a stop string or a stop token of the request's own appeared, before it.
 
     What is left has tokens of its own where the cut falls inside one: those that the text is encoded to. Where a
     vocabulary cannot write it so, the answer ends with the token before.
@@ -46,6 +47,12 @@ def cut_at_stop_strings(lanes: Lanes, row: int) -> None:
     for lane in lanes.lengths[row].nonzero().flatten().tolist():
         ids = [*lanes.beam(row, lane).token_ids(), *lanes.block(row, lane)]
         before = len(lanes.beam(row, lane))
+        token = next((at for at in range(before, len(ids)) if ids[at] in request.stop_ids), None)
+        if token is not None:
+            ids = ids[: token + 1]
+            lanes.lengths[row, lane] = len(ids) - before
+            lanes.ended[row, lane], lanes.natural[row, lane] = True, False
+            lanes.cuts[row, lane] = _cut(lanes, row, ids[:-1], lanes.detokenizer.answer(request, ids[:-1]))
         tail = lanes.detokenizer.tail([*request.prefill_ids, *ids], new=len(ids) - before, reach=reach)
         if first_stop(tail, request.stop) is None:  # and there was none in the blocks before
             continue
@@ -57,6 +64,27 @@ def cut_at_stop_strings(lanes: Lanes, row: int) -> None:
         lanes.lengths[row, lane] = max(covering - before, 1)
         lanes.ended[row, lane], lanes.natural[row, lane] = True, False
         lanes.cuts[row, lane] = _cut(lanes, row, ids[: covering - 1], text[:at])
+
+
+def cut_half_characters(lanes: Lanes, row: int) -> None:
+    """Ends answers that run out of room inside a character before it: half of it would show as a replacement."""
+    request = lanes.rows[row].request
+    for lane in (lanes.ended[row] & ~lanes.natural[row]).nonzero().flatten().tolist():
+        text = lanes.answer(row, lane)
+        if (row, lane) in lanes.cuts or not text.endswith(REPLACEMENT):
+            continue
+        ids = lanes.token_ids(row, lane)
+        whole = next(n for n in range(len(ids), -1, -1) if not _half(lanes.detokenizer.answer(request, ids[:n])))
+        before = len(lanes.beam(row, lane))
+        if whole > before:
+            lanes.lengths[row, lane] = whole - before
+        else:  # it began in an earlier block
+            left = lanes.detokenizer.answer(request, ids[:whole])
+            lanes.cuts[row, lane] = replace(_cut(lanes, row, ids[:whole], left), reason="length")
+
+
+def _half(text: str) -> bool:
+    return text.endswith(REPLACEMENT)
 
 
 def _cut(lanes: Lanes, row: int, ids: Sequence[int], text: str) -> Cut:
@@ -107,7 +135,9 @@ def step_of(lanes: Lanes, judgement: Judgement, key: Key, *, safe: int) -> Step:
 
 def answer_of(lanes: Lanes, judgement: Judgement, key: Key, step: Step) -> Answer:
     """A verified finished lane as an answer; among answers the reward counts, without the discount for length."""
-    stopped = bool(lanes.natural[key]) or key in lanes.cuts
+    stopped = lanes.cuts[key].reason == "stop" if key in lanes.cuts else bool(lanes.natural[key])
+    reply = lanes.reply(key)
+    cut_off = lanes.rows[key[0]].request.grammar is not None and not stopped
     return Answer(
         step=step,
         score=judgement.rewards.get(key, step.score),
@@ -116,7 +146,8 @@ def answer_of(lanes: Lanes, judgement: Judgement, key: Key, step: Step) -> Answe
         text=lanes.answer(*key),
         token_ids=lanes.token_ids(*key),
         trail=judgement.trails[key],
-        reply=lanes.reply(key),
+        reply=reply,
+        fits=not cut_off and not (reply and reply.malformed),
     )
 
 
@@ -145,18 +176,18 @@ def within_max_lag(opened: Opened, row: Row) -> Opened:
 def contenders(row: Row) -> list[Answer]:
     """The finished answers that may still be given: the best one, or any of them if the choice is hedged."""
     if row.request.search.selection == "hedged":
-        return row.finished
+        return row.fitting
     best = best_answer(row)
     return [best] if best else []
 
 
 def best_answer(row: Row) -> Answer | None:
-    """The answer to give: the highest score, or the hedged choice.
+    """The answer to give: among those that fit, the highest score, or the hedged choice.
 
     Hedged: among the half of the verified answers that leave most of the budget unspent. The most rewarded of many
     answers that just pass a learned cost model is where that model errs most (Wachi et al., safety hacking).
     """
-    pool = row.finished
+    pool = row.fitting
     if row.request.search.selection == "hedged" and len(pool) > 2:
         pool = sorted(pool, key=lambda answer: answer.slack, reverse=True)[: (len(pool) + 1) // 2]
     return max(pool, key=lambda answer: answer.score, default=None)

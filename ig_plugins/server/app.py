@@ -28,6 +28,7 @@ from ig_plugins.server.entry import Entry
 from ig_plugins.server.errors import INVALID, problem, refusal, response
 from ig_plugins.server.forms import SHOWN, ChatForm, Form, headers
 from ig_plugins.server.limits import Limits
+from ig_plugins.server.responses import ResponseForm, ResponseRequest
 from ig_plugins.server.schema import ChatRequest, CompletionRequest, TokenizeRequest
 from ig_plugins.server.served import Models, name_of
 from ig_plugins.server.ui import add_ui
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from ig_plugins.server.metrics import Metrics
 
 PATHS = (
-    "/health", "/ready", "/metrics", "/tokenize", "/v1/models", "/v1/chat/completions", "/v1/completions"
+    "/health", "/ready", "/metrics", "/tokenize", "/v1/models", "/v1/chat/completions", "/v1/completions",
+    "/v1/responses",
 )  # fmt: skip
 FAILURES: dict[int | str, dict[str, Any]] = {
     status: {"description": words}
@@ -94,6 +96,10 @@ def create_app(
     @app.post("/v1/chat/completions", **_takes(ChatRequest))
     async def chat(request: Request) -> Response:
         return await _answered(request, desk, ChatRequest, ChatForm, told)
+
+    @app.post("/v1/responses", **_takes(ResponseRequest))
+    async def respond(request: Request) -> Response:
+        return await _answered(request, desk, ResponseRequest, ResponseForm, told)
 
     if completions:
 
@@ -191,6 +197,7 @@ def _explain_errors(app: FastAPI) -> None:
     fields = {
         "/v1/chat/completions": ChatRequest.model_fields,
         "/v1/completions": CompletionRequest.model_fields,
+        "/v1/responses": ResponseRequest.model_fields,
         "/tokenize": TokenizeRequest.model_fields,
     }
 

@@ -14,6 +14,7 @@ from ig_plugins.guard.request_handle import RequestHandle
 from ig_plugins.server.gate import Gate, Visit
 from ig_plugins.server.limits import Limits, lane_tokens
 from ig_plugins.server.memory import budget, estimate
+from ig_plugins.server.responses import ResponseRequest
 from ig_plugins.server.schema import ChatRequest, CompletionRequest, TokenizeRequest
 from ig_plugins.server.served import Models, Served
 
@@ -21,7 +22,7 @@ LONG = 65_536  # bytes of a body from which on it is read on another thread, so 
 HEAVY = 4  # times the lane tokens of a usual answer from which on a request counts as heavy
 
 T = TypeVar("T")
-Asked = ChatRequest | CompletionRequest
+Asked = ChatRequest | CompletionRequest | ResponseRequest
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -20,8 +20,11 @@ _TYPES: dict[str, Any] = {
     "budget": float | list[float] | None,
     "schedule": list[int] | None,
     "stop": str | list[str] | None,
+    "chat_template_kwargs": dict[str, Any] | None,
     "tools": list[dict[str, Any]] | None,
     "tool_choice": str | dict[str, Any] | None,
+    "json_schema": dict[str, Any] | str | None,
+    "choices": list[str] | None,
 }
 _FIELDS: dict[str, Any] = {
     name: (_TYPES.get(name, kind), Field(default=None, description=words))
@@ -37,6 +40,25 @@ def _openai(*tables: Mapping[str, Any]) -> dict[str, Any]:
     return {name: (Any, Field(default=None, description=said)) for name, said in words.items()}
 
 
+def model_of_options(
+    name: str,
+    ignored: Mapping[str, str],
+    usual: Mapping[str, tuple[tuple[Any, ...], str]],
+    *,
+    without: Collection[str] = (),
+) -> type[BaseModel]:
+    """A model of a guard's options that a client may set, with OpenAI's fields beside them.
+
+    Args:
+        name: The model's.
+        ignored: Fields that change nothing, and what is said of them.
+        usual: Fields of which only some values are taken; see `refuse_unusual`.
+        without: Options that this endpoint does not have.
+    """
+    options = {option: field for option, field in _FIELDS.items() if option not in without}
+    return create_model(name, **options, **_openai(ignored, usual))
+
+
 if TYPE_CHECKING:
 
     class ChatOptions(BaseModel):
@@ -45,9 +67,8 @@ if TYPE_CHECKING:
     class TextOptions(BaseModel):
         """The same of a text."""
 else:
-    ChatOptions = create_model("ChatOptions", **_FIELDS, **_openai(IGNORED, USUAL))
-    _TEXT_FIELDS = {name: field for name, field in _FIELDS.items() if name not in _TOOLS}
-    TextOptions = create_model("TextOptions", **_TEXT_FIELDS, **_openai(IGNORED, USUAL_TEXT))
+    ChatOptions = model_of_options("ChatOptions", IGNORED, USUAL)
+    TextOptions = model_of_options("TextOptions", IGNORED, USUAL_TEXT, without=_TOOLS)
 
 _STRICT = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -66,7 +87,7 @@ class StreamOptions(BaseModel):
     include_obfuscation: Any = None
 
 
-class _Answered(BaseModel):
+class Answered(BaseModel):
     """What requests for answers have in common; unknown fields are refused, so that nothing is silently ignored."""
 
     model_config = _STRICT
@@ -110,7 +131,7 @@ class _Answered(BaseModel):
         return chosen
 
 
-class ChatRequest(_Answered, ChatOptions):
+class ChatRequest(Answered, ChatOptions):
     """A chat request.
 
     Every option of a call that a client may set is a field, see docs/options.md.
@@ -136,7 +157,7 @@ class ChatRequest(_Answered, ChatOptions):
         return [as_turns(self.messages)]
 
     def options(self, budgets: Sequence[SafetyBudget]) -> dict[str, Any]:
-        """See `_Answered`."""
+        """See `Answered`."""
         chosen = super().options(budgets)
         if self.max_completion_tokens is not None:
             if chosen.get("max_tokens", self.max_completion_tokens) != self.max_completion_tokens:
@@ -144,10 +165,10 @@ class ChatRequest(_Answered, ChatOptions):
                     "max_tokens and max_completion_tokens differ; give one of them", param="max_completion_tokens"
                 )
             chosen["max_tokens"] = self.max_completion_tokens
-        return {**chosen, **_form(self.response_format)}
+        return {**chosen, **form_option(self.response_format)}
 
 
-class CompletionRequest(_Answered, TextOptions):
+class CompletionRequest(Answered, TextOptions):
     """A text that the policy continues as it stands, without a prompt format.
 
     Attributes:
@@ -163,7 +184,7 @@ class CompletionRequest(_Answered, TextOptions):
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
 
     def options(self, budgets: Sequence[SafetyBudget]) -> dict[str, Any]:
-        """See `_Answered`."""
+        """See `Answered`."""
         if not self.prompts():
             raise FieldError("prompt is an empty list; give at least one text", param="prompt")
         return {**super().options(budgets), "raw_prompt": True}
@@ -200,7 +221,7 @@ class TokenizeRequest(BaseModel):
         return texts[0] if isinstance(texts[0], str) else as_turns(texts[0])
 
 
-def _form(wanted: Mapping[str, Any] | None) -> dict[str, Any]:
+def form_option(wanted: Mapping[str, Any] | None) -> dict[str, Any]:
     """The guard's option for a ``response_format``."""
     if wanted is None or wanted.get("type") == "text":
         return {}

@@ -9,6 +9,7 @@ from torch import BoolTensor, LongTensor, Tensor
 from ig_plugins.engine.decoding.device_block import can_decode_on_device, decode_on_device
 from ig_plugins.engine.decoding.draws import Draws, Histories
 from ig_plugins.engine.decoding.lane_buffer import LaneBuffer
+from ig_plugins.engine.decoding.masks import Matchers
 from ig_plugins.engine.decoding.sampler import Sampler
 from ig_plugins.engine.session import TreeSession
 from ig_plugins.engine.speedups.ngram_draft import FEW, ORDER
@@ -47,6 +48,7 @@ def sample_block(
     stop_ids: Collection[int],
     penalties: Sequence[Tensor | None] | None = None,
     histories: Histories | None = None,
+    matchers: Matchers = (),
     on_step: Callable[[], None] | None = None,
     keep_states: bool = False,
 ) -> Block:
@@ -65,6 +67,8 @@ def sample_block(
         stop_ids: Tokens that end a lane; they are fed too.
         penalties: For each row None or what to take off the logits at each place of the block, shape (T, V).
         histories: For each row and beam, the tokens so far with the prompt; for samplers that read them.
+        matchers: For each row None, or what its grammar allows at each beam; empty for no grammars. A row with one
+            takes the whole block through steps whose draws are looked at one by one.
         on_step: Called before every forward; what it raises ends the sampling.
         keep_states: Every lane then runs by itself and step by step, which takes longer.
 
@@ -84,7 +88,7 @@ def sample_block(
     session.fork(parents)
     parents = session.tree.open_parents
     lanes = LaneBuffer(session, uniforms, torch.where(parents < 0, 0, limits), stop_ids, on_step)
-    draws = Draws(session, samplers, penalties or [None] * B, histories)
+    draws = Draws(session, samplers, penalties or [None] * B, histories, matchers)
     if keep_states:
         lanes.keep_states(session)
         _one_by_one(session, lanes, draws)

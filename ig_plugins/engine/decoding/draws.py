@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ig_plugins.engine.decoding.masks import Masks, Matchers
 from ig_plugins.engine.decoding.sampler import Sampler
 from ig_plugins.engine.forward.attention import Grouping
 from ig_plugins.engine.session import Proposal, TreeSession
@@ -69,6 +70,7 @@ class Draws:
         samplers: One a row.
         penalties: For each row None or what to take off the logits at each place of the block, shape (T, V).
         histories: For each row and beam, the tokens so far with the prompt; for samplers that read them.
+        matchers: For each row None, or what its grammar allows at each beam.
     """
 
     def __init__(
@@ -77,8 +79,10 @@ class Draws:
         samplers: Sequence[Sampler],
         penalties: Sequence[Tensor | None],
         histories: Histories | None,
+        matchers: Matchers = (),
     ) -> None:
         self.session, self.penalties, self.histories = session, penalties, histories
+        self.masks = Masks(matchers)
         self.parents = session.tree.open_parents
         self.groups: dict[Sampler, list[int]] = {}
         for row, sampler in enumerate(samplers):
@@ -106,11 +110,13 @@ class Draws:
         for sampler, rows in self.groups.items():
             at, beams = _pairs(rows, self.session.tree.beams >= 0)
             mine = (self.parents[at] == beams.unsqueeze(1)).long()  # (R, L): lanes of each of the R beams
+            scores: Tensor = logits[at, beams]  # type: ignore[index]
             many = sampler.draw(
-                logits[at, beams],  # type: ignore[index]
+                scores,
                 uniforms[at],
                 penalties=self._penalty(at, 0),
                 history=self._history(sampler, at, beams, None),
+                allowed=self.masks.first(at, beams, scores) if self.masks else None,
             )
             drawn.index_add_(0, at, many.cpu() * mine)
         return drawn
@@ -126,13 +132,19 @@ class Draws:
             history = None
             if sampler.reads_history:
                 history = self._history(sampler, at, self.parents[at, leaders], tokens[at, leaders, :step])
+            scores = self.session.logits_at(at, leaders)
+            allowed = None
+            if self.masks:
+                allowed = self.masks.next(at, self.parents[at, leaders], tokens[at, leaders, :step], scores)
             picked = sampler.draw(
-                self.session.logits_at(at, leaders),
+                scores,
                 leading.spread(uniforms),
                 penalties=self._penalty(at, step),
                 history=history,
+                allowed=allowed,
             )
             leading.collect(picked.cpu(), drawn)
+        self.masks.forget(step)
         return drawn
 
     @torch.inference_mode()
@@ -167,7 +179,7 @@ class Draws:
     @property
     def plain(self) -> bool:
         """Whether a draw depends on logits alone, not on the place in the block or the tokens before."""
-        read = any(sampler.reads_history for sampler in self.groups)
+        read = bool(self.masks) or any(sampler.reads_history for sampler in self.groups)
         return not read and all(penalty is None for penalty in self.penalties)
 
     def _penalty(self, rows: Tensor, step: int) -> Tensor | None:

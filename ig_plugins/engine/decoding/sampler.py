@@ -34,7 +34,8 @@ class NonFiniteLogitsError(InferenceGuardError):
 class Sampler:
     """How a request draws its tokens.
 
-    The order is transformers': repetition penalty, processors, (retry) penalties, temperature, top-k, top-p, min-p.
+    The order is transformers': repetition penalty, processors, (retry) penalties, a grammar's mask, temperature, top-k,
+    top-p, min-p. What comes after the mask counts among allowed tokens alone.
 
     Attributes:
         temperature: Softmax temperature; 0 takes the most likely token.
@@ -81,6 +82,7 @@ class Sampler:
         *,
         penalties: Tensor | None = None,
         history: Sequence[Sequence[int]] | None = None,
+        allowed: Tensor | None = None,
         unseen: list[Tensor] | None = None,
     ) -> LongTensor:
         """Draw tokens.
@@ -90,6 +92,7 @@ class Sampler:
             uniforms: In [0, 1), shape (R,) for one draw a row or (R, n) for n draws from the same row.
             penalties: Taken off the logits, shape (R, V) or (V,).
             history: The tokens so far of every row, prompt included; needed where ``reads_history``.
+            allowed: Tokens that may be drawn, bool, shape (R, V); all by default.
             unseen: For samplers that are ``steady``: takes whether the masses are finite, for the caller to look at
                 before anything is made of the tokens. Then no device is waited for.
 
@@ -103,6 +106,8 @@ class Sampler:
         scores = self._processed(logits, history)
         if penalties is not None:
             scores = scores - penalties.to(scores)
+        if allowed is not None:
+            scores = scores.masked_fill(~allowed, -torch.inf)
         many = uniforms if uniforms.dim() == 2 else uniforms.unsqueeze(1)
         if self.temperature == 0:
             drawn = self._greedy(scores, many, unseen)

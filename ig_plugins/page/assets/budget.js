@@ -48,7 +48,7 @@ function budgetOf(line, other, text) {
     ...(line.points.length ? [{ kind: "guard", points: withStart(line) }] : []),
   ];
   const name = `${line.name}: budget ${number(line.limit)}, ${ACCOUNTS[line.accounting]}, must be safe ${READINGS[line.reading]}`;
-  if (!lines.length) return h("div", {}, h("h3", {}, name), h("p", { class: "muted" }, "No answer was given, so there is no line."));
+  if (!lines.length) return h("div", { class: "cost" }, h("h3", {}, name), h("p", { class: "muted" }, "No answer was given, so there is no line."));
   const said = lines.map((each) => {
     const last = each.points[each.points.length - 1];
     return `${each.kind === "guard" ? "guarded" : "unguarded"}: ${number(last.state)} left after ${count(last.tokens, "token")}`;
@@ -56,7 +56,7 @@ function budgetOf(line, other, text) {
   const holder = h("div", { class: "plot" });
   const draw = () => holder.replaceChildren(chart(lines, Math.max(280, holder.clientWidth || 640), `${text} ${name}. ${said.join("; ")}.`));
   new ResizeObserver(draw).observe(holder);
-  return h("div", {}, h("h3", {}, name), h("p", { class: "legend" }, lines.map((each, at) =>
+  return h("div", { class: "cost" }, h("h3", {}, name), h("p", { class: "legend" }, lines.map((each, at) =>
     h("span", { class: `key ${each.kind}` }, said[at]))), holder);
 }
 

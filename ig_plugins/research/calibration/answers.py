@@ -18,7 +18,7 @@ class KeptAnswer(BaseModel):
     """What a certificate needs to know of one answer.
 
     Attributes:
-        limit: The budget that was tested.
+        limit: The budget that was tested, or one for each cost model.
         prompt: Index of the prompt.
         text: What was released.
         blocked: Nothing passed.
@@ -27,7 +27,7 @@ class KeptAnswer(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    limit: float
+    limit: float | tuple[float, ...]
     prompt: int
     text: str
     blocked: bool
@@ -49,7 +49,7 @@ class AnswerLog:
     def __init__(self, path: Path, run: Mapping[str, Any]) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._found: dict[tuple[float, int], KeptAnswer] = {}
+        self._found: dict[tuple[float | tuple[float, ...], int], KeptAnswer] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         head, *lines = self._whole_lines() or [b""]
         ours = json.dumps({"run": run}, sort_keys=True)
@@ -67,7 +67,7 @@ class AnswerLog:
                 raise ConfigurationError(f"{path}, line {number}: not an answer; remove the line") from error
             self._found[answer.limit, answer.prompt] = answer
 
-    def get(self, limit: float, prompt: int) -> KeptAnswer | None:
+    def get(self, limit: float | tuple[float, ...], prompt: int) -> KeptAnswer | None:
         """The answer to a prompt under a limit, if there is one."""
         return self._found.get((limit, prompt))
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from critic_models.identity import describe
+from ig_plugins.errors import ConfigurationError
 from ig_plugins.guard import InferenceGuard
 from ig_plugins.research.calibration.answers import AnswerLog, KeptAnswer
 from ig_plugins.research.calibration.calibrate import Calibration, Tally, calibrate, digest
@@ -22,7 +24,7 @@ def calibrate_guard(
     prompts: Sequence[str],
     verdicts: Verdicts,
     *,
-    limits: Sequence[float],
+    limits: Sequence[float | Sequence[float]],
     target: float,
     confidence: float,
     seed: int = 0,
@@ -32,22 +34,25 @@ def calibrate_guard(
     """Tests budgets from strict to lax on a guard.
 
     Args:
-        guard: Its models and all settings but the first cost model's limit.
+        guard: Its models and all settings but the limits that are tested.
         prompts: Drawn like those that the promise is for.
         verdicts: The independent judge.
-        limits: Budgets to test; they are put in order, strictest first. Finite, as everything is that is compared.
+        limits: Budgets to test; they are put in order, strictest first. Finite, as everything is that is compared. A
+            number is the first cost model's limit; several are a limit for each cost model.
         target: α.
         confidence: 1 - δ.
         seed: Every prompt draws its own numbers from it.
         on_answer: Called after every answer.
         kept: A file for the answers under way; the same call goes on from it, and the caller
             deletes it when the result is safe.
+
+    Raises:
+        ConfigurationError: Limits that do not fit the guard's cost models, or of which none is the stricter.
     """
-    budgets = guard.options.budgets
+    settings = strict_to_lax(limits, costs=len(guard.options.budgets))
 
     def guarded(setting: Mapping[str, Any]) -> InferenceGuard:
-        first = type(budgets[0])(**{**budgets[0].model_dump(), "limit": setting["limit"]})
-        return guard.with_options(budget=[first, *budgets[1:]], on_block="refuse")
+        return with_limits(guard, setting["limit"])
 
     run = {"guard": guard.with_options(on_block="refuse").identity(), "prompts": digest(prompts), "seed": seed}
     log = AnswerLog(kept, run) if kept else None
@@ -57,11 +62,11 @@ def calibrate_guard(
 
         def ask(numbered: tuple[int, str]) -> tuple[str, KeptAnswer]:
             index, prompt = numbered
-            answer = log.get(limit, index) if log else None
+            answer = log.get(_key(limit), index) if log else None
             if answer is None:
                 result = strict.generate(prompt, seed=strict.numbered(draw_seed(seed, index)))
                 answer = KeptAnswer(
-                    limit=limit,
+                    limit=_key(limit),
                     prompt=index,
                     text=result.text,
                     blocked=result.blocked,
@@ -84,7 +89,7 @@ def calibrate_guard(
         return Tally(prompts=len(answered), unsafe=unsafe, refused=len(answered) - len(released))
 
     return calibrate(
-        [{"limit": limit} for limit in sorted(set(limits))],
+        [{"limit": limit} for limit in settings],
         measure,
         lambda setting: guarded(setting).identity(),
         prompts=prompts,
@@ -95,6 +100,42 @@ def calibrate_guard(
         confidence=confidence,
         seed=seed,
     )
+
+
+def with_limits(guard: InferenceGuard, limit: float | Sequence[float]) -> InferenceGuard:
+    """The guard under other limits, refusing what it cannot answer.
+
+    Args:
+        guard: The guard.
+        limit: Of the first cost model, or one for each.
+    """
+    given = [limit] if isinstance(limit, int | float) else limit
+    budgets = guard.options.budgets
+    changed = [type(b)(**{**b.model_dump(), "limit": most}) for b, most in zip(budgets, given, strict=False)]
+    return guard.with_options(budget=[*changed, *budgets[len(changed) :]], on_block="refuse")
+
+
+def strict_to_lax(limits: Sequence[float | Sequence[float]], *, costs: int) -> list[float | list[float]]:
+    """Limits in the order of testing, which must not depend on any answer.
+
+    Raises:
+        ConfigurationError: Not one limit a cost model, or two settings of which each is stricter somewhere.
+    """
+    rows = {tuple(each) if isinstance(each, Sequence) else (each,) for each in limits}
+    if {len(row) for row in rows} - {1, costs}:
+        raise ConfigurationError(f"the guard has {costs} cost models; give each setting one limit, or {costs}")
+    ordered = sorted(rows)
+    for strict, lax in pairwise(ordered):
+        if len(strict) != len(lax) or any(one > other for one, other in zip(strict, lax, strict=True)):
+            raise ConfigurationError(
+                f"of the limits {list(strict)} and {list(lax)} neither is the stricter; give settings that get laxer "
+                "for every cost model"
+            )
+    return [row[0] if len(row) == 1 else list(row) for row in ordered]
+
+
+def _key(limit: float | Sequence[float]) -> float | tuple[float, ...]:
+    return limit if isinstance(limit, int | float) else tuple(limit)
 
 
 def pilot(

@@ -35,6 +35,7 @@ class Plan:
         multiplier: λ of the Lagrangian rules.
         training_prompts: For methods with a value network.
         answers: Every possible answer to a prompt, where a grammar knows them: gives the oracle.
+        harmless: The group of prompts that nothing is wrong with, if there is one.
     """
 
     methods: tuple[str, ...] = ()
@@ -43,6 +44,7 @@ class Plan:
     multiplier: float = 5.0
     training_prompts: tuple[str, ...] = ()
     answers: Callable[[str], Sequence[str]] | None = None
+    harmless: str | None = None
 
 
 def evaluate(
@@ -51,7 +53,7 @@ def evaluate(
     plan: Plan,
     *,
     out: str | Path,
-    verdicts: Verdicts | None = None,
+    verdicts: Verdicts | Sequence[Verdicts] | None = None,
     progress: Progress = lambda stage, done, of: None,
 ) -> Report:
     """Runs a plan, resuming what the folder already holds, and writes its reports.
@@ -61,7 +63,7 @@ def evaluate(
         prompts: What to ask; none of them may be a training prompt.
         plan: What to run.
         out: The folder for results and reports.
-        verdicts: The independent judge.
+        verdicts: The independent judge, or several of them; the first stands for them in figures of one judge.
         progress: Told (stage, done, of).
 
     Raises:
@@ -71,9 +73,16 @@ def evaluate(
     shared = {prompt.text for prompt in prompts} & set(plan.training_prompts)
     if shared:
         raise ConfigurationError(f"{len(shared)} prompts are both trained and evaluated on; remove them from one file")
+    groups = {prompt.group for prompt in prompts}
+    if plan.harmless is not None and plan.harmless not in groups:
+        known = ", ".join(sorted(group for group in groups if group is not None)) or "none"
+        raise ConfigurationError(f"no prompt is of the group {plan.harmless!r} of harmless ones; groups: {known}")
+    judges = [verdicts] if isinstance(verdicts, Verdicts) else list(verdicts or ())
+    if len({each.judge.name for each in judges}) < len(judges):
+        raise ConfigurationError("two independent judges have the same name; figures go by name, so give each another")
     bench = Context(guard, multiplier=plan.multiplier, training_prompts=plan.training_prompts, progress=progress)
     names = plan.methods or runnable(bench)
-    store = ResultStore(out, identity(bench, prompts, verdicts))
+    store = ResultStore(out, identity(bench, prompts, judges))
     runs = trials(bench, names, plan.candidates)
     missing = sum(len(todo) for _, todo in pending(store, runs, prompts, plan.seeds))
     total, done = len(runs) * len(prompts) * len(plan.seeds), 0
@@ -83,16 +92,17 @@ def evaluate(
         done += count
         progress("answers", total - missing + done, total)
 
-    rows = run(bench, runs, prompts, seeds=plan.seeds, store=store, verdicts=verdicts, on_answers=answered)
+    rows = run(bench, runs, prompts, seeds=plan.seeds, store=store, verdicts=judges, on_answers=answered)
     oracle = _oracle(bench, prompts, plan, Path(out), progress) if plan.answers else None
     report = Report(
         title=f"Evaluation of {guard.policy_id}",
-        facts=_facts(bench, prompts, plan, verdicts),
+        facts=_facts(bench, prompts, plan, judges),
         rows=rows,
         prompts=prompts,
         limit=bench.budgets[0].limit,
         oracle=oracle,
         reference="base" if "base" in names else runs[0].label,
+        harmless=plan.harmless,
     )
     report.write(out)
     return report
@@ -113,15 +123,17 @@ def runnable(bench: Context) -> tuple[str, ...]:
     )
 
 
-def identity(bench: Context, prompts: Sequence[Prompt], verdicts: Verdicts | None) -> dict[str, Any]:
+def identity(bench: Context, prompts: Sequence[Prompt], verdicts: Sequence[Verdicts]) -> dict[str, Any]:
     """What all rows of a folder have in common; methods, candidates and seeds may be added later."""
     guard = bench.guard.identity()
     search = {k: v for k, v in guard["search"].items() if k not in ("candidates", "beams", "seed", "selection")}
+    judges = [[each.judge.name, describe(each.judge), each.limit] for each in verdicts]
     return {
         "guard": {**guard, "search": search},
         "prompts": _digest([prompt.text for prompt in prompts]),
         "training_prompts": _digest(bench.training_prompts),
-        "judge": None if verdicts is None else [verdicts.judge.name, describe(verdicts.judge), verdicts.limit],
+        "judge": judges[0] if judges else None,
+        **({"more_judges": judges[1:]} if judges[1:] else {}),
         "multiplier": bench.multiplier,
         "weight": bench.weight,
     }
@@ -150,14 +162,15 @@ def _oracle(bench: Context, prompts: Sequence[Prompt], plan: Plan, out: Path, pr
     return best
 
 
-def _facts(bench: Context, prompts: Sequence[Prompt], plan: Plan, verdicts: Verdicts | None) -> dict[str, str]:
-    budget, search = bench.budgets[0], bench.search
-    judged = "none" if verdicts is None else f"{verdicts.judge.name} (unsafe above {verdicts.limit:g})"
+def _facts(bench: Context, prompts: Sequence[Prompt], plan: Plan, verdicts: Sequence[Verdicts]) -> dict[str, str]:
+    search = bench.search
+    judged = [f"{each.judge.name} (unsafe above {each.limit:g})" for each in verdicts]
+    budgets = [f"{b.limit:g}, discount {b.discount:g}, {b.accounting}, {b.reading}" for b in bench.budgets]
     return {
         "policy": bench.guard.policy_id,
         "cost models": ", ".join(bench.guard.components.costs),
-        "budget": f"{budget.limit:g}, discount {budget.discount:g}, {budget.accounting}, {budget.reading}",
-        "independent judge": judged,
+        "budget": "; ".join(budgets),
+        "independent judge": "; ".join(judged) or "none",
         "prompts": f"{len(prompts)} with seeds {', '.join(map(str, plan.seeds))}",
         "search": f"blocks of {search.block_tokens}, up to {search.max_new_tokens} tokens, N/4 beams, "
         f"{search.tries} tries, temperature {search.temperature:g}",

@@ -21,19 +21,22 @@ from ig_plugins.research.evaluation.samples import samples
 COLUMNS = (
     ("method", "method"),
     ("reward", "reward"),
+    ("beyond_length", "beyond length"),
+    ("words", "words"),
     ("oracle_share", "of oracle"),
     ("cost", "cost"),
     ("safe", "safe (any time)"),
     ("safe_at_end", "safe (end)"),
     ("unsafe", "unsafe (judge)"),
     ("abstained", "refused"),
+    ("declined", "declined"),
     ("needless", "needless"),
     ("seconds_p50", "p50 s"),
     ("seconds_p95", "p95 s"),
     ("candidate_tokens", "tokens"),
     ("judge_calls", "calls"),
 )
-SHARES = {"oracle_share", "safe", "safe_at_end", "abstained", "needless"}
+SHARES = {"oracle_share", "safe", "safe_at_end", "abstained", "declined", "needless"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class Report:
         prompts: What was asked, for the page to show some answers; by the rows' numbers.
         oracle: Best reward under the constraint, by prompt.
         reference: The method that others are compared with.
+        harmless: The group of prompts that nothing is wrong with; a table then sums up all others.
         tables: Figures by group of prompts; "all prompts" first.
     """
 
@@ -58,11 +62,15 @@ class Report:
     prompts: Sequence[Prompt] = ()
     oracle: Mapping[int, float] | None = None
     reference: str = "base"
+    harmless: str | None = None
     tables: dict[str, list[Figures]] = field(init=False)
 
     def __post_init__(self) -> None:
         tables = {"all prompts": figures(self.rows, oracle=self.oracle)}
         groups = sorted({row.group for row in self.rows if row.group is not None})
+        if self.harmless in groups and len(groups) > 2:
+            others = [row for row in self.rows if row.group != self.harmless]
+            tables[f"all but {self.harmless} prompts"] = figures(others, oracle=self.oracle)
         for group in groups if len(groups) > 1 else []:
             tables[f"{group} prompts"] = figures([r for r in self.rows if r.group == group], oracle=self.oracle)
         object.__setattr__(self, "tables", tables)
@@ -172,7 +180,11 @@ NOTES = (
     "a 95 % Clopper-Pearson interval over prompts.\n\n"
     "Needless: the answer differs from the unguarded one of the same seed although that was safe. Tokens: sampled in "
     "all lanes. Calls: of cost and reward models while searching. Of oracle: mean reward as a share of the best that "
-    "the cost models accept."
+    "the cost models accept.\n\n"
+    "Words: of what the user sees. Beyond length: the mean reward less what unguarded answers of the same lengths "
+    "have, by a straight line in the logarithm of their words: a liking for length does not show there. Declined: "
+    "answers that open with words of refusal, in English. On harmless prompts what is flagged by a judge, refused or "
+    "declined is over-refusal."
 )
 SAMPLES = (
     "Prompts whose unguarded answer is unsafe come first, as far as there are such; of each kind the first ones asked, "
@@ -207,9 +219,15 @@ Cells = list[list[str]]
 def cells(table: Sequence[Figures]) -> tuple[list[str], Cells]:
     """Head and lines of a table of figures; columns that nobody measured are left out."""
     columns = [(name, head) for name, head in COLUMNS if any(getattr(each, name) is not None for each in table)]
+    judges = list(dict.fromkeys(judge for each in table for judge in each.more_unsafe))
+    at = next((place for place, (name, _) in enumerate(columns, start=1) if name == "unsafe"), len(columns))
+    head = [head for _, head in columns]
     digits = {name: decimals([getattr(each, name) for each in table]) for name, _ in columns}
-    body = [[_cell(name, getattr(each, name), digits[name]) for name, _ in columns] for each in table]
-    return [head for _, head in columns], body
+    body = []
+    for each in table:
+        line = [_cell(name, getattr(each, name), digits[name]) for name, _ in columns]
+        body.append([*line[:at], *(_cell("unsafe", each.more_unsafe.get(judge)) for judge in judges), *line[at:]])
+    return [*head[:at], *(f"unsafe ({judge})" for judge in judges), *head[at:]], body
 
 
 def decimals(values: Sequence[Any]) -> int:

@@ -40,6 +40,8 @@ class ResultRow(BaseModel):
         safe_at_end: Safe at the last step.
         judged: The independent judge's score; None without one, or if blocked.
         unsafe: The judge's verdict; a refusal is not unsafe.
+        more_judged: The scores of further independent judges by name; None if blocked.
+        more_unsafe: Their verdicts.
         seconds: Wall clock, shared evenly by the prompts of a batch.
         tokens: Tokens of the answer.
         candidate_tokens: Tokens sampled for it.
@@ -70,6 +72,8 @@ class ResultRow(BaseModel):
     candidate_tokens: int
     judge_calls: int
     judge_tokens: int
+    more_judged: dict[str, float | None] = {}
+    more_unsafe: dict[str, bool] = {}
 
     @property
     def key(self) -> Key:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -75,7 +76,7 @@ def run(
     *,
     seeds: Sequence[int],
     store: ResultStore,
-    verdicts: Verdicts | None = None,
+    verdicts: Sequence[Verdicts] = (),
     on_answers: Callable[[int], None] = lambda count: None,
 ) -> list[ResultRow]:
     """Answers what is missing and returns all rows of these trials, prompts and seeds.
@@ -88,7 +89,7 @@ def run(
         prompts: What to ask.
         seeds: Each prompt is asked once for each of them.
         store: Keeps the rows.
-        verdicts: The independent judge, or None.
+        verdicts: The independent judges.
         on_answers: Called after every batch with its size.
     """
     for trial, todo in list(pending(store, runs, prompts, seeds)):
@@ -96,10 +97,20 @@ def run(
         started = time.perf_counter()
         answers = trial.method.answer(texts, seeds=[draw_seed(seed, index) for index, seed in todo])
         seconds = (time.perf_counter() - started) / len(todo)
-        found = zip(todo, answers, measure(bench, texts, answers), _judged(verdicts, texts, answers), strict=True)
+        scores = [_judged(judge, texts, answers) for judge in verdicts]
+        found = zip(todo, answers, measure(bench, texts, answers), strict=True)
         store.add(
-            _row(bench, trial, prompts[index], index, seed, answer, measured, score, verdicts, seconds)
-            for (index, seed), answer, measured, score in found
+            _row(
+                trial,
+                prompts[index],
+                index,
+                seed,
+                answer,
+                measured,
+                seconds,
+                _opinions(verdicts, [mine[place] for mine in scores]),
+            )
+            for place, ((index, seed), answer, measured) in enumerate(found)
         )
         on_answers(len(todo))
     wanted = {Key(run.label, index, seed) for run in runs for index in range(len(prompts)) for seed in seeds}
@@ -134,31 +145,25 @@ def _read(bench: Context, answer: Answer) -> list[int]:
     return [*encoded, *sorted(bench.policy.stop_ids)[:1]]
 
 
-def _judged(verdicts: Verdicts | None, prompts: Sequence[str], answers: Sequence[Answer]) -> list[float | None]:
-    """The judge's scores; None without a judge, and for refusals, which it is not asked about."""
-    if verdicts is None:
-        return [None] * len(answers)
-    asked = [(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True) if not answer.blocked]
-    texts, finished = [answer.text for _, answer in asked], [answer.finished for _, answer in asked]
-    found = iter(verdicts.scores([prompt for prompt, _ in asked], texts, finished=finished))
-    return [None if answer.blocked else next(found) for answer in answers]
+def _judged(judge: Verdicts, prompts: Sequence[str], answers: Sequence[Answer]) -> list[float | None]:
+    return judge.judged(
+        prompts,
+        [answer.text for answer in answers],
+        finished=[answer.finished for answer in answers],
+        blocked=[answer.blocked for answer in answers],
+    )
 
 
 def _row(
-    bench: Context,
     trial: Trial,
     prompt: Prompt,
     index: int,
     seed: int,
     answer: Answer,
     measured: Candidate,
-    score: float | None,
-    verdicts: Verdicts | None,
     seconds: float,
+    opinions: Mapping[str, Any],
 ) -> ResultRow:
-    unsafe = None
-    if verdicts is not None:
-        unsafe = score is not None and verdicts.unsafe(score)
     return ResultRow(
         method=trial.label,
         family=trial.family,
@@ -174,11 +179,24 @@ def _row(
         state=min(measured.states),
         safe=measured.safe_throughout,
         safe_at_end=measured.safe_at_end,
-        judged=score,
-        unsafe=unsafe,
         seconds=seconds,
         tokens=len(answer.token_ids),
         candidate_tokens=answer.candidate_tokens,
         judge_calls=answer.judge_calls,
         judge_tokens=answer.judge_tokens,
+        **opinions,
     )
+
+
+def _opinions(verdicts: Sequence[Verdicts], scores: Sequence[float | None]) -> dict[str, Any]:
+    """What the judges say of one answer, as fields of its row; a refusal, which has no score, is not unsafe."""
+    if not verdicts:
+        return {"judged": None, "unsafe": None}
+    unsafe = [score is not None and judge.unsafe(score) for judge, score in zip(verdicts, scores, strict=True)]
+    names = [judge.judge.name for judge in verdicts]
+    return {
+        "judged": scores[0],
+        "unsafe": unsafe[0],
+        "more_judged": dict(zip(names[1:], scores[1:], strict=True)),
+        "more_unsafe": dict(zip(names[1:], unsafe[1:], strict=True)),
+    }

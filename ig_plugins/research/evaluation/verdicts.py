@@ -55,6 +55,19 @@ class Verdicts:
 
         return cls.of(CallableJudge(exact, name=EXACT, version="the bundled world, 1"), limit)
 
+    def judged(
+        self, prompts: Sequence[str], texts: Sequence[str], *, finished: Sequence[bool], blocked: Sequence[bool]
+    ) -> list[float | None]:
+        """The judge's score of each answer; None for refusals, which it is not asked about."""
+        asked = [place for place, refused in enumerate(blocked) if not refused]
+        found = self.scores(
+            [prompts[place] for place in asked],
+            [texts[place] for place in asked],
+            finished=[finished[place] for place in asked],
+        )
+        known = dict(zip(asked, found, strict=True))
+        return [known.get(place) for place in range(len(blocked))]
+
     def scores(self, prompts: Sequence[str], texts: Sequence[str], *, finished: Sequence[bool]) -> list[float]:
         """The judge's scores of answers, one to each prompt."""
         return self.judge.score(list(prompts), list(texts), finished=list(finished)) if texts else []

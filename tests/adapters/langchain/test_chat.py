@@ -106,7 +106,8 @@ def test_history_tools_and_prefill_reach_the_model(make_chat):
             ToolMessage("Two.", tool_call_id="1", status="error"),
             ChatMessage("And now?", role="user"),
             AIMessage("The answer"),
-        ]
+        ],
+        last_assistant="prefill",
     )
     (prompt,) = seen
     assert "user\nAdd them" in prompt

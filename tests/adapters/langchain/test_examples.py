@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.adapters.langchain.docs_page import PAGE
+from tests.adapters.llama_index_.docs_page import outputs
+
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 
 
@@ -24,6 +27,14 @@ def test_example(name, told, capsys, monkeypatch):
     printed = capsys.readouterr().out
     for words in told:
         assert words in printed
+
+
+@pytest.mark.slow
+def test_the_documentations_code_runs_and_prints_what_it_says():
+    page = PAGE.read_text()
+    blocks = [(block["output"], printed) for block, printed in outputs(page)]
+    assert len(blocks) == page.count("```python") >= 6
+    assert all(bool(printed) is bool(output) for output, printed in blocks)
 
 
 def test_the_documented_comparison_is_complete():

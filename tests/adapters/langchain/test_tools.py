@@ -1,6 +1,6 @@
 """Tools, structured output and agents, with a scripted policy that has the skill."""
 
-from typing import Annotated, TypedDict
+from typing import Annotated, Literal, TypedDict
 
 import pytest
 from langchain.agents import create_agent
@@ -112,9 +112,9 @@ def test_a_blocked_call_is_never_executable(make_chat):
 
 
 def test_a_call_cut_by_max_tokens_is_never_executable(chat):
-    whole = len(CALL % ("double", '{"number": 21}'))
+    last_brace = (CALL % ("double", '{"number": 21}')).rindex("}")  # behind it, all of the call is there
     bound = chat.bind_tools(TOOLS)
-    for tokens in range(1, whole - 1, 9):
+    for tokens in [*range(1, last_brace, 9), last_brace]:
         for message in (
             bound.invoke("What is 21?", max_tokens=tokens),
             sum(bound.stream("What is 21?", max_tokens=tokens), AIMessageChunk("")),
@@ -156,7 +156,8 @@ async def test_structured_output(chat, schema, method, strict):
 
 @pytest.mark.parametrize("method", ["function_calling", "json_schema", "json_mode"])
 def test_a_refusal_is_an_error_and_not_none(make_chat, method):
-    blocked = make_chat({f"{MARKER}": 1.0})
+    said = f'{{"setup": "{MARKER}", "punchline": "x"}}'
+    blocked = make_chat({f" {said}}}</tool_call>" if method == "function_calling" else said: 1.0})
     with pytest.raises(GuardBlockedError) as caught:
         blocked.with_structured_output(Joke, method=method).invoke(ASK)
     assert caught.value.report["blocked"] is True
@@ -166,15 +167,33 @@ def test_a_refusal_is_an_error_and_not_none(make_chat, method):
     assert isinstance(both["raw"], AIMessage)
 
 
+@pytest.mark.parametrize("method", ["function_calling", "json_schema", "json_mode"])
+def test_an_answer_fits_by_construction(make_chat, method):
+    """A policy that knows nothing of the schema, nor of JSON: tokens are masked while they are sampled."""
+
+    class Verdict(BaseModel):
+        """A verdict."""
+
+        kind: Literal["good", "bad", "neither"]
+        sure: bool
+
+    for answer in ("I think that it is good.", '{"kind": "awful"}', ""):
+        verdict = make_chat({answer: 1.0}, seed=3).with_structured_output(Verdict, method=method).invoke(ASK)
+        assert isinstance(verdict, Verdict)
+
+
 def test_an_answer_that_does_not_fit_is_an_error(make_chat, chat):
     with pytest.raises(OutputParserException, match="max_tokens"):
         chat.with_structured_output(Joke, max_tokens=20).invoke(ASK)
     with pytest.raises(OutputParserException, match="max_tokens"):
         chat.with_structured_output(Joke, method="json_mode", max_tokens=20).invoke(ASK)
-    short = make_chat({'{"setup": "Why?"}': 1.0})
-    with pytest.raises(OutputParserException, match="punchline"):
-        short.with_structured_output(JokeDict, method="json_mode", strict=True).invoke(ASK)
-    assert short.with_structured_output(JokeDict, method="json_mode").invoke(ASK) == {"setup": "Why?"}
+    # An answer that is both is none of one of them, which no mask can see.
+    age = {"oneOf": [{"type": "integer"}, {"type": "number"}]}
+    either = {"title": "Age", "type": "object", "properties": {"age": age}, "required": ["age"]}
+    three = make_chat({'{"age": 3}': 1.0})
+    with pytest.raises(OutputParserException, match="age"):
+        three.with_structured_output(either, method="json_mode", strict=True).invoke(ASK)
+    assert three.with_structured_output(either, method="json_mode").invoke(ASK) == {"age": 3}
     with pytest.raises(ConfigurationError, match="telepathy"):
         chat.with_structured_output(Joke, method="telepathy")
 

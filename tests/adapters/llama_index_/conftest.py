@@ -72,3 +72,11 @@ def observed(llm: InferenceGuardLLM) -> Iterator[tuple[Events, Callbacks]]:
 @pytest.fixture
 def watch():
     return observed
+
+
+@pytest.fixture(autouse=True)
+def _tokenizer_of_llama_index_as_it_was(monkeypatch):
+    """What reading an LLM's metadata sets, once for the process."""
+    import llama_index.core
+
+    monkeypatch.setattr(llama_index.core, "global_tokenizer", llama_index.core.global_tokenizer)

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from ig_plugins.errors import GuardBlockedError, PromptError
-from llama_index.llms.inferenceguard import InferenceGuardLLM
+from ig_plugins.errors import GuardBlockedError
+from llama_index.llms.inferenceguard import InferenceGuardLLM, PromptTooLongError
 from tests.adapters.llama_index_.guards import MARK, scripted_guard
 from tests.adapters.llama_index_.methods import METHODS, call
 from tests.kit.observe import count_ticks, fan_out
@@ -112,7 +112,7 @@ async def test_one_prompts_error_is_its_own(method):
     found = await asyncio.gather(*(call(llm, method, prompt) for prompt in prompts), return_exceptions=True)
     assert [found[0][-1].text, found[3][-1].text] == [ANSWER, ANSWER]
     assert isinstance(found[1], GuardBlockedError)
-    assert isinstance(found[2], PromptError)
+    assert isinstance(found[2], PromptTooLongError)
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if "stream" in name])

@@ -11,6 +11,7 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 
+from ig_plugins.chat import as_messages
 from ig_plugins.errors import PromptError
 from llama_index.llms.inferenceguard._convert import ROLES, to_messages
 
@@ -60,7 +61,7 @@ def test_calls_and_results():
 )
 def test_what_cannot_be_read_is_named(messages, said):
     with pytest.raises(PromptError, match=said):
-        to_messages(messages)
+        as_messages(to_messages(messages))
 
 
 def test_system_prompt_is_added_where_it_is_missing():

@@ -134,10 +134,10 @@ def test_own_prompt_functions_are_used():
 
 def test_metadata_is_the_model_s(llm):
     data = llm.metadata
-    assert data.context_window == llm.guard.context
+    assert llm.guard.context - 40 < data.context_window < llm.guard.context  # the template takes some of it
     assert data.num_output == llm.guard.search.max_new_tokens
     assert data.is_chat_model
-    assert data.is_function_calling_model
+    assert data.is_function_calling_model  # its template knows tools
     assert data.system_role == MessageRole.SYSTEM
     assert InferenceGuardLLM.from_guard(llm.guard, max_tokens=17).metadata.num_output == 17
 

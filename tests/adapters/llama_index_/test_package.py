@@ -27,7 +27,7 @@ def test_class():
 
 
 def test_public_names():
-    assert sorted(package.__all__) == ["GuardBlockedError", "InferenceGuardLLM"]
+    assert sorted(package.__all__) == ["GuardBlockedError", "InferenceGuardLLM", "PromptTooLongError"]
     assert all(hasattr(package, name) for name in package.__all__)
 
 

@@ -84,7 +84,7 @@ def test_a_call_that_is_cut_off_is_no_call(llm):
     response = llm.chat_with_tools(TOOLS, "double 4", max_tokens=40)
     assert response.raw["finish_reason"] == "length"
     assert llm.get_tool_calls_from_response(response, error_on_no_tool_call=False) == []
-    with pytest.raises(ValueError, match="tool_required=True"):
+    with pytest.raises(ValueError, match="raise that"):
         llm.get_tool_calls_from_response(response)
 
 
@@ -208,7 +208,9 @@ async def test_structured_prediction(mode):
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_refusal_is_no_object(mode):
-    llm = InferenceGuardLLM.from_guard(scripted_guard({MARK: 1.0}), pydantic_program_mode=mode)
+    said = f'{{"name": "{MARK}", "songs": 12}}'
+    said = f" {said}}}</tool_call>" if mode is PydanticProgramMode.DEFAULT else said
+    llm = InferenceGuardLLM.from_guard(scripted_guard({said: 1.0}), pydantic_program_mode=mode)
     asked = {"name": "Rain", "count": 12}
     with pytest.raises(GuardBlockedError):
         llm.structured_predict(Album, PROMPT, **asked)

@@ -1,5 +1,7 @@
 """What each format's tokens are, and that no text can forge what only a template may write."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,7 +67,7 @@ def test_control_tokens_in_any_message_are_text(spec, role, chatml):
         return [*system, user, answer, tool, user, *prefill]
 
     form = prompt_format(spec, chatml)
-    forged, honest = form.encode(talk(FORGED)), form.encode(talk("hi"))
+    forged, honest = (form.encode(talk(text), last_assistant="prefill") for text in (FORGED, "hi"))
     for token in chatml.all_special_tokens:
         ids = forged.prompt_ids + forged.prefill_ids
         assert count(chatml, ids, token) == count(chatml, honest.prompt_ids + honest.prefill_ids, token)
@@ -108,7 +110,9 @@ def test_a_vocabulary_that_spells_control_tokens_gets_them_split(words):
     ids = prompt_format("beaver", words).encode("hi </s> there").prompt_ids
     assert words.eos_token_id not in ids
     prefilled = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "no </s>"}]
-    assert words.eos_token_id not in prompt_format("beaver", words).encode(prefilled).prefill_ids
+    assert (
+        words.eos_token_id not in prompt_format("beaver", words).encode(prefilled, last_assistant="prefill").prefill_ids
+    )
     assert words.decode(ids) == "BEGINNING OF CONVERSATION: USER: hi < /s> there ASSISTANT:"
 
 
@@ -124,7 +128,7 @@ def test_control_tokens_in_argument_names_are_refused(hermes):
 def test_prefill_is_split_off_exactly(spec, prefill, chatml, llama):
     tokenizer = chatml if spec == "chat_template" else llama
     form = prompt_format(spec, tokenizer)
-    encoded = form.encode([*TALK, {"role": "assistant", "content": prefill}])
+    encoded = form.encode([*TALK, {"role": "assistant", "content": prefill}], last_assistant="prefill")
     assert encoded.prompt_ids == form.encode(TALK).prompt_ids
     assert tokenizer.decode(encoded.prefill_ids).strip() == prefill.strip()
     assert tokenizer.eos_token_id not in encoded.prefill_ids
@@ -140,7 +144,7 @@ def test_prefill_comes_before_a_thinking_block(hermes):
     """The generation prompt writes <think>; a prefill continues the answer, as the template itself would have it."""
     form = prompt_format("chat_template", hermes)
     assert text_of(hermes, form.encode("a")).endswith("assistant\n<think>\n")
-    encoded = form.encode([TALK[0], {"role": "assistant", "content": "Sure"}])
+    encoded = form.encode([TALK[0], {"role": "assistant", "content": "Sure"}], last_assistant="prefill")
     assert text_of(hermes, encoded).endswith("<|im_start|>assistant\nSure")
     assert hermes.decode(encoded.prefill_ids) == "Sure"
 
@@ -149,7 +153,7 @@ def test_plain_is_the_text_alone(llama, chatml):
     assert prompt_format("plain", llama).encode("once upon").prompt_ids == llama("once upon").input_ids
     assert text_of(chatml, prompt_format("plain", chatml).encode("once")) == "once"
     prefilled = [{"role": "user", "content": "once"}, {"role": "assistant", "content": " upon"}]
-    assert text_of(chatml, prompt_format("plain", chatml).encode(prefilled)) == "once upon"
+    assert text_of(chatml, prompt_format("plain", chatml).encode(prefilled, last_assistant="prefill")) == "once upon"
 
 
 def test_plain_talk_has_labels_that_no_text_can_forge(chatml):
@@ -180,8 +184,12 @@ def test_strict_templates_get_what_they_can_read(chatml):
     form = strict(deepcopy(chatml), "m.role == 'system' or (m.role == 'user') != (loop.index0 % 2 == 0)")
     talk = [{"role": "system", "content": "s"}, TALK[0], TALK[0], {"role": "tool", "content": "9"}]
     assert text_of(chatml, form.encode(talk)) == "[user]s\n\na\n\na\n\nResult of the function: 9"
+    greeted = form.encode([{"role": "assistant", "content": "b"}, TALK[0]])
+    assert text_of(chatml, greeted) == "[user]You began this conversation: b\n\na"
+    assert text_of(chatml, form.encode([{"role": "system", "content": "s"}])) == "[user]s"
+    never = strict(deepcopy(chatml), "loop.index0 == 2")
     with pytest.raises(PromptError, match="refuses this conversation: roles must alternate; let user"):
-        form.encode([{"role": "assistant", "content": "b"}, TALK[0]])
+        never.encode(TALK)  # three turns, by turns
 
 
 def test_unknown_formats_are_named(chatml, llama):
@@ -191,3 +199,44 @@ def test_unknown_formats_are_named(chatml, llama):
         prompt_format("chat_template", llama)
     assert prompt_format("auto", chatml).name == "chat_template"
     assert prompt_format("auto", llama).name == "plain"
+
+
+# ---- variables of the template ----
+
+
+def test_variables_reach_the_template(hermes):
+    form = prompt_format("chat_template", hermes)
+    assert text_of(hermes, form.encode("a")).endswith("assistant\n<think>\n")
+    quiet = form.encode("a", variables={"enable_thinking": False})
+    assert text_of(hermes, quiet).endswith("<|im_start|>assistant\n")
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"enable_thinkin": False}, "sets 'enable_thinkin', which this prompt format's template does not read"),
+        ({"messages": []}, "sets 'messages', which the messages and other options decide"),
+        ({"add_generation_prompt": False}, "add_generation_prompt"),
+        ({"bos_token": "x"}, "bos_token"),
+        ({"enable_thinking": "<|im_end|>"}, "holds the control token '<|im_end|>'"),
+        ({"enable_thinking": ["\ud800"]}, "lone surrogate"),
+    ],
+)
+def test_variables_that_do_nothing_or_too_much_are_refused(hermes, variables, says):
+    with pytest.raises((ConfigurationError, PromptError), match=re.escape(says)):
+        prompt_format("chat_template", hermes).encode("a", variables=variables)
+
+
+def test_formats_of_ours_read_no_variables(llama):
+    for spec in ("beaver", "plain"):
+        with pytest.raises(ConfigurationError, match="does not read"):
+            prompt_format(spec, llama).encode("a", variables={"enable_thinking": False})
+
+
+def test_a_turn_behind_a_last_answer(chatml, llama):
+    talk = TALK[:2]
+    assert text_of(chatml, prompt_format("chat_template", chatml).encode(talk)).endswith(
+        "assistant\nb<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert text_of(llama, prompt_format("beaver", llama).encode(talk)).endswith("ASSISTANT:b</s> USER:  ASSISTANT:")
+    assert text_of(chatml, prompt_format("plain", chatml).encode(talk)).endswith("Assistant: b\n\nAssistant:")

@@ -66,8 +66,31 @@ def test_malformed_calls_are_no_calls(body, problem, tools):
 
 
 def test_one_bad_call_spoils_all(tools):
-    assert parse_reply(CALL + CALL[:-3], tools=tools).tool_calls == ()
+    broken = CALL.replace("}}", "}")
+    reply = parse_reply(f"Well. {CALL} and {broken} done.", tools=tools)
+    assert reply.tool_calls == ()
+    assert reply.text == "Well."
+    assert [call.text for call in reply.invalid] == [f"{CALL} and ", f"{broken} done."]
+    assert [call.name for call in reply.invalid] == ["weather", "weather"]
+    assert len({call.id for call in reply.invalid}) == 2
     assert parse_reply(CALL + "<tool_call>", tools=tools).malformed
+
+
+def test_words_around_calls_are_kept(tools):
+    reply = parse_reply(f"First. {CALL} Then \n{CALL}\n Last.", tools=tools)
+    assert len(reply.tool_calls) == 2
+    assert reply.text == "First.\nThen\nLast."
+
+
+@pytest.mark.parametrize("end", ["", "\n", "<", "</tool_ca", "\n</tool_call"])
+def test_a_whole_call_without_its_end_mark_counts(end, hermes, answering, tools):
+    for tokenizer in (None, hermes, answering):
+        syntax = prompt_format("chat_template", tokenizer).native if tokenizer else PROMPTED
+        reply = parse_reply(CALL.removesuffix("</tool_call>") + end, tools=tools, tokenizer=tokenizer, syntax=syntax)
+        assert [call["arguments"] for call in reply.tool_calls] == [{"city": "Oslo"}]
+        assert reply.text == ""
+        for more in ("}", " and", "</tool>"):
+            assert parse_reply(CALL.removesuffix("</tool_call>") + more, tools=tools).malformed
 
 
 def test_a_forced_tool_is_the_only_one(tools):
@@ -101,7 +124,7 @@ def written(style, call):
 @settings(max_examples=25, deadline=None)
 @given(st.fixed_dictionaries({"city": TEXTS}, optional={"days": st.integers(0, 99)}))
 def test_no_cut_of_a_call_is_ever_executable(style, hermes, tagged, answering, tools, arguments):
-    """Every proper prefix, in every syntax; and the whole comes out as it was written."""
+    """Every prefix that lacks a part, in every syntax; and the whole comes out as it was written."""
     tokenizer = {"prompted": None, "hermes": hermes, "tagged": tagged, "response_template": answering}[style]
     if style == "tagged":
         arguments["city"] = "".join(c for c in arguments["city"] if c.isalnum()) or "Oslo"
@@ -115,7 +138,8 @@ def test_no_cut_of_a_call_is_ever_executable(style, hermes, tagged, answering, t
     assert [{k: c[k] for k in call} for c in parse_reply(whole, **options).tool_calls] == [call]
     # Where a pattern opens a call, the name is part of it.
     opened = len("<tool_call>\n<function=weather>" if style == "tagged" else "<tool_call>")
-    for cut in range(len(whole)):
+    # Where calls are JSON, its last brace is enough.
+    for cut in range(len(whole) if style == "tagged" else whole.rindex("}") + 1):
         assert parse_reply(whole[:cut], **options).tool_calls == ()
         assert parse_reply(whole[:cut], **options).malformed is (cut >= opened)
 
@@ -145,7 +169,7 @@ def test_end_markers_that_are_patterns(answering, tools):
     for end in ("", "\n", "<|im_end|>", "\n<|im_end|>\n"):
         assert len(parse_reply(CALL + end, **options).tool_calls) == 1
     assert len(parse_reply("Hm.</think>Well. " + CALL, **options).tool_calls) == 1
-    for cut in range(len(CALL)):
+    for cut in range(len(CALL)):  # no end mark is known here that could be put in its place
         assert parse_reply(CALL[:cut], **options).tool_calls == ()
     assert parse_reply("I have no need of it.", **options).text == "I have no need of it."
     assert parse_reply(CALL + "\0", **options).malformed
@@ -179,7 +203,7 @@ def test_the_tokens_are_read_where_the_marker_is_special(hermes, tools):
 
 def test_a_stop_string_cuts_the_call_too(chatml, tools):
     ids = chatml.encode(CALL, add_special_tokens=False)
-    reply = parse_reply(CALL.partition("</tool")[0], ids=ids, tokenizer=chatml, tools=tools)
+    reply = parse_reply(CALL.partition("}</tool")[0], ids=ids, tokenizer=chatml, tools=tools)
     assert (reply.tool_calls, reply.malformed) == ((), True)
 
 

@@ -80,7 +80,7 @@ def test_a_prefill_with_hidden_tokens_is_broken(words):
     core.add_special_tokens([AddedToken("hi", special=True)])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>", unk_token="<unk>")
     talk = [{"role": "user", "content": "there"}, {"role": "assistant", "content": "hi there"}]
-    ids = prompt_format("plain", tokenizer).encode(talk).prefill_ids
+    ids = prompt_format("plain", tokenizer).encode(talk, last_assistant="prefill").prefill_ids
     assert tokenizer.convert_tokens_to_ids("hi") not in ids
 
 
@@ -111,7 +111,8 @@ def test_everything_handed_out_is_listed(tools):
     assert reply.handed_out() == ("Let me look.", call, call, f"Let me look.\n{call}\n{call}")
     assert parse_reply(CALL, tools=tools).handed_out() == (call,)
     assert parse_reply("Hello", tools=tools).handed_out() == ("Hello",)
-    assert parse_reply(f"Hm. {CALL[:-1]}", tools=tools).handed_out() == ("Hm.",)
+    broken = CALL.replace("}}", "}")
+    assert parse_reply(f"Hm. {broken}", tools=tools).handed_out() == ("Hm.", broken, f"Hm.\n{broken}")
     assert ParsedReply("").handed_out() == ()
     escaped = CALL.replace("Oslo", "\\u0041\\n")
     assert parse_reply(escaped, tools=tools).handed_out() == ("weather\ncity: A\n",)
@@ -144,8 +145,8 @@ def test_the_words_before_a_hidden_call_are_the_shown_words(quiet, tools):
 
 
 def test_what_a_stop_string_cut_off_is_no_call(quiet, tools):
-    body = CALL.removesuffix("</tool_call>")
-    _, reply = replied(quiet, f"{body}\n</tool_call>", tools, stop="\n")
+    body = CALL.removesuffix("}</tool_call>")
+    _, reply = replied(quiet, f"{body}\n}}</tool_call>", tools, stop="\n")
     assert (reply.tool_calls, reply.malformed) == ((), True)
     _, reply = replied(quiet, f"{CALL}\n{CALL}", tools, stop="\n")
     assert len(reply.tool_calls) == 1

@@ -12,7 +12,6 @@ from ig_plugins.chat import (
     native_syntax,
     parse_reply,
     prompt_format,
-    schema_problem,
 )
 from ig_plugins.chat.syntax import template_reads
 from ig_plugins.errors import ConfigurationError, PromptError
@@ -118,7 +117,7 @@ def test_a_prompt_that_a_call_follows_at_once(chatml, tools):
     assert tokenizer.decode(encoded.prompt_ids).endswith("hi/[assistant]")
     options = {"tokenizer": tokenizer, "tools": tools, "opening": encoded.opening, "syntax": encoded.syntax}
     assert parse_reply('{"city": "Oslo"}/', **options).tool_calls[0]["arguments"] == {"city": "Oslo"}
-    assert parse_reply('{"city": "Oslo"}', **options).malformed
+    assert parse_reply('{"city": "Oslo"', **options).malformed
 
 
 def test_a_form_that_nothing_can_read_back_is_explained_in_words(tagged):
@@ -150,8 +149,9 @@ def test_templates_that_read_blocks_only_get_blocks(chatml):
     block = "{% for b in m.content %}{{ b.text }}{% endfor %}"
     other.chat_template = chatml.chat_template.replace("m.content", "'' }}" + block + "{{ ''")
     talk = [{"role": "user", "content": "a<|im_end|>"}, {"role": "assistant", "content": "Sure"}]
-    encoded = prompt_format("chat_template", other).encode(talk)
-    assert encoded == prompt_format("chat_template", chatml).encode(talk)
+    for way in ("turn", "prefill"):
+        encoded = prompt_format("chat_template", other).encode(talk, last_assistant=way)
+        assert encoded == prompt_format("chat_template", chatml).encode(talk, last_assistant=way)
     other.chat_template = "{{ 'nothing' }}"
     with pytest.raises(ConfigurationError, match="does not show the text of a user message; choose"):
         prompt_format("chat_template", other)
@@ -222,61 +222,3 @@ def test_calls_and_results_in_the_history(hermes, chatml, tools):
 def test_calls_without_results_cannot_be_answered(chatml):
     with pytest.raises(PromptError, match="add the tools' results"):
         prompt_format("beaver", chatml).encode(HISTORY[:2])
-
-
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        "n": {"type": "integer"},
-        "s": {"type": ["string", "null"]},
-        "kind": {"enum": ["a", "b", 1]},
-        "list": {"type": "array", "items": {"type": "number"}},
-        "either": {"anyOf": [{"type": "string"}, {"type": "integer"}]},
-        "one": {"oneOf": [{"type": "number"}, {"type": "integer"}]},
-        "part": {"$ref": "#/$defs/Part"},
-        "fixed": {"const": 0},
-        "maybe": {"type": "string", "nullable": True},
-    },
-    "required": ["n"],
-    "additionalProperties": False,
-    "$defs": {"Part": {"type": "object", "properties": {"x": {"type": "boolean"}}, "required": ["x"]}},
-}
-
-
-@pytest.mark.parametrize(
-    ("value", "problem"),
-    [
-        ({"n": 1}, None),
-        ({"n": 1.0}, None),
-        ({"n": 1.5}, r"\$.n is number, expected integer"),
-        ({"n": True}, r"\$.n is boolean"),
-        ({}, "lacks 'n'"),
-        ([], r"\$ is array"),
-        ({"n": 1, "s": None}, None),
-        ({"n": 1, "s": 2}, "expected string or null"),
-        ({"n": 1, "kind": "a"}, None),
-        ({"n": 1, "kind": True}, "not one of the 3"),
-        ({"n": 1, "list": [1, 2.5]}, None),
-        ({"n": 1, "list": [1, "2"]}, r"\$.list\[1\] is string"),
-        ({"n": 1, "either": 2}, None),
-        ({"n": 1, "either": []}, "fits 0 of 2 in anyOf"),
-        ({"n": 1, "one": 1}, "fits 2 of 2 in oneOf"),
-        ({"n": 1, "one": 1.5}, None),
-        ({"n": 1, "part": {"x": False}}, None),
-        ({"n": 1, "part": {}}, r"\$.part lacks 'x'"),
-        ({"n": 1, "fixed": False}, "not the one allowed"),
-        ({"n": 1, "maybe": None}, None),
-        ({"n": 1, "other": 1}, r"\$.\* is not allowed"),
-    ],
-)
-def test_schema(value, problem):
-    found = schema_problem(value, SCHEMA)
-    if problem is None:
-        assert found is None
-    else:
-        with pytest.raises(AssertionError, match=problem):
-            raise AssertionError(found)
-
-
-def test_a_schema_that_never_ends_is_refused():
-    assert "deep" in schema_problem(1, {"$ref": "#"})

@@ -88,6 +88,28 @@ def test_evaluate_writes_everything_and_resumes(checkpoints, prompts, tmp_path):
     assert (tmp_path / "out" / "report.html").stat().st_size > 50_000
 
 
+def test_judges_of_every_kind_of_name_and_several_of_them(checkpoints, prompts, tmp_path):
+    (tmp_path / "rules.py").write_text("def long(prompts, responses):\n    return [len(r) - 3.5 for r in responses]\n")
+    rules = f"{tmp_path / 'rules.py'}:long"
+    arguments = (
+        "evaluate", *parts(checkpoints), "--prompts", prompts, "--methods", "base,inferenceguard", "--seeds", "1",
+        "--candidates", "4", "--max-tokens", "5", "--judge", rules, "--judge", "bundled:chat-cost-words",
+    )  # fmt: skip
+    code, result = command(*arguments, "--out", tmp_path / "out", "--json")
+    assert code == 0, told(result)
+    base = json.loads(result.stdout)["all prompts"][0]
+    assert base["unsafe"] is not None
+    assert set(base["more_unsafe"]) == {"bundled:chat-cost-words"}
+    code, result = command(*arguments, "--judge-limit", "1", "--out", tmp_path / "two")
+    assert code == 2
+    assert "1 limits for 2 judges; give --judge-limit once for each --judge" in told(result)
+    code, result = command(*arguments, "--judge", "nowhere/to:be", "--out", tmp_path / "three")
+    assert code == 2
+    code, result = command(*arguments, "--harmless", "kind", "--out", tmp_path / "four")
+    assert code == 2
+    assert "no prompt is of the group 'kind'" in told(result)
+
+
 def test_calibrate_says_what_is_possible_then_certifies(checkpoints, prompts, tmp_path):
     path = tmp_path / "certificate.json"
     arguments = ("calibrate", *parts(checkpoints), "--prompts", prompts, "--judge", checkpoints / "cost",
@@ -104,6 +126,14 @@ def test_calibrate_says_what_is_possible_then_certifies(checkpoints, prompts, tm
     code, result = command(*arguments, "--target", "0.7", "--confidence", "0.9", "--judge-limit=-99")
     assert code == 1
     assert "Nothing is certified" in told(result)
+    easy = (*arguments, "--target", "0.7", "--confidence", "0.9")
+    for wrong, message in [
+        (("--limits", "1,2", "--limits", "3"), "--limits hold 2, 1 numbers; give each cost model as many"),
+        (("--limits", "1,2", "--limits", "3,4"), "the guard has 1 cost models; give each setting one limit"),
+    ]:
+        code, result = command(*easy, *wrong)
+        assert code == 2
+        assert message in told(result)
 
 
 @pytest.mark.parametrize(

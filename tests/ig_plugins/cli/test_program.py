@@ -215,7 +215,8 @@ def test_a_disk_that_takes_nothing_is_found_before_the_work(tmp_path):
 
     ended = program(*calibration(tmp_path / "certificate.json"), shell_limit=nothing, PYTHONDONTWRITEBYTECODE="1")
     assert ended.returncode == 2
-    assert "cannot be written: File too large" in ended.stderr
+    # torch 2.6 looks for a temporary folder while it is imported, and finds it out first
+    assert "cannot be written: File too large" in ended.stderr or "cannot write: No usable temp" in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1, ended.stderr
 
 

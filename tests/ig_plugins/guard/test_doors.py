@@ -46,6 +46,8 @@ OTHER: dict[str, Any] = {
     "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}],
     "tool_choice": "none", "logits_processors": [lambda ids, logits: logits], "max_new_tokens": 22,
     "trace": True,
+    "json_schema": '{"type": "object"}', "regex": "[a-z]+", "choices": ["yes", "no"], "grammar": 'start: "x"',
+    "stop_token_ids": [7], "last_assistant": "prefill", "chat_template_kwargs": {"enable_thinking": False},
 }  # fmt: skip
 
 # Of OpenAI's request, beside a guard's options.
@@ -70,7 +72,8 @@ def test_the_declaration_names_what_options_and_search_check_and_nothing_else():
 
 def test_the_declaration_allows_the_words_and_kinds_that_are_checked():
     hints = {**get_type_hints(Options), **get_type_hints(SearchConfig)}
-    for name in NAMES - {"budget", "max_tokens", "stop", "tools", "tool_choice", "logits_processors", "schedule"}:
+    names = NAMES - {"budget", "max_tokens", "stop", "tools", "tool_choice", "logits_processors", "schedule"}
+    for name in names - {"stop_token_ids", "json_schema", "choices"}:
         checked, declared = hints[name], KINDS[name]
         assert declared == (checked if type(None) in get_args(checked) else checked | None), name
 
@@ -96,7 +99,7 @@ def test_the_adapters_fields_are_the_declared_ones_by_name_and_type():
     own = set(GuardFields.model_fields) - {*LOADING, "guard_token"}
     assert own == NAMES - set(WITHHELD["fields"]) == set(SETTINGS)
     kinds = get_type_hints(GuardFields)
-    told = {"stop": list[str] | None, "schedule": tuple[int, ...] | None}  # what JSON gives back
+    told = {"stop": list[str] | None, "stop_token_ids": list[int] | None, "schedule": tuple[int, ...] | None}
     for name in own:
         assert kinds[name] == told.get(name, KINDS[name]), name
         assert GuardFields.model_fields[name].default is None

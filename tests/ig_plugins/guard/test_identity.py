@@ -37,9 +37,11 @@ SEARCH = {
 BUDGET = {"limit": 9.0, "discount": 0.5, "accounting": "worst", "reading": "terminal"}
 OPTIONS = {
     "stop": ["x"], "on_block": "empty", "refusal": "No.", "raw_prompt": True, "tools": [TOOL], "tool_choice": "none",
-    "logits_processors": [TemperatureLogitsWarper(0.5)],
+    "logits_processors": [TemperatureLogitsWarper(0.5)], "stop_token_ids": [7], "last_assistant": "prefill",
+    "chat_template_kwargs": {"enable_thinking": False},
+    "json_schema": {"type": "object"}, "regex": "a+", "choices": ["a"], "grammar": 'start: "a"',
 }  # fmt: skip
-NEUTRAL = {"timeout", "judge_timeout"}  # decides whether there is an answer, not which
+NEUTRAL = {"timeout", "judge_timeout", "trace"}  # decide whether there is an answer or what is told of it, not which
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,9 @@ def test_every_preset_loads_and_is_complete(name):
     assert all(part.licence for part in parts)
     assert all(part.source.startswith("bundled:") or part.source.count("/") == 1 for part in parts)
     if name == "smollm2-135m":
-        assert {cost.budget for cost in preset.costs} == {"own"}  # heads are saved with their thresholds
+        words, probe = (cost.budget for cost in preset.costs)
+        assert words == SafetyBudget(accounting="worst", limit=0.264, discount=1.0)
+        assert probe == "own"  # the probe belongs to this policy, and is saved with the threshold for it
         assert preset.prompt_format == "chat_template"
     else:
         assert preset.cost.budget == SafetyBudget(limit=10.0, discount=0.999)  # the paper's

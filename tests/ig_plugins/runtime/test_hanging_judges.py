@@ -94,6 +94,20 @@ def test_a_request_without_a_deadline_holds_up_none_that_has_one(hang):
     assert isinstance(found["poison"], JudgeTimeoutError)
 
 
+def test_a_late_request_is_tried_again_apart_and_never_counts_as_judged(hang):
+    guard = make_guard(echo, cost=hang, judge_timeout=5.0)
+    late, quick = (
+        guard._handles([prompt], guard.options.updated(timeout=timeout))[0]
+        for prompt, timeout in (("poison", None), ("one", 3.0))
+    )
+    for handle in (late, quick):
+        handle.begin()
+    worker().submit([late, quick])  # one batch
+    assert quick.result().text == "You said one"
+    with pytest.raises(JudgeTimeoutError):
+        late.result()
+
+
 def test_those_who_come_while_a_judge_hangs_are_answered(hang):
     guard = make_guard(echo, cost=hang, judge_timeout=10.0)
     stuck = threading.Thread(target=lambda: guard.generate(["poison"], return_exceptions=True))

@@ -194,7 +194,7 @@ def draw(seed: int) -> Case:
         seed=rng.getrandbits(30),
     )
     stop = rng.sample(["STOP", "now", "a", "\n", "é", " or never"], rng.choice([0, 0, 1, 2]))
-    options: dict[str, Any] = {"stop": stop}
+    options: dict[str, Any] = {"stop": stop, "last_assistant": "prefill"}
     if tools:
         options |= {"tools": [TOOL], "tool_choice": rng.choice(["auto", "auto", "run", "any"])}
     prefill = "dr" if rng.random() < 0.2 and kind != "wordpiece" and not tools else ""
@@ -261,7 +261,9 @@ def check(case: Case) -> str:
 
 def _same(result: GuardResult) -> dict[str, Any]:
     calls = [{key: call[key] for key in ("name", "arguments")} for call in result.tool_calls]
-    return {**result.model_dump(exclude={"seconds", "lag", "first_text_seconds", "tool_calls"}), "calls": calls}
+    invalid = [{**call, "id": None} for call in result.invalid_tool_calls]
+    timed = {"seconds", "lag", "first_text_seconds", "tool_calls", "invalid_tool_calls"}
+    return {**result.model_dump(exclude=timed), "calls": calls, "invalid": invalid}
 
 
 def _look_at(case: Case, result: GuardResult) -> None:
@@ -269,6 +271,10 @@ def _look_at(case: Case, result: GuardResult) -> None:
     if case.judge is not None:
         if result.text or not case.options.get("tools"):
             _text_passed(case, result.text)
+        for call in result.invalid_tool_calls:
+            # What the answer was made to start with is ours; judges read it as the prefilled text, without marks.
+            opening = case.guard._encode(case.prompt, case.guard.options.updated(**case.options)).opening
+            _text_passed(case, call["text"].removeprefix(opening))
         for call in result.tool_calls:
             words = call_words(call)
             _text_passed(case, words)

@@ -27,7 +27,8 @@ def judges():
 def guard(request, judges):
     costs = {"first": judges["first"]} if request.param == "one" else {n: judges[n] for n in ("first", "second")}
     budgets = [CUMULATIVE, WORST][: len(costs)]
-    return tiny_guard(costs=costs, budgets=budgets, reward=judges["reward"])
+    made = tiny_guard(costs=costs, budgets=budgets, reward=judges["reward"])
+    return made.with_options(last_assistant="prefill")
 
 
 @torch.inference_mode()
@@ -81,7 +82,9 @@ def test_usage_counts(judges):
     usage = result.usage
     assert usage.prompt_tokens == guard.count_tokens("Tell me.")
     assert usage.completion_tokens == len(result.token_ids) == 20
-    assert usage.judge_tokens == usage.prompt_tokens + usage.candidate_tokens  # each token is read once
+    # each token is read once, those of half a character at the end of a lane not at all
+    most = usage.prompt_tokens + usage.candidate_tokens
+    assert most - 3 * guard.search.candidates <= usage.judge_tokens <= most
     assert usage.judge_calls == 1 + len(result.blocks)
     assert result.seconds > 0
     assert result.report()["usage"]["prompt_tokens"] == usage.prompt_tokens
@@ -89,6 +92,7 @@ def test_usage_counts(judges):
 
 def test_the_prefill_spends_budget(judges):
     guard = tiny_guard(costs={"first": judges["first"]}, budgets=[CUMULATIVE], reward=None)
+    guard = guard.with_options(last_assistant="prefill")
     spent = float(plain(judges["first"], guard, PREFILL, [])[:].sum())
     result = guard.generate(PREFILL)
     ledger = sum(block.cost for block in result.blocks)
@@ -96,4 +100,4 @@ def test_the_prefill_spends_budget(judges):
     assert not result.text.startswith("Well")
     greedy = SafetyBudget(limit=0.01, discount=1.0)
     costly = tiny_guard(costs={"c": tiny_scores(byte_tokenizer(), "cost", bias=5.0, scale=0.1)}, budgets=[greedy])
-    assert costly.generate(PREFILL).blocked
+    assert costly.generate(PREFILL, last_assistant="prefill").blocked

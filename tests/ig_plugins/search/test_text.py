@@ -114,7 +114,7 @@ def test_stop_strings_over_block_edges_and_inside_characters(block, answer, stop
 
 
 def test_a_stop_string_behind_a_prefill():
-    guard = make_guard({"there STOP x": 1.0}, stop=["STOP"])
+    guard = make_guard({"there STOP x": 1.0}, stop=["STOP"], last_assistant="prefill")
     prompt = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello STOP"}]
     assert guard.generate(prompt).text == "there "
     assert "".join(chunk.text for chunk in guard.stream(prompt)) == "there "

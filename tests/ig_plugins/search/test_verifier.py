@@ -159,7 +159,7 @@ def test_a_prefill_over_budget_is_not_made_good_by_what_follows(critic):
     prompt = [{"role": "user", "content": "Go."}, {"role": "assistant", "content": "Bad"}]
     cost = lambda p, r: [5.0 if text == "Bad" else -9.0 for text in r]  # noqa: E731
     budget = SafetyBudget(limit=1.0, discount=1.0)
-    guard = make_guard({" and then good.": 1.0}, cost=cost, budget=budget)
+    guard = make_guard({" and then good.": 1.0}, cost=cost, budget=budget, last_assistant="prefill")
     if critic:
         with_critic(guard, Foresees(constant(9.0), constant(0.0)))
     assert guard.generate(prompt).blocked

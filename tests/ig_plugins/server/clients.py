@@ -457,6 +457,49 @@ def _(url):
     sdk(url).completions.create(model=MODEL, prompt=[1, 2, 3])
 
 
+@call(SDK, "responses.create: a text, or instructions and messages")
+def _(url):
+    answer = sdk(url).responses.create(model=MODEL, input=ASK[0]["content"], max_output_tokens=16, temperature=0.9)
+    assert answer.output_text
+    assert answer.usage.total_tokens == answer.usage.input_tokens + answer.usage.output_tokens
+    assert answer.incomplete_details.reason == "max_output_tokens"
+    parts = [{"role": "user", "content": [{"type": "input_text", "text": ASK[0]["content"]}]}]
+    told = sdk(url).responses.create(
+        model=MODEL, instructions="Be short.", input=parts, max_output_tokens=16, extra_body={"seed": 1}
+    )
+    said_ = {"role": "system", "content": "Be short."}
+    assert told.output_text == said(chat(url, messages=[said_, *ASK], seed=1))
+
+
+@call(SDK, "responses.create: output sent back as input")
+def _(url):
+    first = sdk(url).responses.create(model=MODEL, input=ASK, max_output_tokens=16)
+    more = [*ASK, *(item.model_dump() for item in first.output), {"role": "user", "content": "And the cup?"}]
+    assert sdk(url).responses.create(model=MODEL, input=more, max_output_tokens=16).output_text
+
+
+@call(SDK, "responses.create: a blocked answer as a part of type refusal")
+def _(url):
+    answer = sdk(url).responses.create(model=BLOCKED, input="How?")
+    assert (answer.status, answer.incomplete_details.reason) == ("incomplete", "content_filter")
+    assert answer.output[0].content[0].refusal == REFUSAL
+
+
+@call(SDK, "responses.create, stream=True", "stream may only be false or null here: ask /v1/chat/completions")
+def _(url):
+    list(sdk(url).responses.create(model=MODEL, input="How?", stream=True))
+
+
+@call(SDK, "responses.create with tools", "tools may only be [] or null here: ask /v1/chat/completions")
+def _(url):
+    sdk(url).responses.create(model=MODEL, input="How?", tools=[{"type": "web_search"}])
+
+
+@call(SDK, "responses.create, previous_response_id", "previous_response_id may only be null here: nothing is stored")
+def _(url):
+    sdk(url).responses.create(model=MODEL, input="How?", previous_response_id="resp_1")
+
+
 @call(SDK, "embeddings.create", "Not Found")
 def _(url):
     sdk(url).embeddings.create(model=MODEL, input="x")
@@ -552,6 +595,11 @@ def _(url):
 @call(LANGCHAIN, "extra_body with the guard's options")
 def _(url):
     assert langchain(url, extra_body={"candidates": 4, "beams": 2}).invoke("How?").content
+
+
+@call(LANGCHAIN, "use_responses_api=True")
+def _(url):
+    assert langchain(url, use_responses_api=True).invoke("How do I clean the kettle?").text
 
 
 @call("OpenAI (LangChain)", "invoke")

@@ -83,6 +83,7 @@ def test_keys_limits_and_the_gate_hold_for_it():
         assert f"this server allows at most {value - 1}" in refused.json()["error"]["message"]
     assert tight.post("/ui/trace", json={**ASK, "prompt": "x" * 600}).status_code == 413
     assert tight.post("/ui/trace", json={**ASK, "prompt": "x" * 300}).status_code == 400
+    assert client(limits=Limits(memory_bytes=1000)).post("/ui/trace", json=ASK).status_code in (400, 503)
     served = client()
     for _ in range(3):
         assert served.post("/ui/trace", json={"prompt": ""}).status_code in (400, 422)

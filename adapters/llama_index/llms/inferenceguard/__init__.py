@@ -11,6 +11,6 @@ except ModuleNotFoundError as error:
     ) from error
 
 from ig_plugins.errors import GuardBlockedError
-from llama_index.llms.inferenceguard.base import InferenceGuardLLM
+from llama_index.llms.inferenceguard.base import InferenceGuardLLM, PromptTooLongError
 
-__all__ = ["GuardBlockedError", "InferenceGuardLLM"]
+__all__ = ["GuardBlockedError", "InferenceGuardLLM", "PromptTooLongError"]

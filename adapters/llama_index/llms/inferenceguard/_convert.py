@@ -41,7 +41,7 @@ def to_messages(messages: Sequence[ChatMessage], *, system_prompt: str | None = 
             is added only where it is missing.
 
     Raises:
-        PromptError: There is no message, or one holds an image, audio, video or a document.
+        PromptError: There is no message.
     """
     if not messages:
         raise PromptError("messages is empty; give at least one, such as ChatMessage(role='user', content='Hello')")
@@ -52,11 +52,13 @@ def to_messages(messages: Sequence[ChatMessage], *, system_prompt: str | None = 
 
 
 def _message(message: ChatMessage) -> dict[str, Any]:
-    texts = [_text(block, message.role) for block in message.blocks if not isinstance(block, ToolCallBlock)]
-    converted: dict[str, Any] = {
-        "role": ROLES[message.role],
-        "content": "\n".join(text for text in texts if text is not None),
-    }
+    pieces = [_piece(block) for block in message.blocks if not isinstance(block, ToolCallBlock)]
+    if ROLES[message.role] == "assistant":  # what it wrote, so that it can do better
+        pieces += [str(call["text"]) for call in message.additional_kwargs.get("invalid_tool_calls", ())]
+    lines = [piece for found in pieces if found is not None for piece in ("\n", found)][1:]
+    words = [line for line in lines if isinstance(line, str)]
+    content = "".join(words) if len(words) == len(lines) else lines
+    converted: dict[str, Any] = {"role": ROLES[message.role], "content": content}
     calls = [_call(block) for block in message.blocks if isinstance(block, ToolCallBlock)]
     if calls:
         converted["tool_calls"] = calls
@@ -67,22 +69,20 @@ def _message(message: ChatMessage) -> dict[str, Any]:
     return converted
 
 
-def _text(block: Any, role: MessageRole) -> str | None:
-    """The text of a content block; None if it has none to show to the model."""
+def _piece(block: Any) -> str | dict[str, Any] | None:
+    """A content block as the core reads it; None if it has nothing to show to the model."""
     if isinstance(block, TextBlock):
         return str(block.text)
     if isinstance(block, (ThinkingBlock, CachePoint)):
         return None
     if isinstance(block, CitationBlock):
-        return _text(block.cited_content, role)
+        return _piece(block.cited_content)
     if isinstance(block, CitableBlock):
-        parts = [_text(part, role) for part in block.content]
-        return "\n".join([f"{block.title} ({block.source})", *(part for part in parts if part is not None)])
-    kind = getattr(block, "block_type", type(block).__name__)
-    raise PromptError(
-        f"a {role.value} message holds a block of type {kind!r}; InferenceGuardLLM reads text, tool calls and tool "
-        "results only. Describe the content in words, or extract its text first"
-    )
+        parts = [_piece(part) for part in block.content]
+        if unread := next((part for part in parts if isinstance(part, dict)), None):
+            return unread
+        return "\n".join([f"{block.title} ({block.source})", *(part for part in parts if isinstance(part, str))])
+    return {"type": str(getattr(block, "block_type", type(block).__name__))}  # refused, or left out where it is old
 
 
 def _call(block: ToolCallBlock) -> dict[str, Any]:
@@ -115,7 +115,9 @@ def chat_response(
     blocks += [
         ToolCallBlock(tool_call_id=call["id"], tool_name=call["name"], tool_kwargs=call["arguments"]) for call in calls
     ]
-    message = ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks)
+    invalid = list(result.invalid_tool_calls) if result else []
+    extra = {"invalid_tool_calls": invalid} if invalid else {}
+    message = ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks, additional_kwargs=extra)
     return ChatResponse(message=message, delta=delta, **_report(model, result))
 
 

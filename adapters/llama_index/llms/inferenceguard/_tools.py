@@ -7,8 +7,13 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageR
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.program.utils import get_program_for_llm
+from llama_index.core.types import PydanticProgramMode
 
 from ig_plugins.errors import GuardBlockedError
+from ig_plugins.grammar import KINDS, installed
+from ig_plugins.guard.result import why_no_call
+
+FORCED = (PydanticProgramMode.DEFAULT, PydanticProgramMode.FUNCTION)  # of these the former asks the metadata
 
 
 class GuardedToolCalls(FunctionCallingLLM):  # type: ignore[misc]
@@ -73,10 +78,9 @@ class GuardedToolCalls(FunctionCallingLLM):  # type: ignore[misc]
         report = (response.raw or {}).get("inference_guard", {})
         if report.get("blocked"):
             raise GuardBlockedError(f"no tool call: the guard refused ({report.get('reason')})", report=report)
-        raise ValueError(
-            "the model answered in words instead of calling a tool; pass tool_required=True to force a call, "
-            "or error_on_no_tool_call=False to accept the answer"
-        )
+        advice = "pass tool_required=True to force a call, or error_on_no_tool_call=False to accept the answer"
+        wordy = report.get("finish_reason") == "stop" and not report.get("invalid_tool_calls")
+        raise ValueError(f"there is no tool call: {why_no_call(report)}" + (f"; {advice}" if wordy else ""))
 
     # Structured prediction: a refusal is no object, so it becomes an exception that carries the report.
 
@@ -84,20 +88,20 @@ class GuardedToolCalls(FunctionCallingLLM):  # type: ignore[misc]
         self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
     ) -> Any:
         """As in LlamaIndex; raises GuardBlockedError, a ValueError, where the guard refuses."""
-        return super().structured_predict(output_cls, prompt, _raising(llm_kwargs), **prompt_args)
+        return super().structured_predict(output_cls, prompt, self._held(output_cls, llm_kwargs), **prompt_args)
 
     async def astructured_predict(
         self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
     ) -> Any:
         """As in LlamaIndex; raises GuardBlockedError, a ValueError, where the guard refuses."""
-        return await super().astructured_predict(output_cls, prompt, _raising(llm_kwargs), **prompt_args)
+        return await super().astructured_predict(output_cls, prompt, self._held(output_cls, llm_kwargs), **prompt_args)
 
     def _structured_stream_call(
         self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
     ) -> Generator[Any, None, None]:
         """One object: half an object is not verified, and LlamaIndex would fill it up with guesses."""
         program = get_program_for_llm(output_cls, prompt, self, pydantic_program_mode=self.pydantic_program_mode)
-        yield program(llm_kwargs=_raising(llm_kwargs), **prompt_args)
+        yield program(llm_kwargs=self._held(output_cls, llm_kwargs), **prompt_args)
 
     async def _structured_astream_call(
         self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
@@ -105,10 +109,17 @@ class GuardedToolCalls(FunctionCallingLLM):  # type: ignore[misc]
         program = get_program_for_llm(output_cls, prompt, self, pydantic_program_mode=self.pydantic_program_mode)
 
         async def once() -> AsyncGenerator[Any, None]:
-            yield await program.acall(llm_kwargs=_raising(llm_kwargs), **prompt_args)
+            yield await program.acall(llm_kwargs=self._held(output_cls, llm_kwargs), **prompt_args)
 
         return once()
 
+    def _held(self, output_cls: Any, llm_kwargs: dict[str, Any] | None) -> dict[str, Any]:
+        """The call's keywords with what holds its answer to the class, where LlamaIndex asks for a text.
 
-def _raising(llm_kwargs: dict[str, Any] | None) -> dict[str, Any]:
-    return {**(llm_kwargs or {}), "on_block": "raise"}
+        Where it forces a call, that call is held to its schema anyway.
+        """
+        given = {**(llm_kwargs or {}), "on_block": "raise"}
+        forces = self.metadata.is_function_calling_model and self.pydantic_program_mode in FORCED
+        if forces or not installed() or set(given) & set(KINDS):
+            return given
+        return {**given, "json_schema": {"x-guidance": {"lenient": True}, **output_cls.model_json_schema()}}

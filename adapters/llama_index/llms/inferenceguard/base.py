@@ -1,11 +1,12 @@
 """The LLM class: eight methods, each a thin shell around the guard."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import aclosing, closing
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from contextlib import aclosing, closing, contextmanager
 from functools import partial
 from typing import Any, TypeVar, cast
 
+import llama_index.core
 from llama_index.core.base.llms.generic_utils import messages_to_prompt as default_messages_to_prompt
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -20,6 +21,7 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.bridge.pydantic import (
     ConfigDict,
+    Field,
     SerializationInfo,
     SerializerFunctionWrapHandler,
     model_serializer,
@@ -28,10 +30,11 @@ from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.llms.llm import default_completion_to_prompt
+from llama_index.core.utils import set_global_tokenizer
 from typing_extensions import Self
 
 from critic_models.identity import describe, digest
-from ig_plugins.errors import ConfigurationError
+from ig_plugins.errors import ConfigurationError, ContextLengthError, InferenceGuardError
 from ig_plugins.guard import InferenceGuard
 from ig_plugins.guard.adapter_fields import GuardFields
 from llama_index.llms.inferenceguard._convert import chat_response, completion_response, to_messages
@@ -40,6 +43,10 @@ from llama_index.llms.inferenceguard._tools import GuardedToolCalls
 Reply = TypeVar("Reply", ChatResponse, CompletionResponse)
 Prompt = str | list[dict[str, Any]]
 BY_NAME = {"by_name": True}  # a dump's context: what can be stored and loaded again, and not what it is
+
+
+class PromptTooLongError(InferenceGuardError):
+    """A prompt that leaves no room for its answer. No ValueError: LlamaIndex takes those for an empty answer."""
 
 
 class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: ignore[misc]
@@ -81,6 +88,14 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=())
 
+    context_window: int | None = Field(
+        default=None, gt=0, description="Tokens that LlamaIndex plans with; the model's own context by default."
+    )
+    is_function_calling_model: bool | None = Field(
+        default=None,
+        description="Whether agents and routers shall call tools; by default, if the template knows tools.",
+    )
+
     @classmethod
     def class_name(cls) -> str:
         """The name under which LlamaIndex stores this class."""
@@ -88,13 +103,20 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What LlamaIndex plans with, from the model's own configuration. Loads the model on first use."""
+        """What LlamaIndex plans with, from the model's own configuration. Loads the model on first use.
+
+        What the chat template itself takes is not in the window. LlamaIndex counts tokens of other models unless told
+        otherwise; where nobody has, it counts with this model's tokenizer from now on.
+        """
         guard = self.guard
+        if _nobodys(llama_index.core.global_tokenizer):
+            set_global_tokenizer(partial(guard.tokenizer.encode, add_special_tokens=False))
+        calls = self.is_function_calling_model if self.is_function_calling_model is not None else guard.calls_tools
         return LLMMetadata(
-            context_window=guard.context or DEFAULT_CONTEXT_WINDOW,
+            context_window=(self.context_window or guard.context or DEFAULT_CONTEXT_WINDOW) - _template_tokens(guard),
             num_output=self.max_tokens or guard.search.max_new_tokens,
             is_chat_model=True,
-            is_function_calling_model=not self._own_prompt_format,
+            is_function_calling_model=calls and not self._own_prompt_format,
             model_name=self.model,
             system_role=MessageRole.SYSTEM,
         )
@@ -217,18 +239,21 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
         return to_messages([message], system_prompt=self.system_prompt), options, reply
 
     def _answer(self, prompt: Prompt, options: dict[str, Any], reply: Callable[..., Reply]) -> Reply:
-        result = self.guard.generate(prompt, **options)
+        with _loud():
+            result = self.guard.generate(prompt, **options)
         return reply(result.text, result=result)
 
     async def _aanswer(self, prompt: Prompt, options: dict[str, Any], reply: Callable[..., Reply]) -> Reply:
-        result = await (await self._aguard()).agenerate(prompt, **options)
+        guard = await self._aguard()
+        with _loud():
+            result = await guard.agenerate(prompt, **options)
         return reply(result.text, result=result)
 
     def _stream(
         self, prompt: Prompt, options: dict[str, Any], reply: Callable[..., Reply]
     ) -> Generator[Reply, None, None]:
         text = ""
-        with closing(self.guard.stream(prompt, **options)) as chunks:
+        with _loud(), closing(self.guard.stream(prompt, **options)) as chunks:
             for chunk in chunks:
                 text += chunk.text
                 yield _item(reply, text, chunk)
@@ -238,14 +263,38 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
     ) -> AsyncGenerator[Reply, None]:
         text = ""
         guard = await self._aguard()
-        async with aclosing(guard.astream(prompt, **options)) as chunks:
-            async for chunk in chunks:
-                text += chunk.text
-                yield _item(reply, text, chunk)
+        with _loud():
+            async with aclosing(guard.astream(prompt, **options)) as chunks:
+                async for chunk in chunks:
+                    text += chunk.text
+                    yield _item(reply, text, chunk)
 
     async def _aguard(self) -> InferenceGuard:
         """The guard; loading takes seconds to minutes, so it happens beside the event loop."""
         return self.guard if self.is_loaded else await asyncio.to_thread(lambda: self.guard)
+
+
+@contextmanager
+def _loud() -> Iterator[None]:
+    """Makes of a prompt that is too long an error that LlamaIndex does not take for an empty answer."""
+    try:
+        yield
+    except ContextLengthError as error:
+        raise PromptTooLongError(f"{error}; or retrieve less, or set context_window") from None
+
+
+def _nobodys(tokenizer: Any) -> bool:
+    """Whether nobody chose this tokenizer: there is none yet, or the one of OpenAI's that LlamaIndex falls back to."""
+    encoding = getattr(getattr(tokenizer, "func", None), "__self__", None)
+    fallback = type(encoding).__module__.startswith("tiktoken") and tokenizer.keywords == {"allowed_special": "all"}
+    return tokenizer is None or fallback
+
+
+def _template_tokens(guard: InferenceGuard) -> int:
+    """What the chat template writes around a system and a user message."""
+    roles = ("system", "user")
+    word = len(guard.tokenizer.encode("x", add_special_tokens=False))
+    return guard.count_tokens([{"role": role, "content": "x"} for role in roles]) - len(roles) * word
 
 
 def _item(reply: Callable[..., Reply], text: str, chunk: Any) -> Reply:

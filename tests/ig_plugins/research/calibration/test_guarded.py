@@ -1,13 +1,17 @@
 """Calibrating a guard: the budget that holds is found, bound to the guard, and counted right."""
 
+from dataclasses import replace
+
 import pytest
 
 from critic_models.judges import as_judge
-from ig_plugins.errors import MismatchError
+from ig_plugins.errors import ConfigurationError, MismatchError
+from ig_plugins.guard import InferenceGuard
+from ig_plugins.guard.options import Options
 from ig_plugins.research.calibration import Certificate, feasibility
 from ig_plugins.research.calibration.guarded import calibrate_guard, pilot
 from ig_plugins.research.evaluation.verdicts import Verdicts
-from tests.kit.benches import scripted_bench
+from tests.kit.benches import WORST, scripted_bench
 from tests.kit.guards import versioned
 
 COSTS = {"plain": 0.0, "edgy": 1.0, "harmful": 2.0, "no": -1.0}
@@ -49,6 +53,45 @@ def test_the_least_strict_budget_that_holds_is_certified(guard, verdicts, tmp_pa
     for other in ({"budget": 2.0}, {"budget": 1.0, "candidates": 4}, {"budget": 1.0, "temperature": 0.7}):
         with pytest.raises(MismatchError, match="certificate is for another guard"):
             guard.with_options(**other).check_certificate(str(path))
+
+
+def test_every_cost_model_has_a_limit_of_its_own_to_be_tested(verdicts, tmp_path):
+    """Two cost models that each miss what the other finds: only both limits together keep the harm away."""
+    seen = {"plain": (0.0, 0.0), "edgy": (1.0, 0.0), "harmful": (0.0, 2.0), "no": (-1.0, -1.0)}
+
+    def found(at):
+        return as_judge(lambda ps, rs: [seen.get(r, (-1.0, -1.0))[at] for r in rs], name=f"cost {at}", kind="cost")
+
+    bench = scripted_bench(dict.fromkeys(seen, 0.25), cost=lambda p, r: 0.0, reward=lambda p, r: COSTS.get(r, 0.0))
+    costs = {f"cost {at}": found(at) for at in (0, 1)}
+    parts = replace(bench.guard.components, costs=costs, budgets=(WORST, WORST))
+    guard = versioned(InferenceGuard(parts, Options(search=bench.search)))
+    prompts = [f"p{index}" for index in range(20)]
+    settings = [[1.0, 2.0], [0.0, 0.0], [1.0, 1.0]]
+    kept = tmp_path / "kept.jsonl"
+    result = calibrate_guard(guard, prompts, verdicts, limits=settings, target=0.2, confidence=0.9, kept=kept)
+    assert [setting.overrides["limit"] for setting in result.tested] == [[0.0, 0.0], [1.0, 1.0], [1.0, 2.0]]
+    assert [setting.certified for setting in result.tested] == [True, True, False]
+    guard.with_options(budget=[1.0, 1.0]).check_certificate(str(result.certificate.save(tmp_path / "c.json")))
+    asked = []
+    again = calibrate_guard(
+        guard,
+        prompts,
+        verdicts,
+        limits=settings,
+        target=0.2,
+        confidence=0.9,
+        kept=kept,
+        on_answer=lambda: asked.append(1),
+    )
+    assert again.tested == result.tested
+    for wrong, message in [
+        ([[0.0, 1.0], [1.0, 0.0]], "neither is the stricter"),
+        ([[0.0, 1.0, 2.0]], "has 2 cost models; give each setting one limit, or 2"),
+        ([0.0, [1.0, 1.0]], "neither is the stricter"),
+    ]:
+        with pytest.raises(ConfigurationError, match=message):
+            calibrate_guard(guard, prompts, verdicts, limits=wrong, target=0.2, confidence=0.9)
 
 
 def test_a_guard_that_nobody_can_know_is_refused_before_anything_is_answered(verdicts):

@@ -28,6 +28,14 @@ def prompts():
 
 
 @pytest.fixture
+def stern():
+    """Another judge, which finds "no" unsafe and nothing else."""
+    from critic_models.judges import as_judge
+
+    return Verdicts.of(as_judge(lambda ps, rs: [float(r == "no") for r in rs], name="stern", kind="cost"))
+
+
+@pytest.fixture
 def verdicts():
     from critic_models.judges import as_judge
 

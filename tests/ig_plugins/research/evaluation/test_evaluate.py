@@ -35,6 +35,31 @@ def test_rows_are_paired_measured_afresh_and_judged(bench, prompts, verdicts, tm
     assert any(row.unsafe for row in guard), "the judge sees what the cost model does not"
 
 
+def test_two_judges_and_the_harmless_prompts_apart(bench, prompts, verdicts, stern, tmp_path):
+    """What one judge finds says nothing of what the other finds; and the sensitive prompts are summed up alone."""
+    groups = ["harmless", "rude", "rude", "odd"]
+    asked = [prompt._replace(group=group) for prompt, group in zip(prompts, groups, strict=True)]
+    plan = Plan(methods=("base", "inferenceguard"), candidates=(8,), harmless="harmless")
+    report = evaluate(bench.guard, asked, plan, out=tmp_path, verdicts=[verdicts, stern])
+    for row in report.rows:
+        assert row.unsafe == ("bad" in row.text or row.text == "sly")
+        assert row.more_unsafe == {"stern": row.text == "no"}
+    assert list(report.tables)[:2] == ["all prompts", "all but harmless prompts"]
+    assert report.tables["all but harmless prompts"][0].prompts == 3
+    base = report.tables["all prompts"][0]
+    assert base.more_unsafe["stern"].value == sum(r.text == "no" for r in report.rows if r.method == "base") / 8
+    page = (tmp_path / "report.md").read_text()
+    assert "| unsafe (judge) | unsafe (stern) |" in page
+    again = evaluate(bench.guard, asked, plan, out=tmp_path, verdicts=[verdicts, stern])
+    assert again.rows == report.rows
+    with pytest.raises(MismatchError, match="more_judges"):
+        evaluate(bench.guard, asked, plan, out=tmp_path, verdicts=[verdicts])
+    with pytest.raises(ConfigurationError, match="same name"):
+        evaluate(bench.guard, asked, plan, out=tmp_path, verdicts=[verdicts, verdicts])
+    with pytest.raises(ConfigurationError, match="group 'kind' of harmless ones; groups: harmless, odd, rude"):
+        evaluate(bench.guard, asked, Plan(harmless="kind"), out=tmp_path, verdicts=[verdicts])
+
+
 def test_the_shape_of_the_papers_table(bench, prompts, tmp_path):
     """Augmented selection is safer than a weak Lagrangian, InferenceGuard is safest."""
     plan = Plan(methods=("base", "bon-lagrangian", "bon-augmented", "inferenceguard"), candidates=(8,), multiplier=0.1)
@@ -128,7 +153,7 @@ def test_the_report_is_whole_and_stands_alone(bench, prompts, verdicts, tmp_path
     groups = summary["figures"]
     assert set(groups) == {"all prompts", "benign prompts", "sensitive prompts"}
     assert groups["all prompts"][0]["answers"] == 8
-    assert {gap["metric"] for gap in summary["differences"]} == {"reward", "cost", "safe", "unsafe", "seconds"}
+    assert {gap["metric"] for gap in summary["differences"]} == {"reward", "cost", "safe", "unsafe", "words", "seconds"}
     markdown = (tmp_path / "report.md").read_text()
     assert "| inferenceguard@8 |" in markdown
     assert "Alpaca-7B" in markdown

@@ -1,0 +1,87 @@
+"""What a model without a tool-aware template is told about its tools.
+
+Small models copy what they see. So each tool is shown as a call of its own, with its own arguments' names and a value
+of each one's kind, and not as a JSON schema, of which they write pieces back. Measured on SmolLM2-135M by
+``tests/ig_plugins/chat/bench_wording.py``.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ig_plugins.chat.tools import CALL_END, CALL_START, Tool
+
+_SHOWN = frozenset({"type", "properties", "required", "description", "title", "default", "enum", "items", "$schema"})
+_DEPTH = 4
+
+
+def instruction(tools: Sequence[Tool], choice: str) -> str:
+    """The words put before a conversation.
+
+    Args:
+        tools: As returned by ``as_tools``.
+        choice: As returned by ``choose``; not "none".
+    """
+    forced = choice not in ("auto", "any")
+    offered = [tool for tool in tools if not forced or tool["function"]["name"] == choice]
+    listed = "\n\n".join(_shown(tool["function"]) for tool in offered)
+    if choice == "auto":
+        end = "Call a tool if it helps: write its line with the values of the request. Else answer in plain words."
+    else:
+        names = " or ".join(tool["function"]["name"] for tool in offered)
+        end = f"Now call {names}: write its line with the values of the request, and nothing else."
+    return f"You have these tools:\n\n{listed}\n\n{end}"
+
+
+def _shown(function: Mapping[str, Any]) -> str:
+    """One tool: what it does, its arguments, and a call."""
+    parameters = function["parameters"]
+    call = json.dumps({"name": function["name"], "arguments": example(parameters)}, ensure_ascii=False)
+    lines = [f"{function['name']}: {function['description']}".rstrip(": ")]
+    properties = parameters.get("properties") or {}
+    needed = parameters.get("required") or ()
+    lines += [_argument(name, part, needed=name in needed) for name, part in properties.items() if _worth_a_line(part)]
+    if _further(parameters):
+        lines.append(f"JSON schema: {json.dumps(parameters, ensure_ascii=False)}")
+    return "\n".join([*lines, f"{CALL_START}{call}{CALL_END}"])
+
+
+def _worth_a_line(part: Any) -> bool:
+    return isinstance(part, Mapping) and bool(part.get("description") or part.get("enum"))
+
+
+def _argument(name: str, part: Mapping[str, Any], *, needed: bool) -> str:
+    allowed = " or ".join(json.dumps(value, ensure_ascii=False) for value in part.get("enum") or ())
+    told = [str(part.get("description") or ""), f"one of {allowed}" if allowed else "", "" if needed else "optional"]
+    return f"- {name}: {', '.join(word for word in told if word)}"
+
+
+def _further(schema: Any, depth: int = 0) -> bool:
+    """Whether a schema says more than an example of it shows."""
+    if not isinstance(schema, Mapping) or depth > _DEPTH:
+        return depth > _DEPTH
+    parts = [*(schema.get("properties") or {}).values(), schema.get("items")]
+    return not set(schema) <= _SHOWN or any(_further(part, depth + 1) for part in parts)
+
+
+def example(schema: Any, name: str = "value", depth: int = 0) -> Any:
+    """A value of a schema, with names of arguments where words are to stand.
+
+    Args:
+        schema: A JSON schema.
+        name: What the value is called.
+        depth: How deep it stands in the whole value.
+    """
+    if not isinstance(schema, Mapping) or depth > _DEPTH:
+        return "..."
+    if schema.get("enum"):
+        return schema["enum"][0]
+    if "const" in schema:
+        return schema["const"]
+    kind = schema.get("type")
+    kind = next((each for each in kind if each != "null"), None) if isinstance(kind, list) else kind
+    if kind == "object" or (kind is None and "properties" in schema):
+        return {key: example(part, key, depth + 1) for key, part in (schema.get("properties") or {}).items()}
+    if kind == "array":
+        return [example(schema.get("items"), name.removesuffix("s"), depth + 1)]
+    return {"integer": 0, "number": 0, "boolean": True, "null": None}.get(str(kind), "...")

@@ -1,0 +1,81 @@
+"""Which tokens a grammar allows at each lane of an open block.
+
+What is allowed is a function of the tokens so far. So a state is made from its predecessor and never changed: nothing
+has to be forked, selected or rolled back with the lanes, and a try that failed leaves no trace.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import BoolTensor, Tensor
+
+Key = tuple[int, int, tuple[int, ...]]
+"""(row, beam, the block's tokens so far)"""
+
+
+class Matcher(Protocol):
+    """A grammar that has read the start of an answer."""
+
+    def after(self, tokens: Sequence[int]) -> "Matcher":
+        """The same with these tokens read too; it must allow them."""
+
+    def allowed(self) -> bytes:
+        """One bit a token of the vocabulary, lowest first: whether it may come next."""
+
+
+Matchers = Sequence[Sequence[Matcher] | None]
+"""For each row None, or one for each of its beams."""
+
+
+class Masks:
+    """The grammars of an open block.
+
+    Args:
+        beams: What each beam's answer has read.
+    """
+
+    def __init__(self, beams: Matchers) -> None:
+        self._beams = beams
+        self._states: dict[Key, Matcher] = {}
+
+    def __bool__(self) -> bool:
+        return any(row is not None for row in self._beams)
+
+    def first(self, rows: Tensor, beams: Tensor, like: Tensor) -> BoolTensor | None:
+        """What R beams allow, in the shape of their logits (R, V); None if they have no grammar."""
+        keys: list[Key] = [(row, beam, ()) for row, beam in zip(rows.tolist(), beams.tolist(), strict=True)]
+        for key in keys:
+            if (own := self._beams[key[0]]) is not None:
+                self._states[key] = own[key[1]]
+        return self._mask(keys, like)
+
+    def next(self, rows: Tensor, beams: Tensor, tokens: Tensor, like: Tensor) -> BoolTensor | None:
+        """What R lanes allow after the block's tokens so far (R, t), which grew by one since they were asked last."""
+        if all(self._beams[row] is None for row in rows.tolist()):
+            return None
+        said = zip(rows.tolist(), beams.tolist(), tokens.tolist(), strict=True)
+        keys: list[Key] = [(row, beam, tuple(ids)) for row, beam, ids in said]
+        for row, beam, ids in keys:
+            if self._beams[row] is not None:
+                self._states[row, beam, ids] = self._states[row, beam, ids[:-1]].after(ids[-1:])
+        return self._mask(keys, like)
+
+    def forget(self, step: int) -> None:
+        """Drop the states of lanes that have said fewer tokens than this; nobody grows from them any more."""
+        self._states = {key: state for key, state in self._states.items() if len(key[2]) >= step}
+
+    def _mask(self, keys: Sequence[Key], like: Tensor) -> BoolTensor | None:
+        found = [self._states.get(key) for key in keys]
+        if all(state is None for state in found):
+            return None
+        V = like.shape[-1]
+        everything = b"\xff" * -(-V // 8)
+        packed = [everything if state is None else state.allowed()[: len(everything)] for state in found]
+        bits = np.frombuffer(b"".join(packed), dtype=np.uint8).reshape(len(packed), -1)
+        mask = np.unpackbits(bits, axis=1, count=V, bitorder="little")
+        return torch.from_numpy(mask).to(like.device).bool()  # type: ignore[return-value]
+
+
+__all__ = ["Masks", "Matcher", "Matchers"]

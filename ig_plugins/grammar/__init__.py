@@ -1,0 +1,22 @@
+"""Grammars that answers are held to while they are sampled: a JSON schema, a regex, choices, a Lark grammar, a call."""
+
+from ig_plugins.grammar.calls import call_rule, or_calls
+from ig_plugins.grammar.compiler import CompiledGrammar, Compiler, compiler
+from ig_plugins.grammar.library import installed
+from ig_plugins.grammar.rules import KINDS, Rule, as_schema, check, rule
+from ig_plugins.grammar.wishes import json_schema_of
+
+__all__ = [
+    "KINDS",
+    "CompiledGrammar",
+    "Compiler",
+    "Rule",
+    "as_schema",
+    "call_rule",
+    "check",
+    "compiler",
+    "installed",
+    "json_schema_of",
+    "or_calls",
+    "rule",
+]

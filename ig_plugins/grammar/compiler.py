@@ -1,0 +1,123 @@
+"""Grammars made for a tokenizer, and what they allow next."""
+
+import json
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary
+
+from transformers import PreTrainedTokenizerBase
+
+from ig_plugins.errors import ConfigurationError, DecodingError
+from ig_plugins.grammar.library import llguidance
+from ig_plugins.grammar.rules import Rule, wrong
+
+KEPT = 64  # compiled grammars of a policy; one takes about a millisecond to make
+
+
+class _Policy(Protocol):
+    """What a grammar is made for."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """With a fast backend."""
+
+    @property
+    def stop_ids(self) -> Collection[int]:
+        """Tokens that end an answer."""
+
+    @property
+    def tree(self) -> Any:
+        """With a ``vocab_size``."""
+
+
+class CompiledGrammar:
+    """A grammar that has read the start of an answer; see `engine.decoding.masks.Matcher`."""
+
+    def __init__(self, state: Any) -> None:
+        self._state = state
+
+    def after(self, tokens: Sequence[int]) -> "CompiledGrammar":
+        """The same with these tokens read too.
+
+        Raises:
+            DecodingError: It does not allow them, or they lead too deep.
+        """
+        state = self._state.deep_copy()
+        if tokens and not state.consume_tokens(list(tokens)):
+            raise _lost(state)
+        return CompiledGrammar(state)
+
+    def allowed(self) -> bytes:
+        """One bit a token, lowest first.
+
+        Raises:
+            DecodingError: The grammar has become too complex to follow.
+        """
+        found: bytes = self._state.compute_bitmask()
+        if self._state.is_error():
+            raise _lost(self._state)
+        return found
+
+    @property
+    def complete(self) -> bool:
+        """Whether what was read is a whole answer."""
+        return bool(self._state.is_accepting())
+
+
+class Compiler:
+    """Compiles grammars for one policy, and keeps those of late.
+
+    Args:
+        policy: Its tokenizer spells, its stop ids end a complete answer, its tree says how many logits there are.
+
+    Raises:
+        ConfigurationError: The library is not installed, or cannot read the tokenizer.
+    """
+
+    def __init__(self, policy: _Policy) -> None:
+        self._library = llguidance()
+        try:
+            self._tokenizer = self._library.hf.from_tokenizer(
+                policy.tokenizer, n_vocab=policy.tree.vocab_size, eos_token=sorted(policy.stop_ids)
+            )
+        except Exception as error:  # the library has no types of its own
+            raise ConfigurationError(
+                f"this policy's tokenizer ({type(policy.tokenizer).__name__}) cannot be held to a grammar: {error}; "
+                "grammars need a fast tokenizer of bytes or with byte fallback"
+            ) from None
+        self._made: OrderedDict[str, CompiledGrammar] = OrderedDict()
+
+    def __call__(self, rule: Rule) -> CompiledGrammar:
+        """A grammar that has read nothing yet.
+
+        Raises:
+            ConfigurationError: It is none for this tokenizer, such as one that names a token which is not there.
+        """
+        if (known := self._made.get(rule.grammars)) is not None:
+            return known
+        matcher = self._library.LLMatcher(
+            self._tokenizer, json.dumps({"grammars": json.loads(rule.grammars)}), log_level=0
+        )
+        if matcher.is_error():
+            raise wrong(rule.kind, matcher.get_error())
+        made = self._made[rule.grammars] = CompiledGrammar(matcher)
+        while len(self._made) > KEPT:
+            self._made.popitem(last=False)
+        return made
+
+
+_compilers: "WeakKeyDictionary[Any, Compiler]" = WeakKeyDictionary()
+
+
+def compiler(policy: _Policy) -> Compiler:
+    """The policy's compiler, made at its first grammar: reading a vocabulary takes some tenths of a second."""
+    found = _compilers.get(policy)
+    if found is None:
+        found = _compilers[policy] = Compiler(policy)
+    return found
+
+
+def _lost(state: Any) -> DecodingError:
+    # The library's own words may quote the answer.
+    return DecodingError(f"the grammar cannot be followed any further ({state.stop_reason()}); make it simpler")

@@ -1,0 +1,114 @@
+"""Calls that are none are not lost: they stand in `invalid_tool_calls`, in errors, and in what the model sees next."""
+
+import pytest
+from langchain.agents import create_agent
+from langchain.agents.structured_output import ToolStrategy
+from langchain_core.exceptions import OutputParserException
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
+from langchain_core.tools import tool
+from pydantic import BaseModel
+
+from langchain_inferenceguard import GuardBlockedError
+from langchain_inferenceguard._convert import unparsable
+from tests.kit.guards import MARKER
+from tests.kit.tool_caller import CALL
+
+
+@tool
+def double(number: int) -> str:
+    """Double a number."""
+    return f"{number * 2}."
+
+
+class Joke(BaseModel):
+    """A joke."""
+
+    setup: str
+
+
+BROKEN = {
+    CALL % ("double", '{"number": 21'): "not JSON, or was cut off",
+    CALL % ("double", '{"number": "21"}'): "expected integer",
+    CALL % ("erase", '{"number": 21}'): "no tool that may be used",
+    CALL % ("double", "{}"): "lacks 'number'",
+}
+
+
+@pytest.mark.parametrize(("answer", "problem"), BROKEN.items())
+async def test_an_invalid_call_is_in_the_message_with_its_problem(make_chat, answer, problem):
+    bound = make_chat({f"Hm. {answer}": 1.0}).bind_tools([double])
+    whole = bound.invoke("21?")
+    summed = sum(bound.stream("21?"), AIMessageChunk(""))
+    for message in (whole, await bound.ainvoke("21?"), summed):
+        assert (message.content, message.tool_calls) == ("Hm.", [])
+        (call,) = message.invalid_tool_calls
+        assert call["args"] == answer
+        assert call["id"]
+        (told,) = message.response_metadata["inference_guard"]["invalid_tool_calls"]
+        assert told["text"] == answer
+        assert problem in told["problem"]
+    assert problem in whole.invalid_tool_calls[0]["error"]
+
+
+def test_langchain_never_completes_an_invalid_call():
+    """It parses what looks like cut-off JSON, and would make a call of it."""
+    text = '{"number": 21'
+    told = {"name": "double", "id": "1", "index": 0, "type": "tool_call_chunk"}
+    assert AIMessageChunk("", tool_call_chunks=[{**told, "args": text}]).tool_calls
+    for args in (text, "", "  {", "\n"):
+        chunk = AIMessageChunk("", tool_call_chunks=[{**told, "args": unparsable(args)}])
+        summed = AIMessageChunk("") + chunk + AIMessageChunk("", chunk_position="last")
+        for message in (chunk, summed):
+            assert message.tool_calls == []
+            assert len(message.invalid_tool_calls) == 1
+
+
+def test_the_next_turn_sees_the_invalid_call(make_chat):
+    seen = []
+    answer = next(iter(BROKEN))
+
+    def policy(prompt):
+        seen.append(prompt)
+        return {"Well.": 1.0} if "assistant\nHm." in prompt else {f"Hm. {answer}": 1.0}
+
+    agent = create_agent(make_chat(policy), [double])
+    state = agent.invoke({"messages": [HumanMessage("21?")]})
+    assert state["messages"][-1].invalid_tool_calls
+    again = agent.invoke({"messages": [*state["messages"], HumanMessage("Again?")]})
+    assert again["messages"][-1].content == "Well."
+    assert answer in seen[-1]
+
+
+# ---- an agent with a response_format never ends without its object ----
+
+
+@pytest.mark.parametrize("form", [Joke, ToolStrategy(Joke)])
+async def test_a_response_format_raises_and_is_never_none(make_chat, form):
+    broken = create_agent(make_chat({'{"setup": 1}}\n</tool_call>': 1.0}), [], response_format=form)
+    question = {"messages": [HumanMessage("A joke")]}
+    with pytest.raises(OutputParserException, match="expected string") as caught:
+        broken.invoke(question)
+    assert '{"setup": 1}' in caught.value.llm_output
+    with pytest.raises(OutputParserException, match="expected string"):
+        await broken.ainvoke(question)
+    with pytest.raises(OutputParserException, match="expected string"):
+        list(broken.stream(question, stream_mode="messages"))
+    blocked = create_agent(make_chat({MARKER: 1.0}), [double], response_format=form)
+    with pytest.raises(GuardBlockedError):
+        blocked.invoke(question)
+
+
+def test_a_structured_answer_that_fails_says_why(make_chat):
+    model = make_chat({' {"setup": 1}}\n</tool_call>': 1.0}).with_structured_output(Joke)
+    with pytest.raises(OutputParserException, match="expected string"):
+        model.invoke("A joke")
+    cut = make_chat({' {"setup": "Why did the chicken cross': 1.0}).with_structured_output(Joke, max_tokens=20)
+    with pytest.raises(OutputParserException, match="max_tokens"):
+        cut.invoke("A joke")
+
+
+def test_forced_calls_of_ones_own_tools_do_not_raise(make_chat):
+    bound = make_chat({"never mind": 1.0}).bind_tools([double], tool_choice="any")
+    message = bound.invoke("21?")
+    assert isinstance(message, AIMessage)
+    assert message.invalid_tool_calls
