@@ -82,3 +82,10 @@ def test_weights_are_unknown_unless_the_operator_says_what_is_served(engine, gua
     told = guarded(server, load_options={"version": "tiny-2026-11"})
     assert not any("weights behind" in each for each in unknown(told.identity()))
     assert told.identity()["policy"]["model"] == {"server": "vllm", "model": "tiny", "version": "tiny-2026-11"}
+
+
+def test_grammars_are_refused(guard):
+    pytest.importorskip("llguidance")
+    with pytest.raises(ConfigurationError):
+        guard.generate(QUESTION, regex="[a-z]+")
+    assert guard.generate(QUESTION).text
