@@ -26,8 +26,8 @@ def grammar_of(policy: Policy, encoded: EncodedPrompt, wish: tuple[str, Any] | N
     if policy.remote:  # forced calls are checked when they are finished, as where the library is missing
         if wish is not None:
             raise ConfigurationError(
-                f"{wish[0]} masks tokens where logits are, and a server gives none; leave it out, or name the policy by "
-                "its hub id or folder"
+                f"{wish[0]} masks tokens where logits are, and a server gives none; leave it out, or name the policy "
+                "by its hub id or folder"
             )
         return None
     if encoded.opening:

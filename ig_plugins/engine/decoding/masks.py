@@ -75,7 +75,7 @@ class Masks:
         packed = [everything if state is None else state.allowed()[: len(everything)] for state in found]
         bits = np.frombuffer(b"".join(packed), dtype=np.uint8).reshape(len(packed), -1)
         mask = np.unpackbits(bits, axis=1, count=V, bitorder="little")
-        return torch.from_numpy(mask).to(like.device).bool()  # type: ignore[return-value]
+        return torch.from_numpy(mask).view(torch.bool).to(like.device)  # type: ignore[return-value]
 
 
 __all__ = ["Masks", "Matcher", "Matchers"]

@@ -41,7 +41,7 @@ OPTIONS = {
     "chat_template_kwargs": {"enable_thinking": False},
     "json_schema": {"type": "object"}, "regex": "a+", "choices": ["a"], "grammar": 'start: "a"',
 }  # fmt: skip
-NEUTRAL = {"timeout", "judge_timeout"}  # decides whether there is an answer, not which
+NEUTRAL = {"timeout", "judge_timeout", "trace"}  # decide whether there is an answer or what is told of it, not which
 
 
 @pytest.fixture(scope="module")

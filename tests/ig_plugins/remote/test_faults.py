@@ -285,7 +285,7 @@ def test_the_server_door_says_504_or_502(engine, guarded):
         server.plan = lambda number, body, fault=fault: fault
         reply = client.post("/v1/chat/completions", json=ask)
         assert reply.status_code == code
-        assert reply.json()["error"]["type"].startswith("Remote")
+        assert reply.json()["error"]["code"].startswith("Remote")
     refused = client.post("/v1/chat/completions", json={**ask, "seed": 3})
     assert refused.status_code == 400
     assert "leave seed out" in refused.text

@@ -272,7 +272,8 @@ def _look_at(case: Case, result: GuardResult) -> None:
         if result.text or not case.options.get("tools"):
             _text_passed(case, result.text)
         for call in result.invalid_tool_calls:
-            opening = case.guard.request(case.prompt, **case.options).prefill_text
+            # What the answer was made to start with is ours; judges read it as the prefilled text, without marks.
+            opening = case.guard._encode(case.prompt, case.guard.options.updated(**case.options)).opening
             _text_passed(case, call["text"].removeprefix(opening))
         for call in result.tool_calls:
             words = call_words(call)
