@@ -8,6 +8,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 
 from langchain_inferenceguard import ChatInferenceGuard, InferenceGuardLLM
 from tests.kit.guards import make_guard
+from tests.kit.no_grammar import no_grammar  # noqa: F401
 from tests.kit.observe import LeakScanner
 from tests.kit.slow import slow_guard
 

@@ -82,6 +82,7 @@ def test_the_next_turn_sees_the_invalid_call(make_chat):
 # ---- an agent with a response_format never ends without its object ----
 
 
+@pytest.mark.usefixtures("no_grammar")
 @pytest.mark.parametrize("form", [Joke, ToolStrategy(Joke)])
 async def test_a_response_format_raises_and_is_never_none(make_chat, form):
     broken = create_agent(make_chat({'{"setup": 1}}\n</tool_call>': 1.0}), [], response_format=form)
@@ -98,6 +99,7 @@ async def test_a_response_format_raises_and_is_never_none(make_chat, form):
         blocked.invoke(question)
 
 
+@pytest.mark.usefixtures("no_grammar")
 def test_a_structured_answer_that_fails_says_why(make_chat):
     model = make_chat({' {"setup": 1}}\n</tool_call>': 1.0}).with_structured_output(Joke)
     with pytest.raises(OutputParserException, match="expected string"):
@@ -107,6 +109,7 @@ def test_a_structured_answer_that_fails_says_why(make_chat):
         cut.invoke("A joke")
 
 
+@pytest.mark.usefixtures("no_grammar")
 def test_forced_calls_of_ones_own_tools_do_not_raise(make_chat):
     bound = make_chat({"never mind": 1.0}).bind_tools([double], tool_choice="any")
     message = bound.invoke("21?")

@@ -11,6 +11,7 @@ from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
 
 from llama_index.llms.inferenceguard import InferenceGuardLLM
+from tests.kit.no_grammar import no_grammar  # noqa: F401
 
 
 class Events(BaseEventHandler):

@@ -38,6 +38,7 @@ async def test_an_agent_that_ends_so_says_why():
     assert "expected integer" in answer.response.additional_kwargs["invalid_tool_calls"][0]["problem"]
 
 
+@pytest.mark.usefixtures("no_grammar")
 def test_the_hint_names_the_true_cause():
     def error(answer, **options):
         llm = llm_of({answer: 1.0})

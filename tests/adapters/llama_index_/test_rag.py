@@ -115,6 +115,7 @@ class Days(BaseModel):
     days: int
 
 
+@pytest.mark.usefixtures("no_grammar")
 def test_query_engine_with_an_output_class_gives_no_object_on_a_block():
     llm = InferenceGuardLLM.from_guard(scripted_guard({MARK: 1.0}))
     engine = index(*PAGES).as_query_engine(llm=llm, output_cls=Days, response_mode="tree_summarize")
