@@ -11,6 +11,7 @@ from typing import Any
 from critic_models.identity import describe
 from ig_plugins.errors import ConfigurationError
 from ig_plugins.guard import InferenceGuard
+from ig_plugins.guard.options import configuration_errors
 from ig_plugins.research.calibration.answers import AnswerLog, KeptAnswer
 from ig_plugins.research.calibration.calibrate import Calibration, Tally, calibrate, digest
 from ig_plugins.research.evaluation.verdicts import Verdicts, draw_seed
@@ -108,10 +109,14 @@ def with_limits(guard: InferenceGuard, limit: float | Sequence[float]) -> Infere
     Args:
         guard: The guard.
         limit: Of the first cost model, or one for each.
+
+    Raises:
+        ConfigurationError: A limit that no budget can have.
     """
     given = [limit] if isinstance(limit, int | float) else limit
     budgets = guard.options.budgets
-    changed = [type(b)(**{**b.model_dump(), "limit": most}) for b, most in zip(budgets, given, strict=False)]
+    with configuration_errors():
+        changed = [type(b)(**{**b.model_dump(), "limit": most}) for b, most in zip(budgets, given, strict=False)]
     return guard.with_options(budget=[*changed, *budgets[len(changed) :]], on_block="refuse")
 
 

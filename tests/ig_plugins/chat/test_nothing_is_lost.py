@@ -94,6 +94,7 @@ def test_every_character_of_two_thousand_answers_is_in_a_part(style, hermes, ans
     "kind", ["unclosed object", "unknown tool", "not in the schema", "cut inside a string", "no JSON"]
 )
 @pytest.mark.parametrize("choice", ["auto", "any", "weather"])
+@pytest.mark.usefixtures("no_grammar")
 def test_an_invalid_call_was_judged_as_the_text_that_is_handed_out(kind, choice, tools):
     read = []
 
