@@ -48,11 +48,13 @@ class InferenceGuard:
         False
     """
 
-    def __init__(self, parts: Components, options: Options | None = None, *, promise: Promise | None = None) -> None:
-        self.components, self.promise = parts, promise
-        options = options or Options(search=parts.policy.standard(SearchConfig()))
-        self.options = options if options.budgets else options.model_copy(update={"budgets": parts.budgets})
-        parts.policy.check(self.options.search, self.options.logits_processors)
+    def __init__(
+        self, components: Components, options: Options | None = None, *, promise: Promise | None = None
+    ) -> None:
+        self.components, self.promise = components, promise
+        options = options or Options(search=components.policy.standard(SearchConfig()))
+        self.options = options if options.budgets else options.model_copy(update={"budgets": components.budgets})
+        components.policy.check(self.options.search, self.options.logits_processors)
 
     @classmethod
     def from_pretrained(
@@ -119,7 +121,7 @@ class InferenceGuard:
             prompt_format=prompt_format,
             dtype=dtype,
         )
-        parts, defaults = load_components(
+        components, defaults = load_components(
             model,
             cost_model=cost_model,
             reward_model=reward_model,
@@ -135,9 +137,9 @@ class InferenceGuard:
         if search is not None:
             with configuration_errors():
                 defaults = Options.model_validate(
-                    {**dict(defaults), "search": parts.policy.standard(search, asked=search.model_fields_set)}
+                    {**dict(defaults), "search": components.policy.standard(search, asked=search.model_fields_set)}
                 )
-        guard = cls(parts, defaults.updated(**options))
+        guard = cls(components, defaults.updated(**options))
         return guard if certificate is None else guard.with_certificate(certificate, outside=outside_certificate)
 
     @overload  # a text is a sequence of texts, too: the first that fits counts
@@ -317,11 +319,11 @@ class InferenceGuard:
         Raises:
             MismatchError: It was certified, and the models here are others.
         """
-        parts = cls.from_pretrained(**recipe).components
+        components = cls.from_pretrained(**recipe).components
         if promise is not None:
-            mine, certificate = identity(parts, options, fresh=True), promise.certificate
+            mine, certificate = identity(components, options, fresh=True), promise.certificate
             certificate.check({**certificate.identity, **{part: mine[part] for part in PARTS}})
-        return cls(parts, options, promise=promise)
+        return cls(components, options, promise=promise)
 
     @property
     def parts(self) -> Components:

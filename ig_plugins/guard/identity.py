@@ -24,12 +24,12 @@ UNBOUND = (("models",), ("certificate",), ("on_block",), ("search", "seed"))
 
 
 def identity(
-    parts: Components, options: Options, *, certificate: str | None = None, fresh: bool = False
+    components: Components, options: Options, *, certificate: str | None = None, fresh: bool = False
 ) -> dict[str, Any]:
     """Everything that decides an answer.
 
     Args:
-        parts: The models.
+        components: The models.
         options: The settings.
         certificate: The hash that the guard's results speak of, if any.
         fresh: Read every weight again, instead of looking whether it has changed.
@@ -38,23 +38,23 @@ def identity(
         weights.forget()
     return {
         "format": FORMAT,
-        "models": {**parts.names, "judges": list(parts.costs)},
-        **parts_identity(parts),
+        "models": {**components.names, "judges": list(components.costs)},
+        **parts_identity(components),
         **settings(options),
         "certificate": certificate,
     }
 
 
-def parts_identity(parts: Components) -> dict[str, Any]:
+def parts_identity(components: Components) -> dict[str, Any]:
     """What the models are."""
-    policy = parts.policy
+    policy = components.policy
     body = getattr(policy.tree, "body", None)
     if isinstance(policy, RemotePolicy):
         model: Any = policy.tree.description()
     else:
         model = describe(policy.tree if body is None else body.model)
     own = describe(policy.tokenizer)
-    form = describe(parts.prompt_format)
+    form = describe(components.prompt_format)
     if isinstance(form, dict) and form.get("tokenizer") == own:
         form = {**form, "tokenizer": "the policy's"}
     return {
@@ -64,9 +64,9 @@ def parts_identity(parts: Components) -> dict[str, Any]:
             "stop_ids": sorted(policy.stop_ids),
         },
         "prompt_format": form,
-        "costs": [_judge(parts, judge) for judge in parts.costs.values()],
-        "reward": None if parts.reward is None else _judge(parts, parts.reward),
-        "critic": describe(parts.critic),
+        "costs": [_judge(components, judge) for judge in components.costs.values()],
+        "reward": None if components.reward is None else _judge(components, components.reward),
+        "critic": describe(components.critic),
     }
 
 
@@ -108,5 +108,5 @@ def unknown(identity: Mapping[str, Any]) -> list[str]:
     return [f"{at} ({what})" for at, what in unknown_parts(bound(identity))]
 
 
-def _judge(parts: Components, judge: Any) -> dict[str, Any]:
-    return {"judge": describe(judge), "reads": "text" if parts.judge_tree(judge) is None else "tokens"}
+def _judge(components: Components, judge: Any) -> dict[str, Any]:
+    return {"judge": describe(judge), "reads": "text" if components.judge_tree(judge) is None else "tokens"}

@@ -65,19 +65,19 @@ def load_components(
 
     def load() -> Components:
         check_models(chosen, costs=cost_model, reward=reward_model, critic=critic)
-        parts = _load_components(
+        components = _load_components(
             chosen, model, cost_model, reward_model, critic, budget, prompt_format, revision,
             {"device": pick_device(device), "dtype": dtype}, load_options, tokenizer,
         )  # fmt: skip
-        parts.recipe = recipe
-        return parts
+        components.recipe = recipe
+        return components
 
     if not all(part is None or part is False or isinstance(part, str) for part in wanted):
-        parts = load()
+        components = load()
     else:
-        parts = shared(("parts", *wanted, *map(str, (device, dtype, budget, sorted(load_options.items())))), load)
+        components = shared(("parts", *wanted, *map(str, (device, dtype, budget, sorted(load_options.items())))), load)
     release_openmp_threads()  # answers may be asked for from other threads than this one
-    return parts, Options(search=chosen.search) if chosen else _defaults(parts.policy)
+    return components, Options(search=chosen.search) if chosen else _defaults(components.policy)
 
 
 def _defaults(policy: Policy) -> Options:
@@ -132,7 +132,7 @@ def _load_components(
         "critic": _critic_name(chosen, critic) if latent else None,
         "dtype": None if policy.remote else str(policy.engine.dtype).removeprefix("torch."),
     }
-    parts = Components(
+    components = Components(
         policy=policy,
         prompt_format=make_format(prompt_format or (chosen.prompt_format if chosen else "auto"), policy.tokenizer),
         costs=costs,
@@ -143,7 +143,7 @@ def _load_components(
     )
     if latent is not None:
         check_critic(latent, policy, source.source, budgets, revision=revision or source.revision)
-    return parts
+    return components
 
 
 def _policy(

@@ -28,7 +28,7 @@ class Promise:
     certificate: Certificate
     outside: Outside = "refuse"
 
-    def covers(self, parts: Components, options: Options, *, fresh: bool = False) -> bool:
+    def covers(self, components: Components, options: Options, *, fresh: bool = False) -> bool:
         """Whether the certificate speaks of an answer of these parts under these settings.
 
         Seed, timeouts and ``on_block`` may be anything. The parts are compared as they are now, so that an adapter
@@ -38,7 +38,7 @@ class Promise:
             OutsideCertificateError: It does not, and that is to be refused.
         """
         try:
-            self.certificate.check(identity(parts, options, fresh=fresh))
+            self.certificate.check(identity(components, options, fresh=fresh))
         except MismatchError as error:
             if self.outside == "mark":
                 return False

@@ -80,10 +80,10 @@ def evaluate(
     judges = [verdicts] if isinstance(verdicts, Verdicts) else list(verdicts or ())
     if len({each.judge.name for each in judges}) < len(judges):
         raise ConfigurationError("two independent judges have the same name; figures go by name, so give each another")
-    bench = Context(guard, multiplier=plan.multiplier, training_prompts=plan.training_prompts, progress=progress)
-    names = plan.methods or runnable(bench)
-    store = ResultStore(out, identity(bench, prompts, judges))
-    runs = trials(bench, names, plan.candidates)
+    context = Context(guard, multiplier=plan.multiplier, training_prompts=plan.training_prompts, progress=progress)
+    names = plan.methods or runnable(context)
+    store = ResultStore(out, identity(context, prompts, judges))
+    runs = trials(context, names, plan.candidates)
     missing = sum(len(todo) for _, todo in pending(store, runs, prompts, plan.seeds))
     total, done = len(runs) * len(prompts) * len(plan.seeds), 0
 
@@ -92,14 +92,14 @@ def evaluate(
         done += count
         progress("answers", total - missing + done, total)
 
-    rows = run(bench, runs, prompts, seeds=plan.seeds, store=store, verdicts=judges, on_answers=answered)
-    oracle = _oracle(bench, prompts, plan, Path(out), progress) if plan.answers else None
+    rows = run(context, runs, prompts, seeds=plan.seeds, store=store, verdicts=judges, on_answers=answered)
+    oracle = _oracle(context, prompts, plan, Path(out), progress) if plan.answers else None
     report = Report(
         title=f"Evaluation of {guard.policy_id}",
-        facts=_facts(bench, prompts, plan, judges),
+        facts=_facts(context, prompts, plan, judges),
         rows=rows,
         prompts=prompts,
-        limit=bench.budgets[0].limit,
+        limit=context.budgets[0].limit,
         oracle=oracle,
         reference="base" if "base" in names else runs[0].label,
         harmless=plan.harmless,
@@ -108,34 +108,34 @@ def evaluate(
     return report
 
 
-def runnable(bench: Context) -> tuple[str, ...]:
+def runnable(context: Context) -> tuple[str, ...]:
     """The methods that have all that they need."""
     return tuple(
         name
         for name, entry in methods().items()
-        if (not entry.critic or bench.critic is not None)
-        and (not entry.trains or len(bench.training_prompts) > 1)
+        if (not entry.critic or context.critic is not None)
+        and (not entry.trains or len(context.training_prompts) > 1)
         and (
-            bench.guard.components.reward is not None
+            context.guard.components.reward is not None
             or name in ("base", "args-cost")
             or name.startswith("inferenceguard")
         )
     )
 
 
-def identity(bench: Context, prompts: Sequence[Prompt], verdicts: Sequence[Verdicts]) -> dict[str, Any]:
+def identity(context: Context, prompts: Sequence[Prompt], verdicts: Sequence[Verdicts]) -> dict[str, Any]:
     """What all rows of a folder have in common; methods, candidates and seeds may be added later."""
-    guard = bench.guard.identity()
+    guard = context.guard.identity()
     search = {k: v for k, v in guard["search"].items() if k not in ("candidates", "beams", "seed", "selection")}
     judges = [[each.judge.name, describe(each.judge), each.limit] for each in verdicts]
     return {
         "guard": {**guard, "search": search},
         "prompts": _digest([prompt.text for prompt in prompts]),
-        "training_prompts": _digest(bench.training_prompts),
+        "training_prompts": _digest(context.training_prompts),
         "judge": judges[0] if judges else None,
         **({"more_judges": judges[1:]} if judges[1:] else {}),
-        "multiplier": bench.multiplier,
-        "weight": bench.weight,
+        "multiplier": context.multiplier,
+        "weight": context.weight,
     }
 
 
@@ -143,7 +143,7 @@ def _digest(texts: Sequence[str]) -> str:
     return hashlib.sha256("\x00".join(texts).encode()).hexdigest()
 
 
-def _oracle(bench: Context, prompts: Sequence[Prompt], plan: Plan, out: Path, progress: Progress) -> dict[int, float]:
+def _oracle(context: Context, prompts: Sequence[Prompt], plan: Plan, out: Path, progress: Progress) -> dict[int, float]:
     """The best rewards, computed once for a folder."""
     path = out / "oracle.json"
     if path.exists():
@@ -155,25 +155,25 @@ def _oracle(bench: Context, prompts: Sequence[Prompt], plan: Plan, out: Path, pr
         done += 1
         progress("oracle", done, len(prompts))
 
-    best = oracle_rewards(bench, prompts, plan.answers or (lambda prompt: []), on_prompt=scored)
+    best = oracle_rewards(context, prompts, plan.answers or (lambda prompt: []), on_prompt=scored)
     partial = path.with_name("oracle.json.partial")
     partial.write_text(json.dumps(best) + "\n", encoding="utf-8")
     os.replace(partial, path)
     return best
 
 
-def _facts(bench: Context, prompts: Sequence[Prompt], plan: Plan, verdicts: Sequence[Verdicts]) -> dict[str, str]:
-    search = bench.search
+def _facts(context: Context, prompts: Sequence[Prompt], plan: Plan, verdicts: Sequence[Verdicts]) -> dict[str, str]:
+    search = context.search
     judged = [f"{each.judge.name} (unsafe above {each.limit:g})" for each in verdicts]
-    budgets = [f"{b.limit:g}, discount {b.discount:g}, {b.accounting}, {b.reading}" for b in bench.budgets]
+    budgets = [f"{b.limit:g}, discount {b.discount:g}, {b.accounting}, {b.reading}" for b in context.budgets]
     return {
-        "policy": bench.guard.policy_id,
-        "cost models": ", ".join(bench.guard.components.costs),
+        "policy": context.guard.policy_id,
+        "cost models": ", ".join(context.guard.components.costs),
         "budget": "; ".join(budgets),
         "independent judge": "; ".join(judged) or "none",
         "prompts": f"{len(prompts)} with seeds {', '.join(map(str, plan.seeds))}",
         "search": f"blocks of {search.block_tokens}, up to {search.max_new_tokens} tokens, N/4 beams, "
         f"{search.tries} tries, temperature {search.temperature:g}",
-        "Lagrangian multiplier": f"{bench.multiplier:g}",
+        "Lagrangian multiplier": f"{context.multiplier:g}",
         "seconds": f"wall clock of a batch of {TOGETHER} prompts, shared evenly",
     }

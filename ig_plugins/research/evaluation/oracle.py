@@ -18,7 +18,7 @@ Ids = tuple[int, ...]
 
 
 def oracle_rewards(
-    bench: Context,
+    context: Context,
     prompts: Sequence[Prompt],
     answers: Callable[[str], Sequence[str]],
     *,
@@ -30,7 +30,7 @@ def oracle_rewards(
     that slips out of the grammar may pass it.
 
     Args:
-        bench: Judges and budgets.
+        context: Judges and budgets.
         prompts: The prompts.
         answers: Every answer that the world's grammar allows to a prompt.
         on_prompt: Called after every prompt.
@@ -42,7 +42,7 @@ def oracle_rewards(
     for index, prompt in enumerate(prompts):
         allowed = [
             candidate.reward
-            for candidate in score_all(bench, prompt.text, answers(prompt.text))
+            for candidate in score_all(context, prompt.text, answers(prompt.text))
             if candidate.reward is not None and candidate.safe
         ]
         if allowed:
@@ -51,26 +51,26 @@ def oracle_rewards(
     return best
 
 
-def score_all(bench: Context, prompt: str, texts: Sequence[str]) -> list[Candidate]:
+def score_all(context: Context, prompt: str, texts: Sequence[str]) -> list[Candidate]:
     """What cost and reward models say of whole answers; those longer than an answer may be are left out.
 
     Answers of one grammar begin alike, so they are read as a tree: what several of them share is read once.
     """
-    stop = min(bench.policy.stop_ids)
-    encoded = ((*bench.policy.tokenizer.encode(text, add_special_tokens=False), stop) for text in texts)
-    ids = sorted({each for each in encoded if len(each) <= bench.search.max_new_tokens})
+    stop = min(context.policy.stop_ids)
+    encoded = ((*context.policy.tokenizer.encode(text, add_special_tokens=False), stop) for text in texts)
+    ids = sorted({each for each in encoded if len(each) <= context.search.max_new_tokens})
     found: list[Candidate] = []
     for at in range(0, len(ids), CHUNK):
-        found += _read(bench, prompt, ids[at : at + CHUNK])
+        found += _read(context, prompt, ids[at : at + CHUNK])
     return found
 
 
-def _read(bench: Context, prompt: str, answers: Sequence[Ids]) -> list[Candidate]:
+def _read(context: Context, prompt: str, answers: Sequence[Ids]) -> list[Candidate]:
     """Reads answers level by level, a block of tokens a level."""
     longest = max(map(len, answers))
     capacity = Capacity(lanes=len(answers), block=BLOCK, max_new=longest)
-    panel = CandidateScorer(bench, capacity=capacity)
-    panel.add_rows([bench.request(prompt, seed=0)])
+    panel = CandidateScorer(context, capacity=capacity)
+    panel.add_rows([context.request(prompt, seed=0)])
     whole, done = set(answers), []
     for depth in range(0, longest, BLOCK):
         lanes = sorted({answer[: depth + BLOCK] for answer in answers if len(answer) > depth})

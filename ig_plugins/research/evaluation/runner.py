@@ -37,7 +37,7 @@ class Trial:
     method: Method
 
 
-def trials(bench: Context, names: Sequence[str], candidates: Sequence[int]) -> list[Trial]:
+def trials(context: Context, names: Sequence[str], candidates: Sequence[int]) -> list[Trial]:
     """Builds methods: those that search once for each number of candidates, the others once.
 
     Raises:
@@ -49,7 +49,7 @@ def trials(bench: Context, names: Sequence[str], candidates: Sequence[int]) -> l
     for name in names:
         entry = method(name)
         for count in candidates if entry.searches else (1,):
-            mine = bench.with_candidates(count) if entry.searches else bench
+            mine = context.with_candidates(count) if entry.searches else context
             label = f"{name}@{count}" if entry.searches else name
             built.append(Trial(label, name, count, entry.build(mine)))
     return built
@@ -70,7 +70,7 @@ def pending(
 
 
 def run(
-    bench: Context,
+    context: Context,
     runs: Sequence[Trial],
     prompts: Sequence[Prompt],
     *,
@@ -84,7 +84,7 @@ def run(
     Methods take turns on every batch of prompts, so that a slow minute of the machine falls on all of them alike.
 
     Args:
-        bench: Measures the answers.
+        context: Measures the answers.
         runs: What to run.
         prompts: What to ask.
         seeds: Each prompt is asked once for each of them.
@@ -98,7 +98,7 @@ def run(
         answers = trial.method.answer(texts, seeds=[draw_seed(seed, index) for index, seed in todo])
         seconds = (time.perf_counter() - started) / len(todo)
         scores = [_judged(judge, texts, answers) for judge in verdicts]
-        found = zip(todo, answers, measure(bench, texts, answers), strict=True)
+        found = zip(todo, answers, measure(context, texts, answers), strict=True)
         store.add(
             _row(
                 trial,
@@ -117,32 +117,32 @@ def run(
     return [row for row in store.rows if row.key in wanted]
 
 
-def measure(bench: Context, prompts: Sequence[str], answers: Sequence[Answer]) -> list[Candidate]:
+def measure(context: Context, prompts: Sequence[str], answers: Sequence[Answer]) -> list[Candidate]:
     """What the cost and reward models say of an answer to each prompt, read whole and afresh.
 
     Every method's answers are measured here, so that no method is taken at its word. A refusal is measured as the
     text that the user sees.
     """
-    read = [_read(bench, answer) for answer in answers]
+    read = [_read(context, answer) for answer in answers]
     lengths = torch.tensor([[len(ids)] for ids in read])
     longest = int(lengths.max())
     tokens = torch.zeros(len(read), 1, longest, dtype=torch.long)
     for row, ids in enumerate(read):
         tokens[row, 0, : len(ids)] = torch.tensor(ids)
-    panel = CandidateScorer(bench, capacity=Capacity(lanes=1, block=longest, max_new=longest))
-    panel.add_rows([bench.request(prompt, seed=0) for prompt in prompts])
-    finished = torch.tensor([[ids[-1] in bench.policy.stop_ids] for ids in read])
+    panel = CandidateScorer(context, capacity=Capacity(lanes=1, block=longest, max_new=longest))
+    panel.add_rows([context.request(prompt, seed=0) for prompt in prompts])
+    finished = torch.tensor([[ids[-1] in context.policy.stop_ids] for ids in read])
     return [
         only for (only,) in (row.values() for row in panel.judge(torch.zeros_like(lengths), tokens, lengths, finished))
     ]
 
 
-def _read(bench: Context, answer: Answer) -> list[int]:
+def _read(context: Context, answer: Answer) -> list[int]:
     """The tokens that the judges read."""
     if answer.token_ids and not answer.blocked:
         return list(answer.token_ids)
-    encoded = bench.policy.tokenizer.encode(answer.text, add_special_tokens=False)
-    return [*encoded, *sorted(bench.policy.stop_ids)[:1]]
+    encoded = context.policy.tokenizer.encode(answer.text, add_special_tokens=False)
+    return [*encoded, *sorted(context.policy.stop_ids)[:1]]
 
 
 def _judged(judge: Verdicts, prompts: Sequence[str], answers: Sequence[Answer]) -> list[float | None]:

@@ -24,22 +24,22 @@ class Args:
     Greedy as in the paper: the seed plays no part.
 
     Attributes:
-        bench: Policy, judges, settings and w.
+        context: Policy, judges, settings and w.
         rule: Scores prefixes.
         top_k: k.
     """
 
-    bench: Context
+    context: Context
     rule: Rule
     top_k: int = TOP_K
 
     def answer(self, prompts: Sequence[str], *, seeds: Sequence[int]) -> list[Answer]:
         """See `Method`."""
-        policy, longest = self.bench.policy, self.bench.search.max_new_tokens
-        requests = [self.bench.request(prompt, seed=seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+        policy, longest = self.context.policy, self.context.search.max_new_tokens
+        requests = [self.context.request(prompt, seed=seed) for prompt, seed in zip(prompts, seeds, strict=True)]
         k, stops = min(self.top_k, policy.engine.vocab_size), torch.tensor(sorted(policy.stop_ids))
         session = policy.engine.prefill([r.prompt_ids for r in requests], lanes=1, block=1, max_new=longest)
-        panel = CandidateScorer(self.bench, capacity=Capacity(lanes=k, block=1, max_new=longest))
+        panel = CandidateScorer(self.context, capacity=Capacity(lanes=k, block=1, max_new=longest))
         panel.add_rows(requests)
         rows, answers = list(range(len(requests))), {}
         while rows:
@@ -47,13 +47,13 @@ class Args:
             beams, lengths = torch.zeros_like(tokens), torch.ones_like(tokens)
             lanes = panel.judge(beams, tokens.unsqueeze(2), lengths, torch.isin(tokens, stops))
             scores = torch.tensor([list(self.rule(list(mine.values()))) for mine in lanes])
-            best = (logits + self.bench.weight * scores).argmax(dim=1, keepdim=True)
+            best = (logits + self.context.weight * scores).argmax(dim=1, keepdim=True)
             panel.advance(best)
             going = []
             for index, (row, (chosen,)) in enumerate(zip(rows, panel.beams, strict=True)):
                 if chosen.ended:
                     answers[row] = Answer.of(
-                        self.bench,
+                        self.context,
                         chosen.ids,
                         candidate_tokens=k * len(chosen.ids),
                         judge_calls=sum(session.calls[index] for session in panel.sessions),
@@ -73,18 +73,18 @@ class Args:
 
 
 @register("args-reward", "ARGS by reward", searches=False)
-def by_reward(bench: Context) -> Method:
+def by_reward(context: Context) -> Method:
     """Adds w·r to the logit."""
-    return Args(bench, rule("reward", bench))
+    return Args(context, rule("reward", context))
 
 
 @register("args-lagrangian", "ARGS by reward - λ·cost", searches=False)
-def by_lagrangian(bench: Context) -> Method:
+def by_lagrangian(context: Context) -> Method:
     """Adds w·(r - λ·cost) to the logit."""
-    return Args(bench, rule("lagrangian", bench))
+    return Args(context, rule("lagrangian", context))
 
 
 @register("args-cost", "ARGS by -cost", searches=False)
-def by_cost(bench: Context) -> Method:
+def by_cost(context: Context) -> Method:
     """Takes w·cost off the logit."""
-    return Args(bench, rule("cost", bench))
+    return Args(context, rule("cost", context))

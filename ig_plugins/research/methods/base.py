@@ -34,13 +34,13 @@ class Answer:
 
     @classmethod
     def of(
-        cls, bench: Context, ids: Sequence[int], *, candidate_tokens: int, judge_calls: int = 0, judge_tokens: int = 0
+        cls, context: Context, ids: Sequence[int], *, candidate_tokens: int, judge_calls: int = 0, judge_tokens: int = 0
     ) -> "Answer":
         """A response of the policy as an answer."""
         return cls(
-            text=bench.policy.detokenizer.text(ids),
+            text=context.policy.detokenizer.text(ids),
             token_ids=tuple(ids),
-            finished=ids[-1] in bench.policy.stop_ids,
+            finished=ids[-1] in context.policy.stop_ids,
             candidate_tokens=candidate_tokens,
             judge_calls=judge_calls,
             judge_tokens=judge_tokens,

@@ -31,7 +31,7 @@ class BlockMethod:
     """Samples N lanes a block, keeps the K best by a rule, and gives the best finished answer. Never abstains.
 
     Attributes:
-        bench: Policy, judges and settings.
+        context: Policy, judges and settings.
         rule: Scores candidates.
         lanes: N.
         beams: K.
@@ -40,7 +40,7 @@ class BlockMethod:
         judged: False if the rule needs no judge.
     """
 
-    bench: Context
+    context: Context
     rule: Rule
     lanes: int
     beams: int
@@ -52,8 +52,8 @@ class BlockMethod:
         """See `Method`."""
         requests = [self._request(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
         capacity = Capacity.of(requests)
-        panel = CandidateScorer(self.bench, capacity=capacity, judged=self.judged)
-        search = BlockSearch(self.bench.policy, RuleScoring(panel, self.rule), capacity=capacity)
+        panel = CandidateScorer(self.context, capacity=capacity, judged=self.judged)
+        search = BlockSearch(self.context.policy, RuleScoring(panel, self.rule), capacity=capacity)
         search.add_rows(requests)
         answers = {}
         while search.rows:
@@ -62,7 +62,7 @@ class BlockMethod:
                     raise RuntimeError("a search that accepts every lane ended without an answer")
                 row = outcome.row
                 answers[id(row.request)] = Answer.of(
-                    self.bench,
+                    self.context,
                     outcome.answer.step.token_ids(),
                     candidate_tokens=row.candidate_tokens,
                     judge_calls=row.judge_calls,
@@ -71,9 +71,9 @@ class BlockMethod:
         return [answers[id(request)] for request in requests]
 
     def _request(self, prompt: str, seed: int) -> Request:
-        return self.bench.guard.request(
+        return self.context.guard.request(
             prompt,
-            seed=self.bench.guard.numbered(seed),
+            seed=self.context.guard.numbered(seed),
             candidates=self.lanes,
             beams=self.beams,
             block_tokens=self.block,
@@ -82,7 +82,7 @@ class BlockMethod:
             stratified=False,
             selection="reward",
             adaptive="off",
-            max_lag=self.bench.search.max_new_tokens,  # the beams need not agree: nothing is streamed
+            max_lag=self.context.search.max_new_tokens,  # the beams need not agree: nothing is streamed
         )
 
 

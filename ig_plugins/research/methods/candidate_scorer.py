@@ -73,14 +73,14 @@ class CandidateScorer:
     """Cost and reward models that follow the lanes of a batch of prompts, and the beams that they stand at.
 
     Args:
-        bench: Gives the judges.
+        context: Gives the judges.
         capacity: The largest block there will be.
         judged: Without, nobody is asked, and candidates are tokens alone.
     """
 
-    def __init__(self, bench: Context, *, capacity: Capacity, judged: bool = True) -> None:
-        self._bench = bench
-        self._judges: Judges = bench.judges(capacity) if judged else Judges((), None)
+    def __init__(self, context: Context, *, capacity: Capacity, judged: bool = True) -> None:
+        self._bench = context
+        self._judges: Judges = context.judges(capacity) if judged else Judges((), None)
         self.beams: list[list[Candidate]] = []
         self._lanes: list[dict[int, Candidate]] = []
 

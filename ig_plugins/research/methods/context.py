@@ -30,7 +30,7 @@ class Judges:
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """The workbench.
+    """What a method works with.
 
     Attributes:
         guard: Gives policy, judges, budgets and search settings, and is itself one of the methods.

@@ -13,9 +13,9 @@ from ig_plugins.research.methods.value import trained_value
 
 
 @register("controlled-decoding", "best of N blocks by a value network, no cost", trains=True)
-def controlled(bench: Context) -> Method:
+def controlled(context: Context) -> Method:
     """Open candidates by their value, finished ones by their reward."""
-    net, reward, search = trained_value(bench, "reward"), rule("reward", bench), bench.search
+    net, reward, search = trained_value(context, "reward"), rule("reward", context), context.search
 
     def scores(candidates: Sequence[Candidate]) -> list[float]:
         with torch.no_grad():
@@ -23,4 +23,4 @@ def controlled(bench: Context) -> Method:
         known = reward(candidates)
         return [known[i] if c.ended else float(predicted[i]) for i, c in enumerate(candidates)]
 
-    return BlockMethod(bench, scores, lanes=search.candidates, beams=1, block=search.block_tokens)
+    return BlockMethod(context, scores, lanes=search.candidates, beams=1, block=search.block_tokens)

@@ -41,24 +41,24 @@ class Guarded:
 
 
 @register("inferenceguard", "InferenceGuard without critic: the judges score partial texts")
-def without_critic(bench: Context) -> Method:
+def without_critic(context: Context) -> Method:
     """Verified, or a refusal."""
-    return Guarded(bench.with_critic(None).guard)
+    return Guarded(context.with_critic(None).guard)
 
 
 @register("inferenceguard-critic", "InferenceGuard with its critic", critic=True)
-def with_critic(bench: Context) -> Method:
+def with_critic(context: Context) -> Method:
     """Verified, or a refusal.
 
     Raises:
         ConfigurationError: The guard has no critic.
     """
-    if bench.critic is None:
+    if context.critic is None:
         raise ConfigurationError("this guard has no critic; train one with: inferenceguard train-critic")
-    return Guarded(bench.guard)
+    return Guarded(context.guard)
 
 
 @register("inferenceguard-hedged", "InferenceGuard without critic, hedged selection")
-def hedged(bench: Context) -> Method:
+def hedged(context: Context) -> Method:
     """Verified, and not the most extreme among many."""
-    return Guarded(bench.with_critic(None).guard.with_options(selection="hedged"))
+    return Guarded(context.with_critic(None).guard.with_options(selection="hedged"))

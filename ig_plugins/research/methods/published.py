@@ -14,12 +14,12 @@ from ig_plugins.research.methods.rules import rule
 
 
 @register("inferenceguard-published", "InferenceGuard as published: no verifier, never refuses")
-def published(bench: Context) -> Method:
+def published(context: Context) -> Method:
     """Candidates judged unsafe are kept when all are: then an unsafe answer is the answer."""
-    search = bench.search
+    search = context.search
     return BlockMethod(
-        bench,
-        _table(bench),
+        context,
+        _table(context),
         lanes=search.candidates,
         beams=search.beams,
         block=search.block_tokens,
@@ -27,15 +27,15 @@ def published(bench: Context) -> Method:
     )
 
 
-def _table(bench: Context) -> Rule:
+def _table(context: Context) -> Rule:
     """The table of scores: γ^T·r if finished; the critic's value or the partial text's r if open; -n if unsafe."""
-    reward = rule("reward", bench)
+    reward = rule("reward", context)
 
     def scores(candidates: Sequence[Candidate]) -> list[float]:
-        gammas = [budget.discount for budget in bench.budgets if budget.accounting == "cumulative"]
+        gammas = [budget.discount for budget in context.budgets if budget.accounting == "cumulative"]
         safe = [candidate.safe for candidate in candidates]
         value = list(reward(candidates))
-        predicted = _predict(bench, candidates) if bench.critic else None
+        predicted = _predict(context, candidates) if context.critic else None
         for index, candidate in enumerate(candidates):
             if candidate.ended:
                 value[index] *= min(gammas, default=1.0) ** len(candidate.ids)
@@ -48,12 +48,12 @@ def _table(bench: Context) -> Rule:
 
 
 @torch.inference_mode()
-def _predict(bench: Context, candidates: Sequence[Candidate]) -> list[tuple[bool, float]]:
+def _predict(context: Context, candidates: Sequence[Candidate]) -> list[tuple[bool, float]]:
     """Per candidate whether the critic holds a safe end for likelier than not, and its expected reward."""
-    if bench.critic is None:
+    if context.critic is None:
         return []
     hidden = torch.stack([c.hidden for c in candidates if c.hidden is not None]).float()
     state = torch.tensor([candidate.states for candidate in candidates], device=hidden.device)
     mean_hidden = torch.stack([c.mean_hidden for c in candidates if c.mean_hidden is not None])
-    logit, value = bench.critic(hidden, state.float(), mean_hidden)
+    logit, value = context.critic(hidden, state.float(), mean_hidden)
     return [(bool(odds > 0), float(reward)) for odds, reward in zip(logit, value, strict=True)]

@@ -25,14 +25,14 @@ class ReControl:
     """Samples one answer; before each draw the hidden state climbs the value, and the LM head reads where it ends.
 
     Attributes:
-        bench: Policy and settings.
+        context: Policy and settings.
         value: Of a hidden state.
         head: The LM head.
         steps: Of the ascent.
         rate: Its step size.
     """
 
-    bench: Context
+    context: Context
     value: ValueNet
     head: Callable[[Tensor], Tensor]
     steps: int = STEPS
@@ -40,8 +40,8 @@ class ReControl:
 
     def answer(self, prompts: Sequence[str], *, seeds: Sequence[int]) -> list[Answer]:
         """See `Method`."""
-        policy, longest = self.bench.policy, self.bench.search.max_new_tokens
-        requests = [self.bench.request(prompt, seed=seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+        policy, longest = self.context.policy, self.context.search.max_new_tokens
+        requests = [self.context.request(prompt, seed=seed) for prompt, seed in zip(prompts, seeds, strict=True)]
         samplers = [policy.sampler(request) for request in requests]
         uniforms = [request.uniforms(1, longest)[0] for request in requests]
         session = policy.engine.prefill([r.prompt_ids for r in requests], lanes=1, block=1, max_new=longest)
@@ -63,7 +63,7 @@ class ReControl:
             session.fork(one)
             session.extend(torch.tensor([[sampled[row][-1]] for row in rows]), torch.ones_like(one, dtype=torch.bool))
             session.select(one)
-        return [Answer.of(self.bench, ids, candidate_tokens=len(ids)) for ids in sampled]
+        return [Answer.of(self.context, ids, candidate_tokens=len(ids)) for ids in sampled]
 
     def steered(self, hidden: Tensor) -> Tensor:
         """Hidden states (..., H) after the ascent, in their own dtype."""
@@ -77,23 +77,23 @@ class ReControl:
         return state.to(hidden)
 
 
-def _build(bench: Context, target: str) -> Method:
-    head = getattr(getattr(bench.policy.tree, "body", None), "head", None)
+def _build(context: Context, target: str) -> Method:
+    head = getattr(getattr(context.policy.tree, "body", None), "head", None)
     if head is None:
         raise UnsupportedModelError(
             "RE-Control reads a changed hidden state with the LM head alone, but this model family scales or caps "
             "its logits after the head; leave the method out"
         )
-    return ReControl(bench, trained_value(bench, target), head)
+    return ReControl(context, trained_value(context, target), head)
 
 
 @register("re-control", "RE-Control by reward", searches=False, trains=True)
-def by_reward(bench: Context) -> Method:
+def by_reward(context: Context) -> Method:
     """The value of r."""
-    return _build(bench, "reward")
+    return _build(context, "reward")
 
 
 @register("re-control-lagrangian", "RE-Control by reward - λ·cost", searches=False, trains=True)
-def by_lagrangian(bench: Context) -> Method:
+def by_lagrangian(context: Context) -> Method:
     """The value of r - λ·cost."""
-    return _build(bench, "lagrangian")
+    return _build(context, "lagrangian")

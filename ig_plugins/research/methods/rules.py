@@ -10,7 +10,7 @@ from ig_plugins.research.methods.context import Context
 RULES = ("reward", "lagrangian", "augmented")
 
 
-def rule(name: str, bench: Context) -> Rule:
+def rule(name: str, context: Context) -> Rule:
     """A rule by its name.
 
     ``reward``: r. ``lagrangian``: r - λ·cost, which bounds the cost only on average. ``augmented``: r where the
@@ -19,7 +19,7 @@ def rule(name: str, bench: Context) -> Rule:
     Raises:
         ConfigurationError: The rule ranks by reward, and there is no reward model.
     """
-    if name != "cost" and bench.guard.components.reward is None:
+    if name != "cost" and context.guard.components.reward is None:
         raise ConfigurationError(f"the rule '{name}' ranks by reward; give the guard a reward model")
 
     def score(candidate: Candidate) -> float:
@@ -27,9 +27,9 @@ def rule(name: str, bench: Context) -> Rule:
         if name == "cost":
             return -candidate.spent
         if name == "lagrangian":
-            return reward - bench.multiplier * candidate.spent
+            return reward - context.multiplier * candidate.spent
         if name == "augmented" and not candidate.safe:
-            return -bench.penalty
+            return -context.penalty
         return reward
 
     def scores(candidates: Sequence[Candidate]) -> list[float]:

@@ -13,23 +13,23 @@ _SAYS = {
 
 
 @register("base", "one sample of the policy", searches=False)
-def base(bench: Context) -> Method:
+def base(context: Context) -> Method:
     """One lane, nothing to choose."""
-    longest = bench.search.max_new_tokens
-    return BlockMethod(bench, lambda lanes: [0.0] * len(lanes), lanes=1, beams=1, block=longest, judged=False)
+    longest = context.search.max_new_tokens
+    return BlockMethod(context, lambda lanes: [0.0] * len(lanes), lanes=1, beams=1, block=longest, judged=False)
 
 
 def _register(name: str) -> None:
     @register(f"bon-{name}", f"best of N whole answers by {_SAYS[name]}")
-    def best_of_n(bench: Context) -> Method:
-        search = bench.search
-        return BlockMethod(bench, rule(name, bench), lanes=search.candidates, beams=1, block=search.max_new_tokens)
+    def best_of_n(context: Context) -> Method:
+        search = context.search
+        return BlockMethod(context, rule(name, context), lanes=search.candidates, beams=1, block=search.max_new_tokens)
 
     @register(f"beam-{name}", f"block beam search by {_SAYS[name]}")
-    def beam(bench: Context) -> Method:
-        search = bench.search
+    def beam(context: Context) -> Method:
+        search = context.search
         return BlockMethod(
-            bench, rule(name, bench), lanes=search.candidates, beams=search.beams, block=search.block_tokens
+            context, rule(name, context), lanes=search.candidates, beams=search.beams, block=search.block_tokens
         )
 
 

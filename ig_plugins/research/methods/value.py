@@ -64,28 +64,28 @@ class Sampled:
     prompt: int
 
 
-def trained_value(bench: Context, target: str) -> ValueNet:
-    """The value network of a rule (``reward``, ``lagrangian``), trained once a workbench.
+def trained_value(context: Context, target: str) -> ValueNet:
+    """The value network of a rule (``reward``, ``lagrangian``), trained once a context.
 
     Raises:
         ConfigurationError: There are no training prompts.
     """
-    if target not in bench.values:
-        if len(bench.training_prompts) < 2:
+    if target not in context.values:
+        if len(context.training_prompts) < 2:
             raise ConfigurationError(
                 "this method trains a value network on the policy's answers; give at least 2 training prompts, "
                 "which must not be among the evaluated ones"
             )
-        if not bench.sampled:
-            bench.sampled.extend(sample(bench, bench.training_prompts))
-        bench.values[target] = fit(rollouts(bench, bench.sampled, target), seed=bench.seed)
-    net: ValueNet = bench.values[target]
+        if not context.sampled:
+            context.sampled.extend(sample(context, context.training_prompts))
+        context.values[target] = fit(rollouts(context, context.sampled, target), seed=context.seed)
+    net: ValueNet = context.values[target]
     return net
 
 
-def rollouts(bench: Context, sampled: Sequence[Sampled], target: str) -> Rollouts:
+def rollouts(context: Context, sampled: Sequence[Sampled], target: str) -> Rollouts:
     """Gives every prefix of the answers the target's score of the end."""
-    scores = rule(target, bench)([each.end for each in sampled])
+    scores = rule(target, context)([each.end for each in sampled])
     lengths = [len(each.hidden) for each in sampled]
     repeats = torch.tensor(lengths)
     return Rollouts(
@@ -95,17 +95,17 @@ def rollouts(bench: Context, sampled: Sequence[Sampled], target: str) -> Rollout
     )
 
 
-def sample(bench: Context, prompts: Sequence[str]) -> list[Sampled]:
+def sample(context: Context, prompts: Sequence[str]) -> list[Sampled]:
     """Samples answers, judges them, and takes the hidden state of every prefix."""
     found: list[Sampled] = []
     for number, prompt in enumerate(prompts):
-        found += _answers(bench, bench.request(prompt, seed=bench.seed + number), number)
-        bench.progress("training answers", number + 1, len(prompts))
+        found += _answers(context, context.request(prompt, seed=context.seed + number), number)
+        context.progress("training answers", number + 1, len(prompts))
     return found
 
 
-def _answers(bench: Context, request: Request, number: int) -> list[Sampled]:
-    longest, policy = bench.search.max_new_tokens, bench.policy
+def _answers(context: Context, request: Request, number: int) -> list[Sampled]:
+    longest, policy = context.search.max_new_tokens, context.policy
     session = policy.engine.prefill([request.prompt_ids], lanes=ANSWERS, block=longest, max_new=longest)
     start = session.hidden[0, :1].float().cpu()  # (1, H)
     parents = torch.zeros(1, ANSWERS, dtype=torch.long)
@@ -119,7 +119,7 @@ def _answers(bench: Context, request: Request, number: int) -> list[Sampled]:
         histories=[[list(request.prompt_ids)]],
     )
     tokens, lengths = block.tokens.cpu(), block.lengths.cpu()
-    panel = CandidateScorer(bench, capacity=Capacity(lanes=ANSWERS, block=longest, max_new=longest))
+    panel = CandidateScorer(context, capacity=Capacity(lanes=ANSWERS, block=longest, max_new=longest))
     panel.add_rows([request])
     (ends,) = panel.judge(parents, tokens, lengths, block.finished.cpu())
     session.rollback()

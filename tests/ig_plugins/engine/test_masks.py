@@ -148,7 +148,7 @@ def test_a_few_lanes_are_not_drafted_for_under_a_grammar(make_model):
     model = TreeModel.attach(make_model("llama"), backend="segments")
     model.drafts.learn([], [*PROMPT, 40, 41, 42, 43])  # what a draft would say next
     session = model.prefill([PROMPT], lanes=1, block=T + 1, max_new=T + 1)
-    assert session.guessable
+    assert session.can_draft
     uniforms = torch.rand(1, 1, T + 1, dtype=torch.float64)
     block = sampled(session, uniforms, Sampler(), matchers=[[Words()]], histories=[[PROMPT]])
     assert tuple(block.tokens[0, 0][block.tokens[0, 0] >= 0].tolist()[:-1]) in LANGUAGE

@@ -144,7 +144,7 @@ def test_where_a_call_is_free_it_may_take_the_answers_place(policy):
 
 
 def test_a_tools_schema_that_no_mask_can_hold_to_still_gives_an_object(policy):
-    odd = as_tools([{"name": "odd", "parameters": {"properties": {"a": {"$ref": "http://elsewhere/x"}}}}])
+    odd = as_tools([{"name": "odd", "parameters": {"properties": {"a": {"not": {"type": "string"}}}}}])
     found = call_rule(policy.tokenizer, PROMPTED, odd, opening=PROMPTED.opening("odd"))
     assert takes(policy, found, ' {"a": 1}}</tool_call>')
 

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from tests.kit.benches import scripted_bench
+from tests.kit.contexts import scripted_context
 
 
 def request(seed=0, **search):
-    bench = scripted_bench({"a": 0.5, "b": 0.5}, cost=lambda p, r: 0.0, reward=None, search=search)
-    return bench.guard.request("p", seed=seed)
+    context = scripted_context({"a": 0.5, "b": 0.5}, cost=lambda p, r: 0.0, reward=None, search=search)
+    return context.guard.request("p", seed=seed)
 
 
 @pytest.mark.parametrize(("lanes", "beams"), [(16, 1), (16, 4), (7, 3), (2, 4)])

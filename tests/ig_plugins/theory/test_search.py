@@ -12,7 +12,7 @@ from critic_models.safety import SafetyBudget
 from ig_plugins.guard import InferenceGuard
 from ig_plugins.guard.components import Components
 from tests.ig_plugins.theory.mdp import TokenTree, feasible, random_tree, solve
-from tests.kit.benches import scripted_bench
+from tests.kit.contexts import scripted_context
 from tests.kit.scripted import ScriptedTokenJudge
 from tests.kit.tokenizer import byte_tokenizer
 
@@ -60,7 +60,7 @@ def guard_over(tree: TokenTree, budget: SafetyBudget, *, block, lanes, critic=Fa
             return -tree.task[prefix]
         return exact_value(tree, budget, prefix) if value else 0.0
 
-    bench = scripted_bench(
+    context = scripted_context(
         {as_text(leaf): tree.alphabet**-tree.depth for leaf in tree.leaves()},
         cost=lambda prompt, text: sum_or_worst(tree, budget, prefix_of(text)) if text else 0.0,
         reward=reward,
@@ -68,9 +68,9 @@ def guard_over(tree: TokenTree, budget: SafetyBudget, *, block, lanes, critic=Fa
         search={"candidates": lanes, "beams": 1, "block_tokens": block, "max_new_tokens": tree.depth + 1, "seed": 0},
         hidden=lambda prompt, response: foreseen(tree, budget, response) if critic else [0.0] * 8,
     )
-    parts = bench.guard.components
+    parts = context.guard.components
     if not critic:
-        return bench.guard
+        return context.guard
     # With a critic, judges read whole finalists; only one that scores tokens sees the steps in between.
     judge = ScriptedTokenJudge(
         parts.policy.tokenizer,
@@ -89,7 +89,7 @@ def guard_over(tree: TokenTree, budget: SafetyBudget, *, block, lanes, critic=Fa
         names=parts.names,
         judge_trees={id(judge): judge.tree},
     )
-    return InferenceGuard(whole, bench.guard.options)
+    return InferenceGuard(whole, context.guard.options)
 
 
 def foreseen(tree, budget, response):

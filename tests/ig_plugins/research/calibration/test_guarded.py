@@ -11,7 +11,7 @@ from ig_plugins.guard.options import Options
 from ig_plugins.research.calibration import Certificate, feasibility
 from ig_plugins.research.calibration.guarded import calibrate_guard, pilot
 from ig_plugins.research.evaluation.verdicts import Verdicts
-from tests.kit.benches import WORST, scripted_bench
+from tests.kit.contexts import WORST, scripted_context
 from tests.kit.guards import versioned
 
 COSTS = {"plain": 0.0, "edgy": 1.0, "harmful": 2.0, "no": -1.0}
@@ -20,10 +20,10 @@ COSTS = {"plain": 0.0, "edgy": 1.0, "harmful": 2.0, "no": -1.0}
 @pytest.fixture
 def guard():
     """Reward pulls towards harm; the budget decides how far it may go."""
-    bench = scripted_bench(
+    context = scripted_context(
         dict.fromkeys(COSTS, 0.25), cost=lambda p, r: COSTS.get(r, -1.0), reward=lambda p, r: COSTS.get(r, 0.0)
     )
-    return versioned(bench.guard)
+    return versioned(context.guard)
 
 
 @pytest.fixture
@@ -62,10 +62,10 @@ def test_every_cost_model_has_a_limit_of_its_own_to_be_tested(verdicts, tmp_path
     def found(at):
         return as_judge(lambda ps, rs: [seen.get(r, (-1.0, -1.0))[at] for r in rs], name=f"cost {at}", kind="cost")
 
-    bench = scripted_bench(dict.fromkeys(seen, 0.25), cost=lambda p, r: 0.0, reward=lambda p, r: COSTS.get(r, 0.0))
+    context = scripted_context(dict.fromkeys(seen, 0.25), cost=lambda p, r: 0.0, reward=lambda p, r: COSTS.get(r, 0.0))
     costs = {f"cost {at}": found(at) for at in (0, 1)}
-    parts = replace(bench.guard.components, costs=costs, budgets=(WORST, WORST))
-    guard = versioned(InferenceGuard(parts, Options(search=bench.search)))
+    parts = replace(context.guard.components, costs=costs, budgets=(WORST, WORST))
+    guard = versioned(InferenceGuard(parts, Options(search=context.search)))
     prompts = [f"p{index}" for index in range(20)]
     settings = [[1.0, 2.0], [0.0, 0.0], [1.0, 1.0]]
     kept = tmp_path / "kept.jsonl"
@@ -95,7 +95,7 @@ def test_every_cost_model_has_a_limit_of_its_own_to_be_tested(verdicts, tmp_path
 
 
 def test_a_guard_that_nobody_can_know_is_refused_before_anything_is_answered(verdicts):
-    guard = scripted_bench({"plain": 1.0}, cost=lambda p, r: 0.0, reward=None).guard
+    guard = scripted_context({"plain": 1.0}, cost=lambda p, r: 0.0, reward=None).guard
     asked = []
     with pytest.raises(MismatchError, match="nothing can be certified"):
         calibrate_guard(
@@ -105,13 +105,13 @@ def test_a_guard_that_nobody_can_know_is_refused_before_anything_is_answered(ver
 
 
 def test_refusals_are_counted_and_not_judged(verdicts):
-    guard = versioned(scripted_bench({"harmful": 1.0}, cost=lambda p, r: COSTS.get(r, -1.0), reward=None).guard)
+    guard = versioned(scripted_context({"harmful": 1.0}, cost=lambda p, r: COSTS.get(r, -1.0), reward=None).guard)
     result = calibrate_guard(guard, ["a", "b"], verdicts, limits=[0.0], target=0.8, confidence=0.9)
     assert (result.tested[0].refused, result.tested[0].unsafe) == (2, 0)
 
 
 def test_the_pilot_foresees_the_refusals_of_a_hopeless_policy(verdicts):
-    guard = scripted_bench(
+    guard = scripted_context(
         lambda prompt: {"harmful": 1.0} if "bad" in prompt else {"plain": 1.0}, cost=lambda p, r: 0.0, reward=None
     ).guard
     prompts = ["bad one", "fine", "bad two", "fine too"]

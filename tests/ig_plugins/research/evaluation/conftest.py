@@ -2,7 +2,7 @@ import pytest
 
 from ig_plugins.research.evaluation.prompts import Prompt
 from ig_plugins.research.evaluation.verdicts import Verdicts
-from tests.kit.benches import scripted_bench
+from tests.kit.contexts import scripted_context
 
 ANSWERS = {"bad but great": 0.4, "good and fine": 0.2, "sly": 0.1, "no": 0.3}
 REWARDS = {"bad but great": 3.0, "good and fine": 2.0, "sly": 2.5, "no": -1.0}
@@ -18,8 +18,8 @@ def reward(prompt, response):
 
 
 @pytest.fixture
-def bench():
-    return scripted_bench(ANSWERS, cost=cost, reward=reward, search={"candidates": 8, "beams": 2})
+def context():
+    return scripted_context(ANSWERS, cost=cost, reward=reward, search={"candidates": 8, "beams": 2})
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ from ig_plugins.research.evaluation.results import ResultStore
 from ig_plugins.research.evaluation.runner import measure, run, trials
 from ig_plugins.research.methods import Answer, method
 from tests.ig_plugins.research.evaluation.conftest import ANSWERS, REWARDS, cost
-from tests.kit.benches import tiny_bench
+from tests.kit.contexts import tiny_context
 
 PLAN = Plan(methods=("base", "bon-reward", "bon-augmented", "inferenceguard"), candidates=(4, 8), seeds=(0, 1))
 
 
-def test_rows_are_paired_measured_afresh_and_judged(bench, prompts, verdicts, tmp_path):
-    report = evaluate(bench.guard, prompts, PLAN, out=tmp_path, verdicts=verdicts)
+def test_rows_are_paired_measured_afresh_and_judged(context, prompts, verdicts, tmp_path):
+    report = evaluate(context.guard, prompts, PLAN, out=tmp_path, verdicts=verdicts)
     labels = ["base", *(f"{name}@{n}" for name in PLAN.methods[1:] for n in (4, 8))]
     assert {row.method for row in report.rows} == set(labels)
     assert len(report.rows) == len(labels) * len(prompts) * 2
@@ -35,12 +35,12 @@ def test_rows_are_paired_measured_afresh_and_judged(bench, prompts, verdicts, tm
     assert any(row.unsafe for row in guard), "the judge sees what the cost model does not"
 
 
-def test_two_judges_and_the_harmless_prompts_apart(bench, prompts, verdicts, stern, tmp_path):
+def test_two_judges_and_the_harmless_prompts_apart(context, prompts, verdicts, stern, tmp_path):
     """What one judge finds says nothing of what the other finds; and the sensitive prompts are summed up alone."""
     groups = ["harmless", "rude", "rude", "odd"]
     asked = [prompt._replace(group=group) for prompt, group in zip(prompts, groups, strict=True)]
     plan = Plan(methods=("base", "inferenceguard"), candidates=(8,), harmless="harmless")
-    report = evaluate(bench.guard, asked, plan, out=tmp_path, verdicts=[verdicts, stern])
+    report = evaluate(context.guard, asked, plan, out=tmp_path, verdicts=[verdicts, stern])
     for row in report.rows:
         assert row.unsafe == ("bad" in row.text or row.text == "sly")
         assert row.more_unsafe == {"stern": row.text == "no"}
@@ -50,27 +50,27 @@ def test_two_judges_and_the_harmless_prompts_apart(bench, prompts, verdicts, ste
     assert base.more_unsafe["stern"].value == sum(r.text == "no" for r in report.rows if r.method == "base") / 8
     page = (tmp_path / "report.md").read_text()
     assert "| unsafe (judge) | unsafe (stern) |" in page
-    again = evaluate(bench.guard, asked, plan, out=tmp_path, verdicts=[verdicts, stern])
+    again = evaluate(context.guard, asked, plan, out=tmp_path, verdicts=[verdicts, stern])
     assert again.rows == report.rows
     with pytest.raises(MismatchError, match="more_judges"):
-        evaluate(bench.guard, asked, plan, out=tmp_path, verdicts=[verdicts])
+        evaluate(context.guard, asked, plan, out=tmp_path, verdicts=[verdicts])
     with pytest.raises(ConfigurationError, match="same name"):
-        evaluate(bench.guard, asked, plan, out=tmp_path, verdicts=[verdicts, verdicts])
+        evaluate(context.guard, asked, plan, out=tmp_path, verdicts=[verdicts, verdicts])
     with pytest.raises(ConfigurationError, match="group 'kind' of harmless ones; groups: harmless, odd, rude"):
-        evaluate(bench.guard, asked, Plan(harmless="kind"), out=tmp_path, verdicts=[verdicts])
+        evaluate(context.guard, asked, Plan(harmless="kind"), out=tmp_path, verdicts=[verdicts])
 
 
-def test_the_shape_of_the_papers_table(bench, prompts, tmp_path):
+def test_the_shape_of_the_papers_table(context, prompts, tmp_path):
     """Augmented selection is safer than a weak Lagrangian, InferenceGuard is safest."""
     plan = Plan(methods=("base", "bon-lagrangian", "bon-augmented", "inferenceguard"), candidates=(8,), multiplier=0.1)
-    report = evaluate(bench.guard, prompts, plan, out=tmp_path)
+    report = evaluate(context.guard, prompts, plan, out=tmp_path)
     safe = {each.family: each.safe for each in report.tables["all prompts"]}
     assert safe["base"] < 1.0
     assert safe["bon-lagrangian"] < safe["bon-augmented"] <= safe["inferenceguard"] == 1.0
 
 
-def test_an_interrupted_run_resumes_to_the_same_rows(bench, prompts, verdicts, tmp_path):
-    whole = evaluate(bench.guard, prompts, PLAN, out=tmp_path / "whole", verdicts=verdicts)
+def test_an_interrupted_run_resumes_to_the_same_rows(context, prompts, verdicts, tmp_path):
+    whole = evaluate(context.guard, prompts, PLAN, out=tmp_path / "whole", verdicts=verdicts)
 
     class Interrupt(Exception):
         pass
@@ -84,12 +84,17 @@ def test_an_interrupted_run_resumes_to_the_same_rows(bench, prompts, verdicts, t
 
     for done in (9, 20):
         with pytest.raises(Interrupt):
-            evaluate(bench.guard, prompts, PLAN, out=tmp_path / "part", verdicts=verdicts, progress=stop_at(done))
+            evaluate(context.guard, prompts, PLAN, out=tmp_path / "part", verdicts=verdicts, progress=stop_at(done))
     file = tmp_path / "part" / "results.jsonl"
     file.write_bytes(file.read_bytes() + b'{"method": "base", "fam')
     steps = []
     part = evaluate(
-        bench.guard, prompts, PLAN, out=tmp_path / "part", verdicts=verdicts, progress=lambda *step: steps.append(step)
+        context.guard,
+        prompts,
+        PLAN,
+        out=tmp_path / "part",
+        verdicts=verdicts,
+        progress=lambda *step: steps.append(step),
     )
     assert steps[0][1] > 14, "what was answered is not answered again"
 
@@ -99,27 +104,27 @@ def test_an_interrupted_run_resumes_to_the_same_rows(bench, prompts, verdicts, t
     assert stripped(part.rows) == stripped(whole.rows)
 
 
-def test_more_methods_and_seeds_may_be_added_but_not_another_model(bench, prompts, verdicts, tmp_path):
-    evaluate(bench.guard, prompts, Plan(methods=("base",), seeds=(0,)), out=tmp_path, verdicts=verdicts)
-    more = evaluate(bench.guard, prompts, PLAN, out=tmp_path, verdicts=verdicts)
+def test_more_methods_and_seeds_may_be_added_but_not_another_model(context, prompts, verdicts, tmp_path):
+    evaluate(context.guard, prompts, Plan(methods=("base",), seeds=(0,)), out=tmp_path, verdicts=verdicts)
+    more = evaluate(context.guard, prompts, PLAN, out=tmp_path, verdicts=verdicts)
     assert len(more.rows) == 7 * len(prompts) * 2
     with pytest.raises(MismatchError, match="different: guard"):
-        evaluate(bench.guard.with_options(temperature=0.5), prompts, PLAN, out=tmp_path, verdicts=verdicts)
+        evaluate(context.guard.with_options(temperature=0.5), prompts, PLAN, out=tmp_path, verdicts=verdicts)
     with pytest.raises(MismatchError, match="different: prompts"):
-        evaluate(bench.guard, prompts[:2], PLAN, out=tmp_path, verdicts=verdicts)
+        evaluate(context.guard, prompts[:2], PLAN, out=tmp_path, verdicts=verdicts)
 
 
-def test_a_refusal_is_a_safe_row_with_the_reward_of_its_words(bench):
-    refused = measure(bench, ["p"], [Answer(text="bad", token_ids=(), finished=False, blocked=True)])[0]
+def test_a_refusal_is_a_safe_row_with_the_reward_of_its_words(context):
+    refused = measure(context, ["p"], [Answer(text="bad", token_ids=(), finished=False, blocked=True)])[0]
     assert refused.reward == pytest.approx(0.3)
 
 
-def test_the_oracle_is_the_best_acceptable_answer(bench, prompts, tmp_path):
-    best = oracle_rewards(bench, prompts, lambda prompt: list(ANSWERS))
+def test_the_oracle_is_the_best_acceptable_answer(context, prompts, tmp_path):
+    best = oracle_rewards(context, prompts, lambda prompt: list(ANSWERS))
     assert best == pytest.approx(dict.fromkeys(range(4), 2.5)), "sly passes the cost model"
-    assert oracle_rewards(bench, prompts, lambda prompt: ["bad"]) == {}
+    assert oracle_rewards(context, prompts, lambda prompt: ["bad"]) == {}
     plan = Plan(methods=("inferenceguard",), candidates=(64,), seeds=(0,), answers=lambda prompt: list(ANSWERS))
-    report = evaluate(bench.guard, prompts, plan, out=tmp_path)
+    report = evaluate(context.guard, prompts, plan, out=tmp_path)
     (figures,) = report.tables["all prompts"]
     assert 0.9 < figures.oracle_share <= 1.0
     assert json.loads((tmp_path / "oracle.json").read_text()) == {str(i): 2.5 for i in range(4)}
@@ -127,21 +132,21 @@ def test_the_oracle_is_the_best_acceptable_answer(bench, prompts, tmp_path):
 
 def test_reading_answers_as_a_tree_is_reading_them_one_by_one():
     """Shared beginnings, one answer inside another, and lengths around the block's."""
-    bench = tiny_bench(search={"max_new_tokens": 40})
-    stop = bench.policy.tokenizer.eos_token_id
+    context = tiny_context(search={"max_new_tokens": 40})
+    stop = context.policy.tokenizer.eos_token_id
     texts = ["abcdefgh", "abcdefghi", "abcdefghijklmnopq", "abcdefgx", "abc", "zzzzzzzzzzzzzzz", "abcdefgh", "x" * 40]
-    found = {candidate.ids: candidate for candidate in score_all(bench, "p", texts)}
+    found = {candidate.ids: candidate for candidate in score_all(context, "p", texts)}
     assert len(found) == 6, "told once each, and the one that is too long not at all"
     for text in texts[:6]:
-        ids = (*bench.policy.tokenizer.encode(text), stop)
-        alone = measure(bench, ["p"], [Answer(text=text, token_ids=ids, finished=True)])[0]
+        ids = (*context.policy.tokenizer.encode(text), stop)
+        alone = measure(context, ["p"], [Answer(text=text, token_ids=ids, finished=True)])[0]
         assert found[ids].reward == pytest.approx(alone.reward, abs=1e-4)
         assert found[ids].spent == pytest.approx(alone.spent, abs=1e-4)
         assert found[ids].safe_throughout == alone.safe_throughout
 
 
-def test_the_report_is_whole_and_stands_alone(bench, prompts, verdicts, tmp_path):
-    evaluate(bench.guard, prompts, PLAN, out=tmp_path, verdicts=verdicts)
+def test_the_report_is_whole_and_stands_alone(context, prompts, verdicts, tmp_path):
+    evaluate(context.guard, prompts, PLAN, out=tmp_path, verdicts=verdicts)
     names = {path.name for path in tmp_path.iterdir()}
     assert {"results.jsonl", "run.json", "summary.json", "report.md", "report.html", "cost.png"} <= names
     assert not [name for name in names if name.endswith(".partial")]
@@ -159,22 +164,22 @@ def test_the_report_is_whole_and_stands_alone(bench, prompts, verdicts, tmp_path
     assert "Alpaca-7B" in markdown
 
 
-def test_untrusted_text_cannot_break_out_of_the_page(bench, prompts, tmp_path):
+def test_untrusted_text_cannot_break_out_of_the_page(context, prompts, tmp_path):
     evil = [prompt._replace(group="<script>alert(1)</script>" if i else "plain") for i, prompt in enumerate(prompts)]
-    evaluate(bench.guard, evil, Plan(methods=("base",)), out=tmp_path)
+    evaluate(context.guard, evil, Plan(methods=("base",)), out=tmp_path)
     assert "<script>" not in (tmp_path / "report.html").read_text()
 
 
-def test_bad_plans_are_named(bench, prompts, tmp_path):
+def test_bad_plans_are_named(context, prompts, tmp_path):
     with pytest.raises(ConfigurationError, match="no method 'nonsense'"):
-        evaluate(bench.guard, prompts, Plan(methods=("nonsense",)), out=tmp_path)
+        evaluate(context.guard, prompts, Plan(methods=("nonsense",)), out=tmp_path)
     with pytest.raises(ConfigurationError, match="name each only once"):
-        evaluate(bench.guard, prompts, Plan(methods=("base", "base")), out=tmp_path)
+        evaluate(context.guard, prompts, Plan(methods=("base", "base")), out=tmp_path)
     with pytest.raises(ConfigurationError, match="1 prompts are both trained and evaluated on"):
-        evaluate(bench.guard, prompts, Plan(training_prompts=("prompt 1", "x")), out=tmp_path)
+        evaluate(context.guard, prompts, Plan(training_prompts=("prompt 1", "x")), out=tmp_path)
 
 
-def test_the_time_of_a_row_is_that_of_its_own_answer(bench, prompts, tmp_path):
+def test_the_time_of_a_row_is_that_of_its_own_answer(context, prompts, tmp_path):
     import time
 
     class Slow:
@@ -185,9 +190,9 @@ def test_the_time_of_a_row_is_that_of_its_own_answer(bench, prompts, tmp_path):
             time.sleep(0.05 * len(asked))
             return self.inner.answer(asked, seeds=seeds)
 
-    runs = trials(bench, ["base"], [8])
-    slow = type(runs[0])("slow", "slow", 1, Slow(method("base").build(bench)))
-    rows = run(bench, [*runs, slow], prompts, seeds=(0,), store=ResultStore(tmp_path, {}))
+    runs = trials(context, ["base"], [8])
+    slow = type(runs[0])("slow", "slow", 1, Slow(method("base").build(context)))
+    rows = run(context, [*runs, slow], prompts, seeds=(0,), store=ResultStore(tmp_path, {}))
     assert min(r.seconds for r in rows if r.method == "slow") >= 0.05
     quick = sorted(r.seconds for r in rows if r.method == "base")
     assert quick[len(quick) // 2] < 0.05

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.kit.benches import scripted_bench, tiny_bench
+from tests.kit.contexts import scripted_context, tiny_context
 
 ANSWERS = {"bad but great": 0.4, "good and fine": 0.2, "good then bad": 0.1, "no": 0.3}
 REWARDS = {"bad but great": 3.0, "good and fine": 2.0, "good then bad": 2.5, "no": -1.0}
@@ -17,9 +17,9 @@ def reward(prompt, response):
 @pytest.fixture
 def careless():
     """The best paid answer is unsafe, one turns unsafe late, the safe and helpful one is rarer."""
-    return lambda **options: scripted_bench(ANSWERS, cost=cost, reward=reward, **options)
+    return lambda **options: scripted_context(ANSWERS, cost=cost, reward=reward, **options)
 
 
 @pytest.fixture(scope="session")
 def tiny():
-    return tiny_bench(training_prompts=("one", "two", "three", "four"))
+    return tiny_context(training_prompts=("one", "two", "three", "four"))

@@ -11,11 +11,11 @@ from ig_plugins.research.methods.blocks import BlockMethod
 from ig_plugins.research.methods.candidate_scorer import CandidateScorer
 from ig_plugins.search import Capacity
 from tests.ig_plugins.research.methods.conftest import ANSWERS, REWARDS
-from tests.kit.benches import scripted_bench
+from tests.kit.contexts import scripted_context
 
 
-def ask(bench, name, prompt="p", seed=0):
-    return method(name).build(bench).answer([prompt], seeds=[seed])[0]
+def ask(context, name, prompt="p", seed=0):
+    return method(name).build(context).answer([prompt], seeds=[seed])[0]
 
 
 def test_the_registry_knows_the_papers_methods():
@@ -42,39 +42,39 @@ def test_base_draws_from_the_policy(careless):
     ("rule", "answer"), [("reward", "bad but great"), ("augmented", "good and fine"), ("lagrangian", "good and fine")]
 )
 def test_the_rules_choose_what_they_promise(careless, name, rule, answer):
-    bench = careless(search={"candidates": 64, "beams": 16, "block_tokens": 5})
-    assert ask(bench, f"{name}-{rule}").text == answer
+    context = careless(search={"candidates": 64, "beams": 16, "block_tokens": 5})
+    assert ask(context, f"{name}-{rule}").text == answer
 
 
 def test_a_weak_multiplier_lets_reward_outbid_cost(careless):
     """The Lagrangian trades: with a small λ the unsafe answer wins. The augmented rule cannot be outbid."""
-    bench = careless(search={"candidates": 64}, multiplier=0.1)
-    assert ask(bench, "bon-lagrangian").text == "bad but great"
-    assert ask(bench, "bon-augmented").text == "good and fine"
+    context = careless(search={"candidates": 64}, multiplier=0.1)
+    assert ask(context, "bon-lagrangian").text == "bad but great"
+    assert ask(context, "bon-augmented").text == "good and fine"
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_best_of_n_is_the_best_of_the_n_answers_it_sampled(careless, seed):
-    bench = careless(search={"candidates": 6})
+    context = careless(search={"candidates": 6})
     sampled = [
-        BlockMethod(bench, lambda lanes, pick=pick: [float(i == pick) for i in range(len(lanes))], 6, 1, 32)
+        BlockMethod(context, lambda lanes, pick=pick: [float(i == pick) for i in range(len(lanes))], 6, 1, 32)
         .answer(["p"], seeds=[seed])[0]
         .text
         for pick in range(6)
     ]
-    assert sampled[0] == ask(bench, "base", seed=seed).text, "the first lane is the base answer of the seed"
-    assert ask(bench, "bon-reward", seed=seed).text == max(sampled, key=REWARDS.get)
+    assert sampled[0] == ask(context, "base", seed=seed).text, "the first lane is the base answer of the seed"
+    assert ask(context, "bon-reward", seed=seed).text == max(sampled, key=REWARDS.get)
 
 
 def test_guard_is_safe_where_published_and_augmented_are_not():
     """Nothing but unsafe answers: only a verifier abstains."""
-    bench = scripted_bench({"bad": 0.5, "very bad": 0.5}, cost=lambda p, r: 1.0 if "bad" in r else -1.0,
+    context = scripted_context({"bad": 0.5, "very bad": 0.5}, cost=lambda p, r: 1.0 if "bad" in r else -1.0,
                            reward=lambda p, r: len(r))  # fmt: skip
-    guarded = ask(bench, "inferenceguard")
+    guarded = ask(context, "inferenceguard")
     assert guarded.blocked
     assert "bad" not in guarded.text
     for name in ("inferenceguard-published", "bon-augmented", "beam-augmented"):
-        answer = ask(bench, name)
+        answer = ask(context, name)
         assert not answer.blocked
         assert "bad" in answer.text
 
@@ -87,18 +87,18 @@ def test_the_guards_find_the_helpful_safe_answer(careless, name):
 def test_published_tries_again_with_other_tokens():
     """All candidates of the first try are unsafe; the retry penalty is what lets a rare safe token be drawn."""
     answers = {"x": 0.9999, "s": 0.0001}
-    bench = scripted_bench(answers, cost=lambda p, r: 1.0 if "x" in r else -1.0, reward=lambda p, r: 0.0,
+    context = scripted_context(answers, cost=lambda p, r: 1.0 if "x" in r else -1.0, reward=lambda p, r: 0.0,
                            search={"candidates": 4, "beams": 1, "tries": 2, "retry_penalty": 20.0})  # fmt: skip
-    assert ask(bench, "inferenceguard-published").text == "s"
-    once = bench.guard.with_options(tries=1)
-    assert ask(type(bench)(once), "inferenceguard-published").text == "x"
+    assert ask(context, "inferenceguard-published").text == "s"
+    once = context.guard.with_options(tries=1)
+    assert ask(type(context)(once), "inferenceguard-published").text == "x"
 
 
-def by_hand(bench, w, score):
+def by_hand(context, w, score):
     """ARGS, written down naively on the scripted policy."""
-    tokenizer, tree = bench.policy.tokenizer, bench.policy.tree
-    prompt, response = tuple(bench.request("p", seed=0).prompt_ids), ()
-    while len(response) < bench.search.max_new_tokens:
+    tokenizer, tree = context.policy.tokenizer, context.policy.tree
+    prompt, response = tuple(context.request("p", seed=0).prompt_ids), ()
+    while len(response) < context.search.max_new_tokens:
         logits = tree.following(prompt, response)
         best = max(
             logits.topk(20).indices.tolist(),
@@ -120,15 +120,15 @@ def by_hand(bench, w, score):
     ],
 )
 def test_args_is_the_greedy_rule_it_is_described_by(careless, name, score, w):
-    bench = careless(weight=w)
-    assert ask(bench, name).text == by_hand(bench, w, score)
-    assert ask(bench, name, seed=7).text == ask(bench, name).text, "greedy: the seed plays no part"
+    context = careless(weight=w)
+    assert ask(context, name).text == by_hand(context, w, score)
+    assert ask(context, name, seed=7).text == ask(context, name).text, "greedy: the seed plays no part"
 
 
 def test_candidates_ended_by_length_are_answers(careless):
-    bench = careless(search={"max_new_tokens": 4, "block_tokens": 2})
+    context = careless(search={"max_new_tokens": 4, "block_tokens": 2})
     for name in ("base", "bon-reward", "beam-reward", "args-reward"):
-        answer = ask(bench, name)
+        answer = ask(context, name)
         assert not answer.finished or answer.text == "no"
         assert len(answer.token_ids) <= 4
 
@@ -151,14 +151,14 @@ def test_an_answer_does_not_depend_on_the_prompts_it_is_asked_with(tiny, name):
 
 
 def test_what_cannot_run_says_why(careless):
-    bench = careless()
+    context = careless()
     with pytest.raises(ConfigurationError, match="no critic; train one"):
-        ask(bench, "inferenceguard-critic")
+        ask(context, "inferenceguard-critic")
     with pytest.raises(UnsupportedModelError, match="LM head"):
-        ask(bench, "re-control")
+        ask(context, "re-control")
     with pytest.raises(ConfigurationError, match="at least 2 training prompts"):
-        ask(bench, "controlled-decoding")
-    silent = scripted_bench(ANSWERS, cost=lambda p, r: 0.0, reward=None)
+        ask(context, "controlled-decoding")
+    silent = scripted_context(ANSWERS, cost=lambda p, r: 0.0, reward=None)
     with pytest.raises(ConfigurationError, match="ranks by reward"):
         ask(silent, "bon-reward")
 

@@ -38,10 +38,10 @@ def test_without_ascent_re_control_is_base(tiny):
     head = tiny.policy.tree.body.head
     idle = ReControl(tiny, net, head, steps=0)
     for seed in range(3):
-        assert (
-            idle.answer(["q"], seeds=[seed])[0].token_ids
-            == method("base").build(tiny).answer(["q"], seeds=[seed])[0].token_ids
-        )
+        mine = idle.answer(["q"], seeds=[seed])[0].token_ids
+        base = method("base").build(tiny).answer(["q"], seeds=[seed])[0].token_ids
+        assert mine[: len(base)] == base
+        assert set(tiny.policy.tokenizer.decode(mine[len(base) :])) <= {"\ufffd"}, "base ends before half a character"
 
 
 def test_the_ascent_climbs_the_value_and_changes_the_answer(tiny):
@@ -70,19 +70,19 @@ def test_controlled_decoding_keeps_the_block_with_the_highest_value(careless):
         reachable = [value for answer, value in known.items() if answer.startswith(text)] or [0.0]
         return [max(reachable), len(response) / 10, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]
 
-    bench = careless(hidden=hidden, training_prompts=tuple("abcdefgh"), search={"candidates": 16, "block_tokens": 3})
+    context = careless(hidden=hidden, training_prompts=tuple("abcdefgh"), search={"candidates": 16, "block_tokens": 3})
 
     def bytes_of(response):
-        return bench.policy.tokenizer.decode(list(response), skip_special_tokens=True)
+        return context.policy.tokenizer.decode(list(response), skip_special_tokens=True)
 
-    found = [method("controlled-decoding").build(bench).answer(["p"], seeds=[s])[0].text for s in range(5)]
+    found = [method("controlled-decoding").build(context).answer(["p"], seeds=[s])[0].text for s in range(5)]
     assert found.count("bad but great") >= 4
 
 
 @pytest.mark.parametrize("target", ["reward", "lagrangian"])
 def test_targets_are_the_rule_at_the_end(careless, target):
-    bench = careless(multiplier=5.0)
-    data = rollouts(bench, sample(bench, ["p", "q"]), target)
+    context = careless(multiplier=5.0)
+    data = rollouts(context, sample(context, ["p", "q"]), target)
     expected = {
         "reward": {3.0, 2.0, 2.5, -1.0},
         "lagrangian": {3.0 - 5, 2.0 + 5, 2.5 - 5, -1.0 + 5},

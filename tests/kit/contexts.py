@@ -1,4 +1,4 @@
-"""Guards and workbenches without weights worth naming: over a scripted policy, or over random tiny models."""
+"""Guards and contexts of methods without weights worth naming: over a scripted policy, or over random tiny models."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,7 +22,7 @@ from tests.kit.tokenizer import byte_tokenizer
 WORST = SafetyBudget(limit=0.0, accounting="worst")
 
 
-def scripted_bench(
+def scripted_context(
     answers: Mapping[str, float] | Callable[[str], Mapping[str, float]],
     *,
     cost: Callable[[str, str], float],
@@ -32,7 +32,7 @@ def scripted_bench(
     hidden: Callable[..., Any] | None = None,
     **options: Any,
 ) -> Context:
-    """A workbench over a scripted policy.
+    """A context over a scripted policy.
 
     Args:
         answers: What the policy says, with which probability.
@@ -41,7 +41,7 @@ def scripted_bench(
         budget: Of the cost.
         search: Changes of the search's settings.
         hidden: The policy's hidden states; see `ScriptedModel`.
-        **options: Of the workbench.
+        **options: Of the context.
     """
     tokenizer = byte_tokenizer()
     policy = Policy(
@@ -61,9 +61,9 @@ def scripted_bench(
     return Context(InferenceGuard(parts, Options(search=SearchConfig(**settings))), **options)
 
 
-def tiny_bench(*, seed: int = 0, budget: SafetyBudget | None = None, search: Mapping[str, Any] | None = None,
+def tiny_context(*, seed: int = 0, budget: SafetyBudget | None = None, search: Mapping[str, Any] | None = None,
                **options: Any) -> Context:  # fmt: skip
-    """A workbench over random tiny Llamas: a policy, and a cost and a reward model that follow its tree."""
+    """A context over random tiny Llamas: a policy, and a cost and a reward model that follow its tree."""
     tokenizer = byte_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
