@@ -57,9 +57,12 @@ def test_the_bundled_judges_let_nothing_over_budget_leave(engine, guarded, kind)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stream_says_what_its_result_says(engine, guarded, kind):
-    chunks = list(guarded(engine(kind), max_tokens=40).stream(QUESTION))
-    assert "".join(chunk.text for chunk in chunks) == chunks[-1].result.text
-    assert len(chunks) > 1
+    guard, pieces = guarded(engine(kind), max_tokens=40, max_lag=0), []
+    for _ in range(4):  # a server draws, so beams may agree at the end alone
+        chunks = list(guard.stream(QUESTION))
+        assert "".join(chunk.text for chunk in chunks) == chunks[-1].result.text
+        pieces.append(len(chunks))
+    assert max(pieces) > 1
 
 
 def test_every_beam_has_a_seed_of_its_own_that_lies_far_from_the_others(engine, guarded):
