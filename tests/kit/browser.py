@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it runs, its thread has an event loop that other tests would find
 def browser():
     """Debian's Chromium, driven by playwright; tests that need it are skipped without."""
     sync = pytest.importorskip("playwright.sync_api")

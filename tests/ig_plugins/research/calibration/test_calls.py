@@ -137,7 +137,7 @@ def test_over_http(guard, marking):
             "/v1/chat/completions", json={**body, "candidates": 1, "beams": 1, "stream": stream}
         )
         assert answer.status_code == 400
-        assert answer.json()["error"]["type"] == "OutsideCertificateError"
+        assert answer.json()["error"]["code"] == "OutsideCertificateError"
     client = TestClient(create_app(marking))
     inside = client.post("/v1/chat/completions", json={**body, "seed": 4}).json()
     outside = client.post("/v1/chat/completions", json={**body, "temperature": 0.3}).json()
