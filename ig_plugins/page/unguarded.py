@@ -89,8 +89,8 @@ def _sampled(parts: Components, request: Request) -> list[int]:
             session.select(torch.zeros(1, 1, dtype=torch.long))
         ids += block.tokens[0, 0, : int(block.lengths[0, 0])].tolist()
         if bool(block.finished[0, 0]) or first_stop(policy.detokenizer.answer(request, ids), request.stop) is not None:
-            break
-    return ids
+            return ids
+    return ids[: policy.detokenizer.whole_characters(request, ids)]  # as the search ends an answer without more room
 
 
 def _whole(parts: Components, request: Request, ids: Sequence[int], *, finished: bool) -> Whole:

@@ -74,17 +74,13 @@ def cut_half_characters(lanes: Lanes, row: int) -> None:
         if (row, lane) in lanes.cuts or not text.endswith(REPLACEMENT):
             continue
         ids = lanes.token_ids(row, lane)
-        whole = next(n for n in range(len(ids), -1, -1) if not _half(lanes.detokenizer.answer(request, ids[:n])))
+        whole = lanes.detokenizer.whole_characters(request, ids)
         before = len(lanes.beam(row, lane))
         if whole > before:
             lanes.lengths[row, lane] = whole - before
         else:  # it began in an earlier block
             left = lanes.detokenizer.answer(request, ids[:whole])
             lanes.cuts[row, lane] = replace(_cut(lanes, row, ids[:whole], left), reason="length")
-
-
-def _half(text: str) -> bool:
-    return text.endswith(REPLACEMENT)
 
 
 def _cut(lanes: Lanes, row: int, ids: Sequence[int], text: str) -> Cut:

@@ -78,6 +78,10 @@ class Detokenizer:
             context *= 2
         return self.text(ids[-new - context :])
 
+    def whole_characters(self, request: Request, ids: Sequence[int]) -> int:
+        """How many of an answer's tokens there are before half a character at its end."""
+        return next(n for n in range(len(ids), -1, -1) if not self.answer(request, ids[:n]).endswith(REPLACEMENT))
+
     def answer(self, request: Request, ids: Sequence[int]) -> str:
         """The text of an answer's tokens as it stands behind the request's prefilled text."""
         return self.text([*request.prefill_ids, *ids])[len(request.prefill_text) :]
