@@ -95,8 +95,9 @@ def test_the_reward_model_reads_released_text_once_and_only_where_an_answer_ends
         **judges, critic=Foresees(constant(9.0), constant(0.0)), adaptive="on", narrow_candidates=1, max_lag=1
     )
     result = guard.generate("Go.")
-    assert len(result.token_ids) == 20
-    assert result.usage.judge_tokens == 2 * (result.usage.prompt_tokens + 20)
+    tokens = len(result.token_ids)
+    assert 16 <= tokens <= 20  # the answer ends before half a character
+    assert result.usage.judge_tokens == 2 * (result.usage.prompt_tokens + tokens)
     read = guard.generate("Go.", adaptive="off", candidates=1, beams=1, block_tokens=5, max_lag=1)
     assert read.token_ids == result.token_ids
     assert read.reward == pytest.approx(result.reward, abs=1e-4)

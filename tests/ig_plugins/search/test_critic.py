@@ -131,9 +131,9 @@ def test_token_judges_read_a_fraction_of_what_they_read_without_a_critic():
         result = guard.generate("Go.")
         read[name] = result.usage.judge_tokens - 2 * result.usage.prompt_tokens
         assert result.cost == pytest.approx(sum(block.cost for block in result.blocks), abs=1e-4)
-        assert len(result.token_ids) == 20
-    assert read["direct"] == 2 * 6 * 20
-    assert 2 * 20 <= read["foreseen"] <= 2 * 2 * 20  # K finalists, what they share read once
+        assert 16 <= len(result.token_ids) <= 20  # lanes end before half a character
+    assert 2 * 6 * 16 <= read["direct"] <= 2 * 6 * 20
+    assert 2 * 16 <= read["foreseen"] <= 2 * 2 * 20  # K finalists, what they share read once
     chunks = list(foreseen.stream("Go.", max_lag=1))
     assert "".join(chunk.text for chunk in chunks) == foreseen.generate("Go.", max_lag=1).text
     assert chunks[-1].result.cost == pytest.approx(foreseen.generate("Go.", max_lag=1).cost, abs=1e-4)
