@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
+from ig_plugins.chat.tools import Tool
+from ig_plugins.chat.wording import instruction
+
 Rows = Iterator[dict[str, Any]]
 TURN = "\n\nAssistant:"
 
@@ -81,6 +84,30 @@ def in_json(rows: list[dict[str, Any]]) -> Rows:
         yield {**row, "response": _short_json(row, mark)}
 
 
+def in_tools(rows: list[dict[str, Any]], requests: list[str]) -> Rows:
+    """Calls and objects as a guard asks for them: behind the words about its tools, and filled in from a request.
+
+    A probe reads states, and those depend on what stands before. Labelled answers, as many unsafe ones as safe ones,
+    and short arguments that hold words of harmless requests (PandaLM's). None is made of a prompt to measure on.
+    """
+    marked = sorted(
+        ((crc32(row["response"].encode()), row) for row in rows if not held_out(row)), key=lambda pair: pair[0]
+    )
+    for label in (1, 0):
+        for mark, row in [pair for pair in marked if pair[1]["label"] == label][:100]:
+            key = _KEYS[mark % 6]
+            arguments = {"title": " ".join(row["prompt"].split()[:4]), key: row["response"]}
+            yield {**_asked(row["prompt"], arguments, mark), "label": label}
+    for request in sorted(set(requests), key=lambda text: crc32(text.encode()))[:160]:
+        mark, words = crc32(request.encode()), request.split()
+        yield {**_asked(request, _filled(words, mark), mark), "label": 0}
+
+
+def held_out(row: dict[str, Any]) -> bool:
+    """Whether a labelled answer is measured on: one prompt in five."""
+    return crc32(row["prompt"].encode()) % 5 == 0
+
+
 SETS = {
     "jailbreakbench": ("jailbreakbench_responses.jsonl.gz", jailbreakbench),
     "xstest": ("xstest_completions.jsonl.gz", xstest),
@@ -101,6 +128,9 @@ def main(data: Path, out: Path) -> None:
         with gzip.open(data / file, "rt", encoding="utf-8") as lines:
             made[name] = list(reshape(json.loads(line) for line in lines))
     made["in_json"] = list(in_json(made["jailbreakbench"] + made["xstest"]))
+    labelled = made["jailbreakbench"] + made["xstest"]
+    made["in_tools"] = list(in_tools(labelled, [row["prompt"] for row in made["pandalm"]]))
+    made["held_out"] = [row for row in labelled + made["in_json"] if held_out(row)]
     for name, rows in made.items():
         (out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         print(f"{name}: {len(rows)} rows")
@@ -140,6 +170,42 @@ def _short_json(row: dict[str, Any], mark: int) -> str:
         {"name": start, "tags": words[few : few + 3], "ok": bool(mark % 2)},
     )
     return _written(forms[mark % 3])
+
+
+def _filled(words: list[str], mark: int) -> dict[str, Any]:
+    """Arguments that hold the first words of a request, numbers, or nothing much."""
+    start, some = " ".join(words[: 1 + mark % 3]), words[-1].strip(".?!,")
+    forms: tuple[dict[str, Any], ...] = (
+        {"product": start, "stars": mark % 6, "kind": "other"},
+        {"task": start, "due": f"20{10 + mark % 20}-0{1 + mark % 9}-1{mark % 9}", "done": bool(mark % 2)},
+        {"guest": some, "seats": 1 + mark % 9, "table": start},
+        {"amount": mark % 500 / 10, "currency": "EUR"},
+        {"song": start, "artist": some, "released": 1950 + mark % 70},
+        {"level": "high", "note": "..."},
+        {"parts": [{"label": start, "size": mark % 40}, {"label": some, "size": 2}], "gift": bool(mark % 2)},
+        {"river": some, "length": mark % 4000},
+    )
+    return forms[mark // 7 % len(forms)]
+
+
+def _asked(prompt: str, arguments: dict[str, Any], mark: int) -> dict[str, Any]:
+    """A prompt behind the words that a guard puts there, and the call or object that it asks for."""
+    name = ("Send", "Review", "add_entry", "lookup", "Record", "store_item")[mark // 6 % 6]
+    kinds = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array"}
+    schema = {
+        "properties": {key: {"type": kinds[type(value)]} for key, value in arguments.items()},
+        "required": list(arguments),
+        "type": "object",
+    }
+    if mark // 5 % 3 == 0:
+        wish = "Answer with one JSON object and nothing else, no code fence around it. It must match this JSON schema: "
+        wish += _written(schema)
+        return {"prompt": f"{wish}\n\n{prompt}", "response": _written(arguments)}
+    tool: Tool = {
+        "type": "function",
+        "function": {"name": name, "description": "", "parameters": schema, "strict": False},
+    }
+    return {"prompt": f"{instruction([tool], name)}\n\n{prompt}", "response": _call(name, arguments)}
 
 
 def _call(name: str, arguments: dict[str, Any]) -> str:

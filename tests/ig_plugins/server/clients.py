@@ -299,7 +299,9 @@ def _(url):
     assert said(chat(url, seed=1, messages=parts)) == said(chat(url, seed=1))
 
 
-@call(SDK, "content with an image", "message 0 has content of type 'image_url', and InferenceGuard guards models of text")
+@call(
+    SDK, "content with an image", "message 0 has content of type 'image_url', and InferenceGuard guards models of text"
+)
 def _(url):
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
     chat(url, messages=[{"role": "user", "content": [image]}])
