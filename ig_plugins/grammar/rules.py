@@ -39,7 +39,10 @@ def rule(kind: str, value: Any) -> Rule:
         ConfigurationError: It has not this form, or the library is not installed.
     """
     if kind == "json_schema":
-        grammar = json_grammar(as_schema(value))
+        try:
+            grammar = json_grammar(as_schema(value))
+        except RecursionError:
+            raise wrong(kind, "it is nested too deep") from None
     elif kind == "regex":
         grammar = json.loads(llguidance().LLMatcher.grammar_from_regex(value))["grammars"][0]
     elif kind == "choices":
@@ -69,7 +72,8 @@ def wrong(kind: str, problem: str) -> ConfigurationError:
             '; no mask can hold tokens to that. Leave it out, or set "x-guidance": {"lenient": true} in the schema '
             "to have it ignored while sampling"
         )
-    return ConfigurationError(f"{kind} cannot be followed: {problem.strip()}{hint}")
+    told = problem.strip().partition("\n<backtrace>")[0]
+    return ConfigurationError(f"{kind} cannot be followed: {told}{hint}")
 
 
 def as_schema(value: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 from ig_plugins.chat import PROMPTED, as_tools, native_syntax
 from ig_plugins.engine import TreeModel
 from ig_plugins.errors import ConfigurationError
-from ig_plugins.grammar import call_rule, check, compiler, json_schema_of, or_calls, rule
+from ig_plugins.grammar import call_rule, check, compiler, json_schema_of, or_calls, rule, rules
 from ig_plugins.grammar.schemas import json_grammar
 from ig_plugins.guard import InferenceGuard
 from ig_plugins.search import Policy
@@ -157,3 +157,12 @@ def test_openais_wish_in_our_words():
     for wrong in ({}, {"type": "xml"}, {"type": "json_schema"}, {"type": "json_schema", "json_schema": {}}):
         with pytest.raises(ConfigurationError, match="response_format has type"):
             json_schema_of(wrong)
+
+
+def test_what_is_too_much_for_the_library_is_refused_in_plain_words():
+    deep = {"type": "string"}
+    for _ in range(3000):
+        deep = {"type": "array", "items": deep}
+    with pytest.raises(ConfigurationError, match="json_schema cannot be followed: it is nested too deep"):
+        check("json_schema", deep)
+    assert "backtrace" not in str(rules.wrong("choices", "panic: too many symbols\n<backtrace>\n  0: <unknown>"))
