@@ -50,7 +50,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("those who nobody waits for any more are decoded to the end", GUARD + "facade.py",
         "            results = [self._result(each, overrides, keep=keep) for each in asked]\n        finally:\n            for handle in handles:\n                handle.cancel()",
         "            results = [self._result(each, overrides, keep=keep) for each in asked]\n        finally:\n            pass",
-        only(GUARDS + "test_item_errors.py", "first_error")),
+        only(GUARDS + "test_item_errors.py", "given_up")),
     Mutant("another critic's budget is served by this one", GUARD + "components.py",
         "    return len(costs) == len(budgets) and all(", "    return True or all(", only(GUARDS + "test_critic_budgets.py", "otherwise")),
     Mutant("None puts an option back to nothing", GUARD + "options.py",

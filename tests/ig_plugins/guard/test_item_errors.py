@@ -65,6 +65,17 @@ async def test_without_it_the_first_error_is_raised():
     assert model.steps == 0  # known before anything is decoded
 
 
+def test_after_the_first_error_the_others_are_given_up():
+    """Nobody waits for them any more, so that they must not be decoded to their ends."""
+    guard = slow_guard(lambda prompt: {"word " * (600 if "long" in prompt else 2): 1.0}, cost=judge, max_tokens=3000)
+    with pytest.raises(JudgeError):
+        guard.generate(["poison", "long"])
+    end = time.monotonic() + 10  # the long one alone takes longer
+    while worker()._lines:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 async def test_a_single_prompt_raises_in_any_case_and_so_does_a_wrong_call():
     guard = make_guard(answers)
     with pytest.raises(PromptError):
