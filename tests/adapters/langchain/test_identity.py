@@ -312,4 +312,4 @@ def test_the_field_of_the_same_name(cls, tmp_path):
     with pytest.raises(OutsideCertificateError):
         refusing.invoke("hi", max_tokens=3)
     marking = refusing.model_copy(update={"outside_certificate": "mark"})
-    assert text_of(marking.invoke("hi", max_tokens=3))
+    assert text_of(marking.invoke("hi", max_tokens=9, seed=1))
