@@ -232,7 +232,7 @@ def test_when_one_call_of_a_block_fails_the_others_are_given_up(engine, guarded)
         if len(body["prompt"][0]) < 20:
             return None
         stalled.append(number)
-        return stalls if len(stalled) < 4 else status(400)
+        return stalls if len(stalled) < 2 else status(400)  # a server draws, so there may be fewer than four beams
 
     server.plan = plan
     with pytest.raises(RemoteReplyError):
