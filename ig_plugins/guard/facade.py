@@ -7,6 +7,7 @@ import secrets
 import time
 import warnings
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -236,16 +237,9 @@ class InferenceGuard:
     async def astream(self, prompt: Prompt, **overrides: Unpack[CallOptions]) -> AsyncGenerator[GuardChunk, None]:
         """As `stream`; the event loop goes on, and cancelling the task stops decoding."""
         _, (handle,) = await self._listening([prompt], overrides, stream=True)
-        try:
-            while True:
-                chunk = await handle.anext()
-                if chunk.result is not None:
-                    self._checked(chunk.result, overrides)
+        async with aclosing(self._heard(handle, overrides)) as chunks:
+            async for chunk in chunks:
                 yield chunk
-                if chunk.result is not None:
-                    return
-        finally:
-            handle.cancel()
 
     def prepare(self, prompt: Prompt, *, stream: bool = False, **overrides: Unpack[CallOptions]) -> RequestHandle:
         """A request that is encoded and checked and not under way yet; `follow` answers it.
@@ -267,16 +261,9 @@ class InferenceGuard:
         """Answers a prepared request, as `astream`; the last chunk alone counts where it does not stream."""
         handle.listen(asyncio.get_running_loop())
         worker().submit([handle])
-        try:
-            while True:
-                chunk = await handle.anext()
-                if chunk.result is not None:
-                    self._checked(chunk.result, {"on_block": handle.options.on_block})
+        async with aclosing(self._heard(handle, {"on_block": handle.options.on_block})) as chunks:
+            async for chunk in chunks:
                 yield chunk
-                if chunk.result is not None:
-                    return
-        finally:
-            handle.cancel()
 
     def with_options(self, **overrides: Unpack[CallOptions]) -> InferenceGuard:
         """A guard with other defaults, the same weights, and the same certificate.
@@ -414,6 +401,19 @@ class InferenceGuard:
             if chunk.result is not None:
                 self._checked(chunk.result, overrides)
             yield chunk
+
+    async def _heard(self, handle: RequestHandle, overrides: Mapping[str, Any]) -> AsyncGenerator[GuardChunk, None]:
+        """The chunks of a submitted request as they come; whoever stops listening stops its decoding."""
+        try:
+            while True:
+                chunk = await handle.anext()
+                if chunk.result is not None:
+                    self._checked(chunk.result, overrides)
+                yield chunk
+                if chunk.result is not None:
+                    return
+        finally:
+            handle.cancel()
 
     async def _listening(
         self, prompts: Sequence[Prompt], overrides: Mapping[str, Any], *, stream: bool = False, keep: bool = False
