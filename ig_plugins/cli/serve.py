@@ -128,6 +128,7 @@ def _said(given: dict[str, Any], call: dict[str, Any]) -> dict[str, Any]:
         ConfigurationError: A model is named beside a configuration, which names them.
     """
     from ig_plugins.errors import ConfigurationError
+    from ig_plugins.server.served import name_of
 
     limits = {LIMITS[name]: value for name, value in given.items() if name in LIMITS}
     if "max_memory" in given:
@@ -153,13 +154,7 @@ def _said(given: dict[str, Any], call: dict[str, Any]) -> dict[str, Any]:
             )
         return said
     table.setdefault("model", "tiny-beaver")
-    name = _name(table["model"])
-    return {**said, "models": {name: {**table, "options": call}}}
-
-
-def _name(model: str) -> str:
-    """What clients say: of a local checkpoint the folder's or file's own name."""
-    return Path(model).name if Path(model).exists() else model
+    return {**said, "models": {name_of(table["model"]): {**table, "options": call}}}
 
 
 def _note(text: str) -> None:

@@ -86,7 +86,7 @@ def create_app(
         ConfigurationError: Metrics or telemetry are asked for, and their packages are missing.
     """
     app = FastAPI(title="InferenceGuard", description=__doc__)
-    models = Models(guard if isinstance(guard, Mapping) else {name_of(guard): guard}, aliases=aliases)
+    models = Models(guard if isinstance(guard, Mapping) else {name_of(guard.policy_id): guard}, aliases=aliases)
     desk = Desk(models, limits or Limits())
     app.state.gate, app.state.models = desk.gate, models
     _explain_errors(app)

@@ -90,7 +90,6 @@ class Models:
         }
 
 
-def name_of(guard: InferenceGuard) -> str:
-    """What clients call a guard that nobody has given a name: of a local checkpoint, the folder's or file's own."""
-    named = guard.policy_id
-    return Path(named).name if Path(named).exists() else named
+def name_of(model: str) -> str:
+    """What clients call a model that nobody has given a name: of a local checkpoint, the folder's or file's own."""
+    return Path(model).name if Path(model).exists() else model

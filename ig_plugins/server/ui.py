@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.requests import ClientDisconnect
 
 from critic_models.safety import SafetyBudget
 from ig_plugins.errors import ConfigurationError, InferenceGuardError
@@ -21,6 +20,7 @@ from ig_plugins.guard import GuardResult, InferenceGuard
 from ig_plugins.guard.request_handle import RequestHandle
 from ig_plugins.page import Document, Playground, playground, unguarded
 from ig_plugins.page.render import Offer, Slider
+from ig_plugins.server.answering import unless_gone
 from ig_plugins.server.errors import INVALID, problem, response
 from ig_plugins.server.gate import Gate, Visit
 from ig_plugins.server.limits import Limits
@@ -29,7 +29,6 @@ from ig_plugins.server.served import Models, Served
 
 ASK = "/ui/trace"
 TRACE_BYTES = 16 * 2**20  # that a trace may take beside the search; see `search.trace.recorder`
-LOOK = 0.25  # seconds between two looks whether the client is still there
 
 
 class Question(BaseModel):
@@ -118,7 +117,7 @@ def add_ui(app: FastAPI, models: Models, gate: Gate, limits: Limits, *, keyed: b
         visit = gate.enter()
         try:
             raw = await request.body()
-            document = await _unless_gone(request, _answered(models, visit, gate, limits, raw))
+            document = await unless_gone(request, _answered(models, visit, gate, limits, raw))
         finally:
             visit.abandon()
             visit.close()
@@ -165,18 +164,6 @@ async def _result(guard: InferenceGuard, ticket: RequestHandle) -> GuardResult:
         if chunk.result is not None:
             return chunk.result
     raise InferenceGuardError("the request ended without a result; please report this as a bug")
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, Document]) -> Document:
-    """Waits for work, and gives it up when the client goes away."""
-    task = asyncio.ensure_future(work)
-    try:
-        while not (await asyncio.wait([task], timeout=LOOK))[0]:
-            if await request.is_disconnected():
-                raise ClientDisconnect
-        return task.result()
-    finally:
-        task.cancel()
 
 
 def _sliders(guard: InferenceGuard, limits: Limits) -> tuple[Slider, ...]:
