@@ -72,7 +72,7 @@ class OpenAIDialect:
             "model": model,
             "prompt": [list(call.prefix)],
             "n": call.count,
-            "max_tokens": call.max_tokens,
+            "max_tokens": call.most,
             "temperature": sampler.temperature,
             "top_p": sampler.top_p,
             "top_k": sampler.top_k,
@@ -124,7 +124,7 @@ class LlamaCppDialect:
         }
         body: dict[str, Any] = {
             "prompt": list(call.prefix),
-            "n_predict": call.max_tokens,
+            "n_predict": call.most,
             "samplers": [name for name, wanted in used.items() if wanted],
             "temperature": sampler.temperature,
             "top_k": sampler.top_k,
@@ -132,7 +132,7 @@ class LlamaCppDialect:
             "min_p": sampler.min_p,
             "min_keep": 0,
             "repeat_penalty": sampler.repetition_penalty,
-            "repeat_last_n": len(call.prefix) + call.max_tokens if used["penalties"] else 0,
+            "repeat_last_n": len(call.prefix) + call.most if used["penalties"] else 0,
             "presence_penalty": 0.0,
             "frequency_penalty": 0.0,
             "dynatemp_range": 0.0,

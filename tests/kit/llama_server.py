@@ -84,6 +84,9 @@ def _serve(model: str, port: int, slots: int) -> None:
     settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1
     settings.warmup = False
     settings.verbosity = -1
+    settings.embedding = True  # hidden states beside answers
+    settings.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_NONE
+    settings.n_batch = settings.n_ubatch = 4096
     server = xllamacpp.Server(settings)
     print(server.listening_address, flush=True)  # noqa: T201
     while True:
