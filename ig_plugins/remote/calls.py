@@ -23,7 +23,8 @@ class Call:
         seed: None where the server draws one.
         bias: Added to the logits of some tokens; only the probe uses it.
         key: Under which the server keeps the states of what it samples, where it is asked for them; None where it is
-            not. It must sample a token more then, since a token's state is there once the token was read.
+            not. It must sample a token more then, since a token's state is there once the token was read; with a
+            ``max_tokens`` of 0 it keeps the state of the prefix's last token.
     """
 
     prefix: tuple[int, ...]
@@ -111,8 +112,8 @@ def ended(choice: Choice, call: Call, *, echoes: bool) -> tuple[tuple[int, ...],
     """A lane's tokens and whether the answer ends with them.
 
     Our stop tokens count, whatever the server's are: what follows one is left out. A server that stops at another token
-    of its own ends the answer all the same, and where it does not give the token itself, it is put back. A token that was
-    only sampled for the state of the one before is none of the lane's.
+    of its own ends the answer all the same, and where it does not give the token itself, it is put back. A token that
+    was only sampled for the state of the one before is none of the lane's.
 
     Args:
         choice: As the server gave it.

@@ -84,6 +84,10 @@ class OpenAIDialect:
             "return_token_ids": True,
             "stream": False,
         }
+        if call.key is not None:
+            first = len(call.prefix) if call.max_tokens else len(call.prefix) - 1
+            named = {"key": call.key, "first": first, "count": max(1, call.max_tokens)}
+            body["vllm_xargs"] = {f"inferenceguard_{name}": value for name, value in named.items()}
         if call.seed is not None:
             body["seed"] = call.seed
         if call.bias:

@@ -55,17 +55,18 @@ class RemoteModel:
         self._connection = connection
         self._reader: StatesReader | None = None
 
-    def with_states(self, sample: Ids) -> RemoteModel:
+    def with_states(self, prompt: Ids, stop_ids: frozenset[int]) -> RemoteModel:
         """The same model, of which states are asked too.
 
         Args:
-            sample: Some tokens to try it with.
+            prompt: Some tokens to try it with.
+            stop_ids: Tokens that end an answer.
 
         Raises:
             UnsupportedModelError: The server gives none; the reason.
         """
         found = copy.copy(self)
-        found._reader = states_reader(self.address, self._connection, self.dialect, self.server, sample)
+        found._reader = states_reader(self.address, self._connection, self.server, self.ask, prompt, stop_ids)
         return found
 
     @property
@@ -155,8 +156,8 @@ class RemotePolicy(Policy):
             ConfigurationError: In any case.
         """
         raise ConfigurationError(
-            f"{self.tree.address} gives tokens, and neither states nor logits of a text; probes, training a critic, and "
-            "methods that read these need the policy in this process: name it by its hub id or folder"
+            f"{self.tree.address} gives tokens, and neither states nor logits of a text; probes, training a critic, "
+            "and methods that read these need the policy in this process: name it by its hub id or folder"
         )
 
     def with_states(self) -> RemotePolicy:
@@ -165,8 +166,8 @@ class RemotePolicy(Policy):
         Raises:
             UnsupportedModelError: The server gives none; the reason.
         """
-        sample = tuple(self.tokenizer.encode(SAMPLE, add_special_tokens=True))
-        return replace(self, tree=self.tree.with_states(sample))
+        prompt = tuple(self.tokenizer.encode(SAMPLE, add_special_tokens=True))
+        return replace(self, tree=self.tree.with_states(prompt, self.stop_ids))
 
     def standard(self, search: SearchConfig, *, asked: Collection[str] = ()) -> SearchConfig:
         """See `Policy`."""

@@ -37,10 +37,12 @@ class Asked(Protocol):
     seeds: bool
 
     @property
-    def hidden_size(self) -> int: ...
+    def hidden_size(self) -> int:
+        """See above."""
 
     @property
-    def keyed(self) -> bool: ...
+    def keyed(self) -> bool:
+        """See above."""
 
     def ask(self, calls: Sequence[Call], *, on_step: Callable[[], None] | None = None) -> list[list[Choice]]:
         """The choices of some calls, which are under way together."""

@@ -1,4 +1,4 @@
-"""The policy's hidden states out of a server's reply, for critics: at each lane's last token, and summed over its block.
+"""The policy's hidden states out of a server's reply, for critics: at a lane's last token, and summed over its block.
 
 Each kind of server has a reader of its own, in the modules beside this one. A reader is made when a guard has a critic;
 a server that gives no states is refused then, with the reason.

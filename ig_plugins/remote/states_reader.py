@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from ig_plugins.errors import UnsupportedModelError
 from ig_plugins.remote.address import Address
 from ig_plugins.remote.connection import Connection
-from ig_plugins.remote.dialects import Dialect
 from ig_plugins.remote.server import Server
 from ig_plugins.remote.states import Ids, StatesReader
 from ig_plugins.remote.states_llamacpp import LlamaCppStates
+from ig_plugins.remote.states_vllm import Sampling, VllmStates
 
 
 def states_reader(
-    address: Address, connection: Connection, dialect: Dialect, server: Server, sample: Ids
+    address: Address, connection: Connection, server: Server, sample: Sampling, prompt: Ids, stop_ids: frozenset[int]
 ) -> StatesReader:
-    """The reader for a server, after it has given the states of a sample.
+    """The reader for a server, after it has given the states of some tokens.
+
+    Args:
+        address: Its.
+        connection: To it.
+        server: What it can do.
+        sample: Samples calls there.
+        prompt: Some tokens.
+        stop_ids: Tokens that end an answer.
 
     Raises:
         UnsupportedModelError: It gives none; the reason.
     """
     if address.kind == "llamacpp":
-        return LlamaCppStates.attach(address, connection, sample, context=server.context)
-    raise UnsupportedModelError(
-        f"{address}: a critic reads hidden states, and a server of the kind {address.kind!r} is not asked for them; go "
-        "without: critic=False"
-    )
+        return LlamaCppStates.attach(address, connection, prompt, context=server.context)
+    return VllmStates.attach(address, connection, sample, prompt, stop_ids)
