@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from ig_plugins import (
-    ContextLengthError,
     InferenceGuardError,
     MismatchError,
     RemoteReplyError,
     RemoteUnavailableError,
+    SafetyBudget,
     UnsupportedModelError,
 )
 from ig_plugins.engine import Sampler
+from ig_plugins.errors import ContextLengthError
 from ig_plugins.guard.loading import load_policy
 from ig_plugins.remote.session import RemoteSession
 from tests.ig_plugins.remote.conftest import QUESTION, TOKENIZER
@@ -23,6 +24,8 @@ from tests.kit.observe import LeakScanner
 
 CRITIC = "bundled:tiny-alpaca-critic"
 KINDS = ("vllm", "llamacpp")
+BUDGET = SafetyBudget(accounting="cumulative", limit=10.0)
+MODELS = {"cost_model": "tiny-alpaca", "reward_model": "tiny-alpaca", "budget": BUDGET}
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +39,7 @@ def guided(engine, guarded):
 
     def make(kind="vllm", server=None, **options):
         server = server or engine(kind, states=True)
-        models = {"cost_model": "tiny-alpaca", "reward_model": "tiny-alpaca"}
-        return guarded(server, critic=CRITIC, **models, **options), server
+        return guarded(server, critic=CRITIC, **{**MODELS, **options}), server
 
     return make
 
@@ -79,15 +81,21 @@ def test_a_blocks_states_are_those_of_the_model(guided, engine, kind, echoes):
 def test_greedy_the_critic_says_what_it_says_here(guided, kind):
     from ig_plugins import InferenceGuard
 
-    guard, _ = guided(kind)
+    guard, _ = guided(kind, load_options={"page": 0})
     local = InferenceGuard.from_pretrained(
-        "tiny-alpaca", stratified=False, retry_penalty=0.0, candidates=8, beams=2, block_tokens=8, max_tokens=24
-    )
+        "tiny-alpaca", stratified=False, retry_penalty=0.0, candidates=8, beams=2, block_tokens=8, max_tokens=24,
+        budget=BUDGET,
+    )  # fmt: skip
     options = {"temperature": 0, "trace": True, "adaptive": "off"}
     theirs, ours = guard.generate(QUESTION, **options), local.generate(QUESTION, **options)
     assert theirs.token_ids == ours.token_ids
-    mine = [[(lane.safety, lane.value) for lane in block.lanes] for block in theirs.trace.blocks]
-    assert mine
+    mine, its = (
+        [(lane.tokens, lane.foresight, lane.value) for each in result.trace.tries for lane in each.lanes]
+        for result in (theirs, ours)
+    )
+    assert len(mine) == len(its) >= 3
+    for one, other in zip(mine, its, strict=True):
+        assert one == pytest.approx(other, abs=1e-3)
 
 
 def test_without_a_critic_nothing_is_asked_of_states(engine, guarded):
@@ -117,7 +125,7 @@ def test_a_server_without_states_is_refused_with_the_reason(engine, guarded, kin
 
 def test_a_critic_of_another_policy_is_refused(engine, guarded, guided):
     with pytest.raises(MismatchError, match="policy: critic 'bundled:tiny-beaver'"):
-        guarded(engine(states=True), critic="bundled:tiny-beaver-critic")
+        guarded(engine(states=True), critic="bundled:tiny-beaver-critic", **MODELS)
     guard, _ = guided(tokenizer="tiny-alpaca")  # the preset whose policy it is
     assert guard.components.critic is not None
 
@@ -247,8 +255,7 @@ def test_it_is_the_same_from_every_door(engine, tmp_path):
 
     server = engine(states=True)
     fields = {
-        "tokenizer": TOKENIZER, "prompt_format": "beaver", "cost_model": "tiny-alpaca", "reward_model": "tiny-alpaca",
-        "critic": CRITIC, "max_tokens": 16,
+        "tokenizer": TOKENIZER, "prompt_format": "beaver", "critic": CRITIC, "max_tokens": 16, **MODELS
     }  # fmt: skip
     assert ChatInferenceGuard(model=server.address, **fields).invoke(QUESTION).content
     assert len(server.state_bodies) > 1
