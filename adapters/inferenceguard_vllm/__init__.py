@@ -14,7 +14,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from inferenceguard_vllm.endpoint import StatesEndpoint
+    from inferenceguard_vllm.route import StatesEndpoint
 
 __all__ = ["NAME", "endpoint", "register"]
 
@@ -35,6 +35,6 @@ def register() -> None:
 
 def endpoint() -> StatesEndpoint:
     """The HTTP side; vLLM asks for it only where ``VLLM_PLUGINS`` names it."""
-    from inferenceguard_vllm.endpoint import StatesEndpoint
+    from inferenceguard_vllm.route import StatesEndpoint
 
     return StatesEndpoint()
