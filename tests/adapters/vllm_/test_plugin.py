@@ -286,7 +286,7 @@ async def served(*, api_key=("K1",), engine=None):
     fastapi = pytest.importorskip("fastapi")
     from fastapi.testclient import TestClient
 
-    app, endpoint = fastapi.FastAPI(), inferenceguard_vllm.route()
+    app, endpoint = fastapi.FastAPI(), inferenceguard_vllm.endpoint()
     endpoint.attach_router(app)
     client = TestClient(app)
     assert client.get(states_vllm.PATH).status_code in (401, 501)
