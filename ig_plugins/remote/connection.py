@@ -129,7 +129,9 @@ class Connection:
 
     async def _exchange(self, ask: Ask) -> tuple[int, httpx.Headers, bytes]:
         method = "GET" if ask.body is None else "POST"
-        async with self._pool().stream(method, ask.path, json=ask.body, headers=bearer(self._options.key_env)) as response:
+        async with self._pool().stream(
+            method, ask.path, json=ask.body, headers=bearer(self._options.key_env)
+        ) as response:
             content = bytearray()
             async for part in response.aiter_bytes():
                 content += part

@@ -1,4 +1,4 @@
-"""One plain sample of the policy, which nobody judges: what guarded answers are compared with. It is released to nobody."""
+"""One plain sample of the policy, judged by nobody and released to nobody: guarded answers are compared with it."""
 
 from __future__ import annotations
 

@@ -157,5 +157,7 @@ def _generate(guard: InferenceGuard, prompt: str, seed: int) -> tuple[str, int, 
 def _one_lane(guard: InferenceGuard, prompt: str, seed: int) -> tuple[str, int, None]:
     """One sample by the guard's engine, which nobody judges."""
     # All in one block: the fastest that this engine answers.
-    ids, text = sample_answer(guard.components.policy, guard.request(prompt, seed=seed), block=guard.search.max_new_tokens)
+    ids, text = sample_answer(
+        guard.components.policy, guard.request(prompt, seed=seed), block=guard.search.max_new_tokens
+    )
     return text, len(ids), None
