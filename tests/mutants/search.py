@@ -139,7 +139,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("an answer is the first of the particles", FAIR,
         "mark = row.request.uniform() * sum(step.weight for step in steps)", "mark = 0.0",
         only(TESTS + "test_fair_draw.py", "all_is_safe")),
-    Mutant("retries are not penalised", SELECTION,
+    Mutant("retries are not penalised", SEARCH + "retry_penalty.py",
         "penalty[position, token] = row.request.search.retry_penalty", "penalty[position, token] = 0.0",
         only(TESTS + "test_block_search.py", "penalty_and_counts")),
     Mutant("the same draws are made again after a retry", SEARCH + "request.py",
