@@ -94,13 +94,20 @@ def contenders(row: Row) -> list[Answer]:
     return [best] if best else []
 
 
-def best_answer(row: Row) -> Answer | None:
-    """The answer to give: among those that fit, the highest score, or the hedged choice.
+def hedged(row: Row) -> list[Answer]:
+    """The finished answers of which one is given: those that fit, or if the choice is hedged, the calmer half of them.
 
-    Hedged: among the half of the verified answers that leave most of the budget unspent. The most rewarded of many
-    answers that just pass a learned cost model is where that model errs most (Wachi et al., safety hacking).
+    That is the half that leaves most of the budget unspent, and those that leave as much. The most rewarded of many
+    answers that just pass a learned cost model is where that model errs most (Wachi et al., safety hacking); of a fair
+    draw those that just pass are as well.
     """
     pool = row.fitting
-    if row.request.search.selection == "hedged" and len(pool) > 2:
-        pool = sorted(pool, key=lambda answer: answer.slack, reverse=True)[: (len(pool) + 1) // 2]
-    return max(pool, key=lambda answer: answer.score, default=None)
+    if row.request.search.selection != "hedged" or len(pool) <= 2:
+        return pool
+    least = sorted((answer.slack for answer in pool), reverse=True)[(len(pool) + 1) // 2 - 1]
+    return [answer for answer in pool if answer.slack >= least]
+
+
+def best_answer(row: Row) -> Answer | None:
+    """The answer to give: the one with the highest score, of those that `hedged` leaves."""
+    return max(hedged(row), key=lambda answer: answer.score, default=None)
