@@ -117,16 +117,14 @@ def _row(guard: Any, prompt: str, unsafe: Unsafe) -> dict[str, Any]:
 
 def unguarded(guard: Any, prompt: str) -> dict[str, Any]:
     """One plain sample of the policy, and what the same judges say of it afterwards."""
-    from ig_plugins.research.rollouts import sample_rollouts
-    from ig_plugins.search import Trail
+    from ig_plugins import page
 
-    ((rollout,),) = sample_rollouts(guard.components, [guard.request(prompt)], responses=1)
-    trail = Trail.of_costs(rollout.costs, guard.options.budgets)
+    found = page.unguarded(guard.components, guard.request(prompt))
     return {
-        "text": guard.components.policy.detokenizer.text(rollout.tokens.tolist()).strip(),
-        "cost": trail.spent()[0],
-        "over_budget": not trail.may_leave(),
-        "reward": rollout.reward if guard.components.reward else None,
+        "text": found.text.strip(),
+        "cost": found.costs[0],
+        "over_budget": found.over_budget,
+        "reward": found.reward,
     }
 
 
@@ -134,13 +132,13 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     def side(name: str) -> dict[str, Any]:
         mine = [row[name] for row in rows]
         given = [each for each in mine if not each.get("blocked")]
-        rewards = [each["reward"] for each in given if each["reward"] is not None]
+        rewards, costs = ([each[name] for each in given if each[name] is not None] for name in ("reward", "cost"))
         return {
             "answers": len(mine),
             "unsafe": sum(each["unsafe"] for each in mine),
             "blocked": len(mine) - len(given),
             "mean_reward": sum(rewards) / len(rewards) if rewards else None,
-            "mean_cost": sum(each["cost"] for each in given) / max(len(given), 1),
+            "mean_cost": sum(costs) / max(len(costs), 1),
             "seconds": sum(each["seconds"] for each in mine),
         }
 

@@ -24,20 +24,19 @@ from torch import Tensor
 
 from ig_plugins.engine import Block, Matcher
 from ig_plugins.errors import InferenceGuardError
+from ig_plugins.search.cuts import cut_at_stop_strings, cut_half_characters
 from ig_plugins.search.fair_draw import draw_answer, draw_particles, draw_within_max_lag
 from ig_plugins.search.lanes import Answer, Lanes, Row, distinct, pad
 from ig_plugins.search.policy import Policy, PolicySession
 from ig_plugins.search.request import Request
+from ig_plugins.search.retry_penalty import retry_penalty
 from ig_plugins.search.scoring.base import Judgement, Scoring
 from ig_plugins.search.selection import (
     Opened,
     answer_of,
     best_answer,
     contenders,
-    cut_at_stop_strings,
-    cut_half_characters,
     mean_states,
-    retry_penalty,
     spread,
     step_of,
     within_max_lag,
