@@ -114,6 +114,10 @@ class Probe(ModelJudge):
         """The policy's first layers; see ``TokenJudge``."""
         return self.model
 
+    def reads_last_states(self, policy: Any) -> bool:
+        """Whether it reads this policy's states after the last layer, which whoever samples has in hand."""
+        return policy is self.policy and self.config.layer == policy.get_decoder().config.num_hidden_layers
+
     def score_hidden(self, hidden: Tensor) -> Tensor:
         """(..., H) states to (...) float32 scores; not checked for NaN."""
         return self.raw_hidden(hidden) - self.config.threshold
