@@ -73,8 +73,9 @@ class ProbeConfig(BaseModel):
 class Probe(ModelJudge):
     """A token judge whose body is the policy's own first layers, the same tensors and no copy of them.
 
-    It follows the policy's tokens on a tree, so that a block costs ``layer`` of the policy's layers. Read by text, it
-    costs the sum over the response so far, as the tree's accounting has it.
+    It follows the policy's tokens on a tree, so that a block costs ``layer`` of the policy's layers, or nothing where
+    that is all of them and the search has their states in hand. Read by text, it costs the sum over the response so
+    far, as the tree's accounting has it.
 
     Args:
         config: What it reads.
