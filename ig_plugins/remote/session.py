@@ -84,6 +84,7 @@ class RemoteSession:
         histories: Sequence[Sequence[Sequence[int]]] | None = None,
         matchers: Sequence[Sequence[Matcher] | None] = (),
         on_step: Callable[[], None] | None = None,
+        keep_states: bool = False,
     ) -> Block:
         """Opens a block: a call for every beam, all of them under way at once.
 
