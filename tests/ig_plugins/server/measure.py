@@ -66,9 +66,7 @@ def main():
     cost = (time.process_time() - started) / ROUNDS
     answer = statistics.median(took)
     kinds = ", ".join(f"{sum(each[0] == kind for each in told)} {kind}" for kind in ("search", "block", "judge"))
-    sys.stdout.write(
-        f"told of {kinds}; metrics {1e6 * cost:.0f} us a request, its answer {1e3 * answer:.1f} ms: {cost / answer:.2%}\n"
-    )
+    sys.stdout.write(f"told of {kinds}: {1e6 * cost:.0f} us a request of {1e3 * answer:.1f} ms, {cost / answer:.2%}\n")
 
 
 if __name__ == "__main__":
