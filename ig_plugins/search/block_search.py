@@ -104,6 +104,7 @@ class BlockSearch:
         scoring: Judges.
         capacity: The largest rows that may join.
         on_release: Told of (row, text so far) when text of a streaming request may leave.
+        keep_states: The scoring reads the policy's states at every token.
     """
 
     def __init__(
@@ -113,10 +114,11 @@ class BlockSearch:
         *,
         capacity: Capacity,
         on_release: Callable[[Row, str], None] = lambda row, text: None,
+        keep_states: bool = False,
     ) -> None:
         self.policy, self.scoring, self.capacity = policy, scoring, capacity
         self.rows: list[Row] = []
-        self._on_release = on_release
+        self._on_release, self._keep_states = on_release, keep_states
         self._session: PolicySession | None = None
 
     def add_rows(self, requests: Sequence[Request]) -> None:
@@ -198,6 +200,7 @@ class BlockSearch:
             histories=self._histories(),
             matchers=self._matchers(),
             on_step=self._check_interrupted,
+            keep_states=self._keep_states,
         )
         return self._lanes(parents, block, stays=width)
 
@@ -213,6 +216,7 @@ class BlockSearch:
             ended=block.finished.cpu().clone(),
             hidden=block.hidden,
             mean_hidden=mean_states(self.rows, parents, block),
+            states=block.states,
             detokenizer=self.policy.detokenizer,
             encode=self.policy.encode,
         )
