@@ -519,7 +519,9 @@ class InferenceGuard:
             judge_timeout=options.judge_timeout,
             processors=options.logits_processors,
             watcher=Recorder() if options.trace else None,
-            grammar=grammar_of(self.components.policy, encoded, options.held_to),
+            grammar=grammar_of(
+                self.components.policy, encoded, options.held_to, max_tokens=options.search.max_new_tokens
+            ),
         )
 
     def _stop_ids(self, options: Options) -> frozenset[int]:

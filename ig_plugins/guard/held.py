@@ -5,23 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ig_plugins.errors import ConfigurationError
-from ig_plugins.grammar import CompiledGrammar, call_rule, compiler, installed, or_calls, rule
+from ig_plugins.grammar import ClosingGrammar, call_rule, closing, compiler, installed, or_calls, rule
 
 if TYPE_CHECKING:
     from ig_plugins.chat import EncodedPrompt
     from ig_plugins.search import Policy
 
 
-def grammar_of(policy: Policy, encoded: EncodedPrompt, wish: tuple[str, Any] | None) -> CompiledGrammar | None:
+def grammar_of(
+    policy: Policy, encoded: EncodedPrompt, wish: tuple[str, Any] | None, *, max_tokens: int
+) -> ClosingGrammar | None:
     """The grammar of a request's answer, behind what the answer was made to start with.
 
     Args:
         policy: Samples the answer.
         encoded: The prompt, with the tools that may be called and the start of a forced call.
         wish: The kind of grammar and what the caller said; None for none.
+        max_tokens: Of the answer, which comes to its end within them.
 
     Raises:
-        ConfigurationError: The wish is no grammar for this policy, a server samples, or a call is forced beside it.
+        ConfigurationError: The wish is no grammar for this policy, a server samples, a call is forced beside it,
+            or ``max_tokens`` are too few for any answer.
     """
     if policy.remote:  # forced calls are checked when they are finished, as where the library is missing
         if wish is not None:
@@ -35,23 +39,27 @@ def grammar_of(policy: Policy, encoded: EncodedPrompt, wish: tuple[str, Any] | N
             raise ConfigurationError(
                 f"tool_choice forces a call and {wish[0]} says something else of the answer; leave one of them out"
             )
-        return _forced(policy, encoded)
+        return _forced(policy, encoded, max_tokens)
     if wish is None:
         return None
     asked = rule(*wish)
     if encoded.syntax is not None:
         asked = or_calls(asked, policy.tokenizer, encoded.syntax, encoded.tools)
-    return compiler(policy)(asked)
+    return closing(compiler(policy), asked, max_tokens=max_tokens)
 
 
-def _forced(policy: Policy, encoded: EncodedPrompt) -> CompiledGrammar | None:
+def _forced(policy: Policy, encoded: EncodedPrompt, max_tokens: int) -> ClosingGrammar | None:
     """A forced call's grammar; None where it cannot be had, and the call is only checked when it is finished."""
     choice = encoded.tool_choice
     allowed = [tool for tool in encoded.tools if choice in ("any", tool["function"]["name"])]
     if encoded.syntax is None or not installed():
         return None
     asked = call_rule(policy.tokenizer, encoded.syntax, allowed, opening=encoded.opening)
+    if asked is None:
+        return None
     try:
-        return None if asked is None else compiler(policy)(asked)
+        made = compiler(policy)
+        made(asked)
     except ConfigurationError:  # a tokenizer that the library cannot read
         return None
+    return closing(made, asked, max_tokens=max_tokens)

@@ -84,10 +84,48 @@ def test_stop_strings_cut_as_ever(guard):
     assert result.finish_reason == "stop"
 
 
-def test_max_tokens_cut_and_say_so(guard):
-    result = guard.generate("Is it?", json_schema=PERSON, max_tokens=7)
-    assert result.finish_reason == "length"
-    assert result.text == '{"kind"'
+def test_too_few_tokens_for_any_answer_are_refused_by_name(guard):
+    with pytest.raises(ConfigurationError, match="max_tokens is 7, and the shortest .* json_schema takes (27|28) tokens"):
+        guard.generate("Is it?", json_schema=PERSON, max_tokens=7)
+    with pytest.raises(ConfigurationError, match="max_tokens is 20, and the shortest .* regex takes 40 tokens"):
+        guard.generate("Is it?", regex="x{40}", max_tokens=20)
+    with pytest.raises(ConfigurationError, match="choices takes 2 tokens"):
+        guard.generate("Is it?", choices=["yes", "no"], max_tokens=1)
+    assert guard.generate("Is it?", regex="x{40}", max_tokens=40).text == "x" * 40
+    result = guard.generate("Is it?", choices=["yes", "no"], max_tokens=2)
+    assert (result.text, result.finish_reason) == ("no", "stop"), "whole without the token that says so"
+
+
+FORMS = {  # each may go on far beyond max_tokens
+    "strings": {"json_schema": {
+        "type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "array", "items": {"type": "string"}}},
+        "required": ["a", "b"],
+    }},
+    "any JSON": {"json_schema": {}},
+    "nested": {"json_schema": {
+        "type": "object", "properties": {"more": {"type": "array", "items": {"$ref": "#"}}, "n": {"type": "integer"}},
+        "required": ["more", "n"],
+    }},
+    "counted": {"json_schema": {
+        "type": "object", "properties": {"a": {"type": "string", "minLength": 9}, "b": {"type": "number"}},
+        "required": ["a", "b"],
+    }},
+    "regex": {"regex": "[ab]+(c[de]{3})+z"},
+    "grammar": {"grammar": 'start: e\ne: NUM | "(" e "+" e ")"\nNUM: /[0-9]+/'},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wish", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("search", [{"candidates": 1, "beams": 1}, {"candidates": 6, "beams": 3, "block_tokens": 3}])
+def test_every_answer_ends_within_max_tokens(guard, wish, search):
+    kept = compiler(guard.components.policy)(rule(*next(iter(wish.items()))))
+    for max_tokens in (36, 50):
+        for seed in range(3):
+            result = guard.generate("Is it?", seed=seed, max_tokens=max_tokens, temperature=3.0, **wish, **search)
+            said = [each for each in result.token_ids if each not in guard.components.policy.stop_ids]
+            assert kept.after(said).complete
+            assert len(result.token_ids) <= max_tokens
+            assert "json_schema" not in wish or json.loads(result.text) is not None or result.text == "null"
 
 
 async def test_requests_with_different_grammars_share_a_batch(guard):
@@ -208,25 +246,29 @@ def test_candidates_whose_calls_fit_go_first():
     assert not alone.tool_calls
 
 
+# No end is found for this one: what may follow never changes, so a way that leads on looks like one that does not.
+ENDLESS = "(x|z)*zxx"
+
+
 def test_an_answer_that_max_tokens_cut_loses_to_a_whole_one():
-    long, short = "x" * 60, "y"
+    long, short = "x" * 60, "zxx"
     guard = make_guard({long: 0.5, short: 0.5}, search={"candidates": 16, "beams": 4, "max_new_tokens": 24})
     assert guard.generate("Is it?").text == long[:24], "longer is better"
-    assert guard.generate("Is it?", regex="x*|y").text == short
+    assert guard.generate("Is it?", regex=ENDLESS).text == short
 
 
 def test_where_no_answer_is_whole_the_search_begins_anew():
     """Each search is as likely as not to be cut off; it is tried as often as a block is, and a cut answer is kept."""
-    often, once = (
-        make_guard({"x" * 40: 0.5, "y": 0.5}, reward=None, search={"candidates": 1, "beams": 1, "tries": tries})
-        for tries in (8, 1)
+    often, once, never = (
+        make_guard(texts, reward=None, search={"candidates": 1, "beams": 1, "tries": tries})
+        for texts, tries in [({"x" * 40: 0.5, "zxx": 0.5}, 8), ({"x" * 40: 0.5, "zxx": 0.5}, 1), ({"x" * 40: 1.0}, 8)]
     )
-    asked = {"regex": "x+y|y", "max_tokens": 20}
-    assert [often.generate("Is it?", seed=seed, **asked).text for seed in range(8)] == ["y"] * 8
+    asked = {"regex": ENDLESS, "max_tokens": 20}
+    assert [often.generate("Is it?", seed=seed, **asked).text for seed in range(8)] == ["zxx"] * 8
     alone = [once.generate("Is it?", seed=seed, **asked) for seed in range(8)]
-    assert {(result.text, result.finish_reason) for result in alone} == {("y", "stop"), ("x" * 20, "length")}
-    never = often.generate("Is it?", regex="x{40}", max_tokens=20)
-    assert (never.text, never.finish_reason, never.blocked) == ("x" * 20, "length", False)
+    assert {(result.text, result.finish_reason) for result in alone} == {("zxx", "stop"), ("x" * 20, "length")}
+    cut = never.generate("Is it?", **asked)
+    assert (cut.text, cut.finish_reason, cut.blocked) == ("x" * 20, "length", False)
 
 
 # ---- options ----
