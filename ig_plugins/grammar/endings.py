@@ -72,18 +72,21 @@ class Endings:
 
     def _step(self, here: Any, tokens: Sequence[int], visits: Counter[bytes]) -> tuple[Any, tuple[int, ...]] | None:
         """The next token and what it forces, and the state behind them."""
+        ahead = [state for token in tokens if (state := self._behind(here, token)) is not None]
+        if ends := [each for each in ahead if each[0].is_accepting()]:
+            return min(ends, key=lambda each: len(each[1]))
         best, least = None, 0
-        for token in tokens:
-            ahead = here.deep_copy()
-            if not ahead.consume_token(token):
-                continue
-            way = self._forced(ahead, (token,))
-            seen = 0 if ahead.is_accepting() else visits[ahead.compute_bitmask()]
+        for each in ahead:
+            seen = visits[each[0].compute_bitmask()]
             if best is None or seen < least:
-                best, least = (ahead, way), seen
+                best, least = each, seen
             if seen == 0:
                 break
         return best
+
+    def _behind(self, here: Any, token: int) -> tuple[Any, tuple[int, ...]] | None:
+        ahead = here.deep_copy()
+        return (ahead, self._forced(ahead, (token,))) if ahead.consume_token(token) else None
 
     def _tried(self, bits: bytes) -> Sequence[int]:
         """Single bytes that may follow, closing marks first; where there are none, some whole tokens."""

@@ -1,6 +1,7 @@
 """Answers under a grammar, as a user of the guard gets them: random weights, real search, real verifier."""
 
 import asyncio
+import itertools
 import json
 import re
 from collections import Counter
@@ -13,7 +14,7 @@ from critic_models.safety import SafetyBudget
 from ig_plugins.chat import PROMPTED
 from ig_plugins.engine import Sampler, sample_block
 from ig_plugins.errors import ConfigurationError
-from ig_plugins.grammar import compiler, rule
+from ig_plugins.grammar import closing, compiler, rule
 from ig_plugins.guard import InferenceGuard
 from tests.kit.guards import MARKER, make_guard
 from tests.kit.tiny import tiny_guard
@@ -194,6 +195,59 @@ def test_answers_are_exact_draws_of_the_masked_policy():
     assert set(found) <= set(expected) == set(language)
     for text, mass in expected.items():
         assert abs(found[text] / 2000 - mass) < 5 * (mass * (1 - mass) / 2000) ** 0.5 + 1e-9, text
+
+
+def test_near_the_end_answers_are_exact_draws_of_what_still_fits():
+    """A token is masked where no whole answer of at most so many tokens goes on with it; all else is the policy's."""
+    guard = tiny_guard()
+    policy, prompt, lanes, most = guard.components.policy, [5, 6, 7], 200, 4
+    stop = policy.tokenizer.eos_token_id
+    texts = {"".join(each) for size in range(most + 1) for each in itertools.product("abcde", repeat=size)}
+    language = {text for text in texts if re.fullmatch("(a|b)*(cd)?e", text)}
+    start = closing(compiler(policy), rule("regex", "(a|b)*(cd)?e"), max_tokens=most)
+    expected: dict[str, float] = {}
+
+    def walk(said, mass):
+        text = policy.tokenizer.decode(said)
+        if len(text) == most:
+            expected[text] = expected.get(text, 0.0) + mass
+            return
+        follow = sorted({word[len(text)] for word in language if word.startswith(text) and len(word) > len(text)})
+        tokens = [policy.tokenizer.encode(each, add_special_tokens=False)[0] for each in follow]
+        tokens += [stop] * (text in language)
+        with torch.inference_mode():
+            logits = policy.tree.body.reference(torch.tensor([[*prompt, *said]]))[1][0, -1].double()
+        for token, share in zip(tokens, (logits[tokens] / 1.7).softmax(dim=0).tolist(), strict=True):
+            if token == stop:
+                expected[text] = expected.get(text, 0.0) + mass * share
+            else:
+                walk([*said, token], mass * share)
+
+    walk([], 1.0)
+    found: Counter[str] = Counter()
+    for seed in range(10):
+        session = policy.tree.prefill([prompt], lanes=lanes, block=most, max_new=most)
+        block = sample_block(
+            session, torch.zeros(1, lanes, dtype=torch.long), samplers=[Sampler(temperature=1.7)],
+            uniforms=torch.rand(1, lanes, most, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)),
+            max_tokens=[most], stop_ids={stop}, matchers=[[start]],
+        )  # fmt: skip
+        found.update(policy.tokenizer.decode([each for each in ids.tolist() if each not in (-1, stop)]) for ids in block.tokens[0])
+    assert set(found) <= set(expected) == language
+    for text, mass in expected.items():
+        assert abs(found[text] / 2000 - mass) < 5 * (mass * (1 - mass) / 2000) ** 0.5 + 1e-9, text
+
+
+def test_far_from_the_end_the_mask_is_the_grammars():
+    policy = tiny_guard().components.policy
+    asked = rule("json_schema", PERSON)
+    plain, held = compiler(policy)(asked), closing(compiler(policy), asked, max_tokens=200)
+    scores = torch.zeros(policy.tree.vocab_size)
+    for token in policy.tokenizer.encode('{"kind": "a", "sure": true}', add_special_tokens=False):
+        assert held.allowed(scores) == plain.allowed()
+        plain, held = plain.after([token]), held.after([token])
+    assert plain.complete
+    assert held.ended
 
 
 # ---- calls ----
