@@ -19,7 +19,7 @@ from ig_plugins.chat import EncodedPrompt, Message, parse_reply, special_in, too
 from ig_plugins.chat.messages import check_unicode
 from ig_plugins.errors import ContextLengthError, GuardBlockedError, PromptError
 from ig_plugins.guard.components import Components
-from ig_plugins.guard.held import grammar_of
+from ig_plugins.guard.held import grammar_of, in_whole_calls, masks
 from ig_plugins.guard.identity import PARTS, identity
 from ig_plugins.guard.options import Options, configuration_errors, one_of
 from ig_plugins.guard.promise import Outside, Promise
@@ -495,18 +495,24 @@ class InferenceGuard:
             tool_choice=options.tool_choice,
             last_assistant=options.last_assistant,
             variables=options.chat_template_kwargs,
+            masked=masks(self.components.policy),
         )
 
     def _request(self, encoded: EncodedPrompt, options: Options, *, stream: bool) -> Request:
         self.components.policy.check(options.search, options.logits_processors)
         prompt_ids = [*encoded.prompt_ids, *encoded.prefill_ids]
         self._check_fits(len(prompt_ids), options.search)
-        seed = options.search.seed
+        grammar = grammar_of(
+            self.components.policy, encoded, options.held_to, max_tokens=options.search.max_new_tokens
+        )
+        search, seed = options.search, options.search.seed
+        if grammar is not None and encoded.opening:
+            search = in_whole_calls(search)
         return Request(
             prompt_ids=prompt_ids,
             judge_ids=encoded.prompt_ids,
             judge_prompt=encoded.judge_prompt,
-            search=options.search,
+            search=search,
             budgets=options.budgets,
             seed=secrets.randbelow(2**63) if seed is None else seed,
             prefill_ids=encoded.prefill_ids,
@@ -519,9 +525,7 @@ class InferenceGuard:
             judge_timeout=options.judge_timeout,
             processors=options.logits_processors,
             watcher=Recorder() if options.trace else None,
-            grammar=grammar_of(
-                self.components.policy, encoded, options.held_to, max_tokens=options.search.max_new_tokens
-            ),
+            grammar=grammar,
         )
 
     def _stop_ids(self, options: Options) -> frozenset[int]:

@@ -9,7 +9,9 @@ from ig_plugins.grammar import ClosingGrammar, call_rule, closing, compiler, ins
 
 if TYPE_CHECKING:
     from ig_plugins.chat import EncodedPrompt
-    from ig_plugins.search import Policy
+    from ig_plugins.search import Policy, SearchConfig
+
+CALL_BLOCK = 128  # tokens of a forced call that are one block; longer ones take several, for the sake of memory
 
 
 def grammar_of(
@@ -46,6 +48,21 @@ def grammar_of(
     if encoded.syntax is not None:
         asked = or_calls(asked, policy.tokenizer, encoded.syntax, encoded.tools)
     return closing(compiler(policy), asked, max_tokens=max_tokens)
+
+
+def masks(policy: Policy) -> bool:
+    """Whether tokens can be masked: the library is there, and logits are not on a server."""
+    return installed() and not policy.remote
+
+
+def in_whole_calls(search: SearchConfig) -> SearchConfig:
+    """The search for a forced call: its candidates are whole calls, and not pieces of ``block_tokens``.
+
+    Nothing of a call leaves before its end. And a piece ends where it happens to, mostly in the names of arguments, which
+    are the same in all candidates: a judge of texts that dislikes such a half refuses the request, whatever is answered.
+    Judges of tokens read every token as ever.
+    """
+    return search.model_copy(update={"block_tokens": max(search.block_tokens, CALL_BLOCK)})
 
 
 def _forced(policy: Policy, encoded: EncodedPrompt, max_tokens: int) -> ClosingGrammar | None:

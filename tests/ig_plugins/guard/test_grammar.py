@@ -265,6 +265,26 @@ def test_a_forced_call_is_valid_whatever_the_policy_says(choice, tools):
         assert call["name"] == "say" or fits(json.dumps(call["arguments"]))
 
 
+def test_a_forced_call_is_judged_as_a_whole_and_not_in_halves():
+    """Nothing of a call leaves before its end; the names of its arguments are no candidate's own."""
+    read = []
+
+    def dislikes_halves(prompts, texts):
+        read.extend(texts)
+        halves = [text.count("{") == 2 and text.count("}") < 2 for text in texts]
+        return [1.0 if half or '"b"' in text else -1.0 for half, text in zip(halves, texts, strict=True)]
+
+    guard = make_guard({"I would rather not.": 1.0}, cost=dislikes_halves, reward=None)
+    for seed in range(4):
+        result = guard.generate("Is it?", tools=[TOOL], tool_choice="judge", seed=seed, max_tokens=120)
+        assert [call["arguments"]["kind"] for call in result.tool_calls] == ["a"]
+        assert len(result.blocks) == 1
+    assert any('"b"' in text for text in read), "refused for what it says"
+    never = make_guard({"I would rather not.": 1.0}, cost=lambda prompts, texts: [1.0] * len(texts), reward=None)
+    assert never.generate("Is it?", tools=[TOOL], tool_choice="judge", max_tokens=120).blocked
+    assert len(guard.generate("Is it?", json_schema=PERSON, seed=0).blocks) > 1, "what may be shown as it grows"
+
+
 def test_a_forced_call_beside_another_wish_is_refused(guard):
     with pytest.raises(ConfigurationError, match="tool_choice forces a call and regex says something else"):
         guard.generate("Is it?", tools=[TOOL], tool_choice="any", regex="a")
