@@ -147,6 +147,7 @@ def llamaindex(chat: ChatInferenceGuard, *, program: bool) -> Callable[[type[Bas
     """An object by LlamaIndex: ``structured_predict``, or a program that forces a call."""
     from llama_index.core.program import FunctionCallingProgram
     from llama_index.core.prompts import PromptTemplate
+
     from llama_index.llms.inferenceguard import InferenceGuardLLM
 
     llm = InferenceGuardLLM.from_guard(chat.guard, seed=chat.seed, is_function_calling_model=program)
@@ -217,7 +218,9 @@ def main() -> None:
         found, start, before = Counter[str](), time.perf_counter(), clock.seconds
         inputs = list(asked(given.inputs))
         with ThreadPoolExecutor(given.together) as pool:
-            for (_, text), (kind, value) in zip(inputs, pool.map(partial(outcome, way), *zip(*inputs, strict=True))):
+            for (_, text), (kind, value) in zip(
+                inputs, pool.map(partial(outcome, way), *zip(*inputs, strict=True)), strict=True
+            ):
                 found[kind] += 1
                 if given.show:
                     print(f"    {kind}: {text}  ->  {value!r}", flush=True)

@@ -45,7 +45,9 @@ def _by_schema(functions: Sequence[Mapping[str, Any]]) -> str:
             f"Answer with one call of {told[0]} Write its arguments as one JSON object and nothing else. "
             f"They must match this JSON schema: {schemas[0]}"
         )
-    listed = "\n\n".join(f"{name} JSON schema of its arguments: {schema}" for name, schema in zip(told, schemas, strict=True))
+    listed = "\n\n".join(
+        f"{name} JSON schema of its arguments: {schema}" for name, schema in zip(told, schemas, strict=True)
+    )
     return (
         f"You have these tools:\n\n{listed}\n\n"
         "Answer with one call of the tool that fits the request, as one JSON object, and nothing else."

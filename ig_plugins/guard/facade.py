@@ -502,9 +502,7 @@ class InferenceGuard:
         self.components.policy.check(options.search, options.logits_processors)
         prompt_ids = [*encoded.prompt_ids, *encoded.prefill_ids]
         self._check_fits(len(prompt_ids), options.search)
-        grammar = grammar_of(
-            self.components.policy, encoded, options.held_to, max_tokens=options.search.max_new_tokens
-        )
+        grammar = grammar_of(self.components.policy, encoded, options.held_to, max_tokens=options.search.max_new_tokens)
         search, seed = options.search, options.search.seed
         if grammar is not None and encoded.opening:
             search = in_whole_calls(search)

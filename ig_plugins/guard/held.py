@@ -58,9 +58,9 @@ def masks(policy: Policy) -> bool:
 def in_whole_calls(search: SearchConfig) -> SearchConfig:
     """The search for a forced call: its candidates are whole calls, and not pieces of ``block_tokens``.
 
-    Nothing of a call leaves before its end. And a piece ends where it happens to, mostly in the names of arguments, which
-    are the same in all candidates: a judge of texts that dislikes such a half refuses the request, whatever is answered.
-    Judges of tokens read every token as ever.
+    Nothing of a call leaves before its end. And a piece ends where it happens to, mostly in the names of arguments,
+    which are the same in all candidates: a judge of texts that dislikes such a half refuses the request, whatever is
+    answered. Judges of tokens read every token as ever.
     """
     return search.model_copy(update={"block_tokens": max(search.block_tokens, CALL_BLOCK)})
 

@@ -86,9 +86,11 @@ def test_stop_strings_cut_as_ever(guard):
 
 
 def test_too_few_tokens_for_any_answer_are_refused_by_name(guard):
-    with pytest.raises(ConfigurationError, match="max_tokens is 7, and the shortest .* json_schema takes (27|28) tokens"):
+    with pytest.raises(
+        ConfigurationError, match=r"max_tokens is 7, and the shortest .* json_schema takes (27|28) tokens"
+    ):
         guard.generate("Is it?", json_schema=PERSON, max_tokens=7)
-    with pytest.raises(ConfigurationError, match="max_tokens is 20, and the shortest .* regex takes 40 tokens"):
+    with pytest.raises(ConfigurationError, match=r"max_tokens is 20, and the shortest .* regex takes 40 tokens"):
         guard.generate("Is it?", regex="x{40}", max_tokens=20)
     with pytest.raises(ConfigurationError, match="choices takes 2 tokens"):
         guard.generate("Is it?", choices=["yes", "no"], max_tokens=1)
@@ -232,7 +234,10 @@ def test_near_the_end_answers_are_exact_draws_of_what_still_fits():
             uniforms=torch.rand(1, lanes, most, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)),
             max_tokens=[most], stop_ids={stop}, matchers=[[start]],
         )  # fmt: skip
-        found.update(policy.tokenizer.decode([each for each in ids.tolist() if each not in (-1, stop)]) for ids in block.tokens[0])
+        found.update(
+            policy.tokenizer.decode([each for each in ids.tolist() if each not in (-1, stop)])
+            for ids in block.tokens[0]
+        )
     assert set(found) <= set(expected) == language
     for text, mass in expected.items():
         assert abs(found[text] / 2000 - mass) < 5 * (mass * (1 - mass) / 2000) ** 0.5 + 1e-9, text

@@ -148,7 +148,11 @@ def test_a_sure_and_worthless_answer_is_searched_in_full(usual, rewarded, lanes)
 def test_narrow_and_full_blocks_keep_to_a_grammar(sure):
     pytest.importorskip("llguidance")
     guard = adaptive_guard({}, sure_until(sure), policy=policy_that_counts({"anything else": 1.0}))
-    schema = {"type": "object", "properties": {"a": {"enum": ["x", "y"]}, "b": {"type": "string"}}, "required": ["a", "b"]}
+    schema = {
+        "type": "object",
+        "properties": {"a": {"enum": ["x", "y"]}, "b": {"type": "string"}},
+        "required": ["a", "b"],
+    }
     for seed in range(3):
         result = guard.generate("Go.", json_schema=schema, seed=seed, max_tokens=48)
         assert json.loads(result.text).keys() == {"a", "b"}
