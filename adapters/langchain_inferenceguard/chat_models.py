@@ -22,8 +22,10 @@ from typing_extensions import Self
 
 from critic_models.identity import describe
 from ig_plugins.chat.tools import choose
+from ig_plugins.grammar import installed
 from ig_plugins.guard import GuardResult, InferenceGuard
 from ig_plugins.guard.model_info import model_context, preset_max_tokens
+from ig_plugins.remote.address import is_remote
 from langchain_inferenceguard._base import GuardedModel
 from langchain_inferenceguard._convert import to_chat_chunk, to_chat_generation, to_messages, token_usage
 from langchain_inferenceguard._structured import held_to, stands_for_object, structured, usable_call, with_instruction
@@ -215,7 +217,7 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
             open_weights=True,
             tool_calling=True,
             tool_choice=True,
-            structured_output=False,  # no constrained decoding: agents shall force a tool call instead
+            structured_output=self._holds_to_schemas(),  # where not, agents force a tool call instead
         )
         context = self.guard.context if self.is_loaded else model_context(self.model, self.revision)
         longest = self.guard.search.max_new_tokens if self.is_loaded else preset_max_tokens(self.model)
@@ -224,6 +226,11 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         if answer := self.max_tokens or longest:
             profile["max_output_tokens"] = answer
         return profile
+
+    def _holds_to_schemas(self) -> bool:
+        """Whether tokens that leave a schema are masked: the library is there, and logits are not on a server."""
+        remote = self.guard.components.policy.remote if self.is_loaded else is_remote(self.model)
+        return installed() and not remote
 
     def _combine_llm_outputs(self, llm_outputs: list[dict[str, Any] | None], /) -> dict[str, Any]:
         outputs = [output for output in llm_outputs if output]

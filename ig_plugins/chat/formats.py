@@ -99,6 +99,7 @@ class PromptFormat(Protocol):
         tool_choice: ToolChoice = "auto",
         last_assistant: LastAssistant = "turn",
         variables: Mapping[str, Any] | None = None,
+        masked: bool = False,
     ) -> EncodedPrompt:
         """Encode a conversation.
 
@@ -109,6 +110,7 @@ class PromptFormat(Protocol):
             last_assistant: Whether the answer to a conversation that ends with an assistant message is a turn of its
                 own, or goes on with that message.
             variables: Further variables of the chat template.
+            masked: Tokens that leave a forced call's schema will be masked, so that words need not teach its form.
 
         Raises:
             PromptError: For a conversation that cannot be answered, saying what is wrong with it.
@@ -147,12 +149,13 @@ class TemplateFormat:
         tool_choice: ToolChoice = "auto",
         last_assistant: LastAssistant = "turn",
         variables: Mapping[str, Any] | None = None,
+        masked: bool = False,
     ) -> EncodedPrompt:
         """See ``PromptFormat.encode``."""
         turns = as_messages(messages)
         if turns[-1].get("tool_calls"):
             raise PromptError("the last message is an assistant turn with tool_calls; add the tools' results after it")
-        return self._encoded(turns, as_tools(tools), tool_choice, last_assistant, variables or {})
+        return self._encoded(turns, as_tools(tools), tool_choice, last_assistant, variables or {}, masked)
 
     def count(self, messages: Sequence[Message], *, tools: Sequence[Tool] | None = None) -> int:
         """See ``PromptFormat.count``."""
@@ -175,6 +178,7 @@ class TemplateFormat:
         tool_choice: ToolChoice,
         last_assistant: LastAssistant,
         variables: Mapping[str, Any],
+        masked: bool = False,
     ) -> EncodedPrompt:
         check_variables(variables, self.tokenizer, ours=self.template is not None)
         choice = choose(tool_choice, offered)
@@ -186,7 +190,7 @@ class TemplateFormat:
             prefill, history = self._prefill(turns[-1]), turns[:-1]
         shown = offered if choice != "none" else ()
         native = self.native is not None and (syntax is None or syntax.native)
-        rendered = self._rendered(history, shown, choice, native=native)
+        rendered = self._rendered(history, shown, choice, native=native, masked=masked)
         at_text = bool(prefill or (opening and syntax and not syntax.at_prompt))
         prompt_ids, prefill_ids = self._split(
             rendered, prefill, shown if native else (), at_text=at_text, variables=variables
@@ -212,14 +216,14 @@ class TemplateFormat:
         return defuse_turns(text) if self.name == "beaver" else text
 
     def _rendered(
-        self, history: list[dict[str, Any]], tools: Sequence[Tool], choice: str, *, native: bool
+        self, history: list[dict[str, Any]], tools: Sequence[Tool], choice: str, *, native: bool, masked: bool
     ) -> list[dict[str, Any]]:
         """The history in the form that the template reads."""
         if native:
             return [native_turn(message) for message in lone_results_in_words(history)]
         turns = [in_words(message) for message in history]
         if tools:
-            turns = with_head(turns, instruction(tools, choice))
+            turns = with_head(turns, instruction(tools, choice, masked=masked))
         if self.name == "plain" and len(turns) > 1:
             return [indented(turn) for turn in turns]
         if self.name != "beaver":

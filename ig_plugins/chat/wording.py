@@ -15,15 +15,18 @@ _SHOWN = frozenset({"type", "properties", "required", "description", "title", "d
 _DEPTH = 4
 
 
-def instruction(tools: Sequence[Tool], choice: str) -> str:
+def instruction(tools: Sequence[Tool], choice: str, *, masked: bool = False) -> str:
     """The words put before a conversation.
 
     Args:
         tools: As returned by ``as_tools``.
         choice: As returned by ``choose``; not "none".
+        masked: A forced call is held to its schema while it is sampled.
     """
     forced = choice not in ("auto", "any")
     offered = [tool for tool in tools if not forced or tool["function"]["name"] == choice]
+    if masked and choice != "auto":
+        return _by_schema([tool["function"] for tool in offered])
     listed = "\n\n".join(_shown(tool["function"]) for tool in offered)
     if choice == "auto":
         end = "Call a tool if it helps: write its line with the values of the request. Else answer in plain words."
@@ -31,6 +34,24 @@ def instruction(tools: Sequence[Tool], choice: str) -> str:
         names = " or ".join(tool["function"]["name"] for tool in offered)
         end = f"Now call {names}: write its line with the values of the request, and nothing else."
     return f"You have these tools:\n\n{listed}\n\n{end}"
+
+
+def _by_schema(functions: Sequence[Mapping[str, Any]]) -> str:
+    """What a call that can only fit is asked for with."""
+    schemas = [json.dumps(function["parameters"], ensure_ascii=False) for function in functions]
+    told = [f"{function['name']}: {function['description']}".rstrip(": ") for function in functions]
+    if len(functions) == 1:
+        return (
+            f"Answer with one call of {told[0]} Write its arguments as one JSON object and nothing else. "
+            f"They must match this JSON schema: {schemas[0]}"
+        )
+    listed = "\n\n".join(
+        f"{name} JSON schema of its arguments: {schema}" for name, schema in zip(told, schemas, strict=True)
+    )
+    return (
+        f"You have these tools:\n\n{listed}\n\n"
+        "Answer with one call of the tool that fits the request, as one JSON object, and nothing else."
+    )
 
 
 def _shown(function: Mapping[str, Any]) -> str:

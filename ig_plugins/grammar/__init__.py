@@ -1,6 +1,7 @@
 """Grammars that answers are held to while they are sampled: a JSON schema, a regex, choices, a Lark grammar, a call."""
 
 from ig_plugins.grammar.calls import call_rule, or_calls
+from ig_plugins.grammar.closing import ClosingGrammar, closing
 from ig_plugins.grammar.compiler import CompiledGrammar, Compiler, compiler
 from ig_plugins.grammar.library import installed
 from ig_plugins.grammar.rules import KINDS, Rule, as_schema, check, rule
@@ -8,12 +9,14 @@ from ig_plugins.grammar.wishes import json_schema_of
 
 __all__ = [
     "KINDS",
+    "ClosingGrammar",
     "CompiledGrammar",
     "Compiler",
     "Rule",
     "as_schema",
     "call_rule",
     "check",
+    "closing",
     "compiler",
     "installed",
     "json_schema_of",

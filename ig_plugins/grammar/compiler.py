@@ -3,12 +3,15 @@
 import json
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
+from functools import cached_property
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ig_plugins.errors import ConfigurationError, DecodingError
+from ig_plugins.grammar.endings import Endings
 from ig_plugins.grammar.library import llguidance
 from ig_plugins.grammar.rules import Rule, wrong
 
@@ -48,8 +51,8 @@ class CompiledGrammar:
             raise _lost(state)
         return CompiledGrammar(state)
 
-    def allowed(self) -> bytes:
-        """One bit a token, lowest first.
+    def allowed(self, scores: Tensor | None = None) -> bytes:
+        """One bit a token, lowest first; scores change nothing.
 
         Raises:
             DecodingError: The grammar has become too complex to follow.
@@ -63,6 +66,14 @@ class CompiledGrammar:
     def complete(self) -> bool:
         """Whether what was read is a whole answer."""
         return bool(self._state.is_accepting())
+
+    def takes(self, tokens: Sequence[int]) -> bool:
+        """Whether all of these tokens may follow, one after the other."""
+        return bool(self._state.validate_tokens(list(tokens)) == len(tokens))
+
+    def way_out(self, endings: Endings, *, most: int, thorough: bool = False) -> tuple[int, ...] | None:
+        """At most so many tokens that make what was read a whole answer; None if none were found."""
+        return (endings.shortest if thorough else endings.find)(self._state, most=most)
 
 
 class Compiler:
@@ -86,7 +97,13 @@ class Compiler:
                 f"this policy's tokenizer ({type(policy.tokenizer).__name__}) cannot be held to a grammar: {error}; "
                 "grammars need a fast tokenizer of bytes or with byte fallback"
             ) from None
+        self.stop_ids = frozenset(policy.stop_ids)
         self._made: OrderedDict[str, CompiledGrammar] = OrderedDict()
+
+    @cached_property
+    def endings(self) -> Endings:
+        """Ways to an answer's end in this vocabulary."""
+        return Endings(self._tokenizer)
 
     def __call__(self, rule: Rule) -> CompiledGrammar:
         """A grammar that has read nothing yet.

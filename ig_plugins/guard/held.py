@@ -5,23 +5,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ig_plugins.errors import ConfigurationError
-from ig_plugins.grammar import CompiledGrammar, call_rule, compiler, installed, or_calls, rule
+from ig_plugins.grammar import ClosingGrammar, call_rule, closing, compiler, installed, or_calls, rule
 
 if TYPE_CHECKING:
     from ig_plugins.chat import EncodedPrompt
-    from ig_plugins.search import Policy
+    from ig_plugins.search import Policy, SearchConfig
+
+CALL_BLOCK = 128  # tokens of a forced call that are one block; longer ones take several, for the sake of memory
 
 
-def grammar_of(policy: Policy, encoded: EncodedPrompt, wish: tuple[str, Any] | None) -> CompiledGrammar | None:
+def grammar_of(
+    policy: Policy, encoded: EncodedPrompt, wish: tuple[str, Any] | None, *, max_tokens: int
+) -> ClosingGrammar | None:
     """The grammar of a request's answer, behind what the answer was made to start with.
 
     Args:
         policy: Samples the answer.
         encoded: The prompt, with the tools that may be called and the start of a forced call.
         wish: The kind of grammar and what the caller said; None for none.
+        max_tokens: Of the answer, which comes to its end within them.
 
     Raises:
-        ConfigurationError: The wish is no grammar for this policy, a server samples, or a call is forced beside it.
+        ConfigurationError: The wish is no grammar for this policy, a server samples, a call is forced beside it,
+            or ``max_tokens`` are too few for any answer.
     """
     if policy.remote:  # forced calls are checked when they are finished, as where the library is missing
         if wish is not None:
@@ -35,23 +41,42 @@ def grammar_of(policy: Policy, encoded: EncodedPrompt, wish: tuple[str, Any] | N
             raise ConfigurationError(
                 f"tool_choice forces a call and {wish[0]} says something else of the answer; leave one of them out"
             )
-        return _forced(policy, encoded)
+        return _forced(policy, encoded, max_tokens)
     if wish is None:
         return None
     asked = rule(*wish)
     if encoded.syntax is not None:
         asked = or_calls(asked, policy.tokenizer, encoded.syntax, encoded.tools)
-    return compiler(policy)(asked)
+    return closing(compiler(policy), asked, max_tokens=max_tokens)
 
 
-def _forced(policy: Policy, encoded: EncodedPrompt) -> CompiledGrammar | None:
+def masks(policy: Policy) -> bool:
+    """Whether tokens can be masked: the library is there, and logits are not on a server."""
+    return installed() and not policy.remote
+
+
+def in_whole_calls(search: SearchConfig) -> SearchConfig:
+    """The search for a forced call: its candidates are whole calls, and not pieces of ``block_tokens``.
+
+    Nothing of a call leaves before its end. And a piece ends where it happens to, mostly in the names of arguments,
+    which are the same in all candidates: a judge of texts that dislikes such a half refuses the request, whatever is
+    answered. Judges of tokens read every token as ever.
+    """
+    return search.model_copy(update={"block_tokens": max(search.block_tokens, CALL_BLOCK)})
+
+
+def _forced(policy: Policy, encoded: EncodedPrompt, max_tokens: int) -> ClosingGrammar | None:
     """A forced call's grammar; None where it cannot be had, and the call is only checked when it is finished."""
     choice = encoded.tool_choice
     allowed = [tool for tool in encoded.tools if choice in ("any", tool["function"]["name"])]
     if encoded.syntax is None or not installed():
         return None
     asked = call_rule(policy.tokenizer, encoded.syntax, allowed, opening=encoded.opening)
+    if asked is None:
+        return None
     try:
-        return None if asked is None else compiler(policy)(asked)
+        made = compiler(policy)
+        made(asked)
     except ConfigurationError:  # a tokenizer that the library cannot read
         return None
+    return closing(made, asked, max_tokens=max_tokens)

@@ -11,7 +11,7 @@ from ig_plugins.chat import EncodedPrompt, Message, parse_reply, special_in, too
 from ig_plugins.chat.messages import check_unicode
 from ig_plugins.errors import ContextLengthError, PromptError
 from ig_plugins.guard.components import Components
-from ig_plugins.guard.held import grammar_of
+from ig_plugins.guard.held import grammar_of, in_whole_calls, masks
 from ig_plugins.guard.options import Options
 from ig_plugins.search import Request
 from ig_plugins.search.trace import Recorder
@@ -33,6 +33,7 @@ def encode(components: Components, prompt: Prompt, options: Options) -> EncodedP
         tool_choice=options.tool_choice,
         last_assistant=options.last_assistant,
         variables=options.chat_template_kwargs,
+        masked=masks(components.policy),
     )
 
 
@@ -47,6 +48,9 @@ def build_request(components: Components, encoded: EncodedPrompt, options: Optio
     policy.check(search, options.logits_processors)
     prompt_ids = [*encoded.prompt_ids, *encoded.prefill_ids]
     check_fits(components, len(prompt_ids), search.max_new_tokens)
+    grammar = grammar_of(policy, encoded, options.held_to, max_tokens=search.max_new_tokens)
+    if grammar is not None and encoded.opening:
+        search = in_whole_calls(search)
     return Request(
         prompt_ids=prompt_ids,
         judge_ids=encoded.prompt_ids,
@@ -64,7 +68,7 @@ def build_request(components: Components, encoded: EncodedPrompt, options: Optio
         judge_timeout=options.judge_timeout,
         processors=options.logits_processors,
         watcher=Recorder() if options.trace else None,
-        grammar=grammar_of(policy, encoded, options.held_to),
+        grammar=grammar,
     )
 
 

@@ -50,7 +50,10 @@ def answer_of(lanes: Lanes, judgement: Judgement, key: Key, step: Step) -> Answe
     """A verified finished lane as an answer; among answers the reward counts, without the discount for length."""
     stopped = lanes.cuts[key].reason == "stop" if key in lanes.cuts else bool(lanes.natural[key])
     reply = lanes.reply(key)
-    cut_off = lanes.rows[key[0]].request.grammar is not None and not stopped
+    grammar, cut_off = lanes.rows[key[0]].request.grammar, False
+    if grammar is not None and not stopped:  # out of tokens; it may be whole all the same
+        read = grammar.after(lanes.token_ids(*key))
+        stopped, cut_off = read.ended, not read.complete
     return Answer(
         step=step,
         score=judgement.rewards.get(key, step.score),

@@ -21,8 +21,20 @@ class Matcher(Protocol):
     def after(self, tokens: Sequence[int]) -> "Matcher":
         """The same with these tokens read too; it must allow them."""
 
-    def allowed(self) -> bytes:
-        """One bit a token of the vocabulary, lowest first: whether it may come next."""
+    def allowed(self, scores: Tensor) -> bytes:
+        """One bit a token of the vocabulary, lowest first: whether it may come next.
+
+        Args:
+            scores: The policy's logits there, shape (V,), for a grammar that looks at the likely tokens only.
+        """
+
+    @property
+    def complete(self) -> bool:
+        """Whether what was read is a whole answer."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is one and nothing may follow."""
 
 
 Matchers = Sequence[Sequence[Matcher] | None]
@@ -72,7 +84,10 @@ class Masks:
             return None
         V = like.shape[-1]
         everything = b"\xff" * -(-V // 8)
-        packed = [everything if state is None else state.allowed()[: len(everything)] for state in found]
+        packed = [
+            everything if state is None else state.allowed(scores)[: len(everything)]
+            for state, scores in zip(found, like, strict=True)
+        ]
         bits = np.frombuffer(b"".join(packed), dtype=np.uint8).reshape(len(packed), -1)
         mask = np.unpackbits(bits, axis=1, count=V, bitorder="little")
         return torch.from_numpy(mask).view(torch.bool).to(like.device)  # type: ignore[return-value]

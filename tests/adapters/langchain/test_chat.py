@@ -149,9 +149,16 @@ def test_unknown_call_settings_are_errors(make_chat):
 def test_the_profile_says_what_agents_need_to_know(make_chat):
     profile = make_chat().profile
     assert profile["tool_calling"] is True
-    assert profile["structured_output"] is False
+    assert profile["structured_output"] is True
     assert profile["image_inputs"] is False
     assert profile["max_input_tokens"] > 0
+
+
+def test_the_profile_claims_structured_output_only_where_tokens_are_masked(monkeypatch):
+    assert ChatInferenceGuard(model="tiny-beaver").profile["structured_output"] is True
+    assert ChatInferenceGuard(model="vllm+http://127.0.0.1:9/any").profile["structured_output"] is False
+    monkeypatch.setattr("langchain_inferenceguard.chat_models.installed", lambda: False)
+    assert ChatInferenceGuard(model="tiny-beaver").profile["structured_output"] is False
 
 
 def test_generate_adds_up_usage(make_chat):

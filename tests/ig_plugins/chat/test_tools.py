@@ -188,6 +188,25 @@ def test_a_forced_choice_opens_the_answer(spec, choice, opening, chatml, tools):
     assert chatml.decode(encoded.prefill_ids) == opening
 
 
+def test_where_a_forced_call_is_masked_its_schema_is_told_and_no_example(chatml, tools):
+    """Small models copy the example's dots into the call."""
+
+    def told(choice, **held):
+        return prompt_format("chat_template", chatml).encode(
+            "Hello", tools=tools, tool_choice=choice, **held
+        ).judge_prompt, chatml.decode(
+            prompt_format("chat_template", chatml).encode("Hello", tools=tools, tool_choice=choice, **held).prompt_ids
+        )
+
+    name = as_tools(tools)[0]["function"]["name"]
+    schema = json.dumps(as_tools(tools)[0]["function"]["parameters"], ensure_ascii=False)
+    for choice in (name, "any"):
+        assert schema in told(choice, masked=True)[1]
+        assert PROMPTED.start not in told(choice, masked=True)[1].partition("assistant")[0]
+        assert schema not in told(choice)[1]
+    assert told("auto", masked=True) == told("auto"), "a free call has to be taught its form"
+
+
 def test_an_opening_uses_the_markers_own_token_and_no_thinking(hermes, tools):
     encoded = prompt_format("chat_template", hermes).encode("hi", tools=tools, tool_choice="remove")
     assert encoded.prefill_ids[0] == hermes.convert_tokens_to_ids("<tool_call>")

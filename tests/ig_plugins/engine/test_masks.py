@@ -27,7 +27,7 @@ class Words:
         ends = {text[n] if len(text) > n else STOP for text in self.language if text[:n] == self.said}
         return sorted(ends)
 
-    def allowed(self):
+    def allowed(self, scores=None):
         bits = torch.zeros(-(-VOCAB // 8) * 8, dtype=torch.uint8)
         bits[self.following()] = 1
         return bytes((bits.view(-1, 8) * (1 << torch.arange(8))).sum(dim=1).tolist())

@@ -1,6 +1,7 @@
 """Answers under a grammar, as a user of the guard gets them: random weights, real search, real verifier."""
 
 import asyncio
+import itertools
 import json
 import re
 from collections import Counter
@@ -13,7 +14,7 @@ from critic_models.safety import SafetyBudget
 from ig_plugins.chat import PROMPTED
 from ig_plugins.engine import Sampler, sample_block
 from ig_plugins.errors import ConfigurationError
-from ig_plugins.grammar import compiler, rule
+from ig_plugins.grammar import closing, compiler, rule
 from ig_plugins.guard import InferenceGuard
 from tests.kit.guards import MARKER, make_guard
 from tests.kit.tiny import tiny_guard
@@ -84,10 +85,50 @@ def test_stop_strings_cut_as_ever(guard):
     assert result.finish_reason == "stop"
 
 
-def test_max_tokens_cut_and_say_so(guard):
-    result = guard.generate("Is it?", json_schema=PERSON, max_tokens=7)
-    assert result.finish_reason == "length"
-    assert result.text == '{"kind"'
+def test_too_few_tokens_for_any_answer_are_refused_by_name(guard):
+    with pytest.raises(
+        ConfigurationError, match=r"max_tokens is 7, and the shortest .* json_schema takes (27|28) tokens"
+    ):
+        guard.generate("Is it?", json_schema=PERSON, max_tokens=7)
+    with pytest.raises(ConfigurationError, match=r"max_tokens is 20, and the shortest .* regex takes 40 tokens"):
+        guard.generate("Is it?", regex="x{40}", max_tokens=20)
+    with pytest.raises(ConfigurationError, match="choices takes 2 tokens"):
+        guard.generate("Is it?", choices=["yes", "no"], max_tokens=1)
+    assert guard.generate("Is it?", regex="x{40}", max_tokens=40).text == "x" * 40
+    result = guard.generate("Is it?", choices=["yes", "no"], max_tokens=2)
+    assert (result.text, result.finish_reason) == ("no", "stop"), "whole without the token that says so"
+
+
+FORMS = {  # each may go on far beyond max_tokens
+    "strings": {"json_schema": {
+        "type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "array", "items": {"type": "string"}}},
+        "required": ["a", "b"],
+    }},
+    "any JSON": {"json_schema": {}},
+    "nested": {"json_schema": {
+        "type": "object", "properties": {"more": {"type": "array", "items": {"$ref": "#"}}, "n": {"type": "integer"}},
+        "required": ["more", "n"],
+    }},
+    "counted": {"json_schema": {
+        "type": "object", "properties": {"a": {"type": "string", "minLength": 9}, "b": {"type": "number"}},
+        "required": ["a", "b"],
+    }},
+    "regex": {"regex": "[ab]+(c[de]{3})+z"},
+    "grammar": {"grammar": 'start: e\ne: NUM | "(" e "+" e ")"\nNUM: /[0-9]+/'},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wish", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("search", [{"candidates": 1, "beams": 1}, {"candidates": 6, "beams": 3, "block_tokens": 3}])
+def test_every_answer_ends_within_max_tokens(guard, wish, search):
+    kept = compiler(guard.components.policy)(rule(*next(iter(wish.items()))))
+    for max_tokens in (36, 50):
+        for seed in range(3):
+            result = guard.generate("Is it?", seed=seed, max_tokens=max_tokens, temperature=3.0, **wish, **search)
+            said = [each for each in result.token_ids if each not in guard.components.policy.stop_ids]
+            assert kept.after(said).complete
+            assert len(result.token_ids) <= max_tokens
+            assert "json_schema" not in wish or json.loads(result.text) is not None or result.text == "null"
 
 
 async def test_requests_with_different_grammars_share_a_batch(guard):
@@ -158,6 +199,62 @@ def test_answers_are_exact_draws_of_the_masked_policy():
         assert abs(found[text] / 2000 - mass) < 5 * (mass * (1 - mass) / 2000) ** 0.5 + 1e-9, text
 
 
+def test_near_the_end_answers_are_exact_draws_of_what_still_fits():
+    """A token is masked where no whole answer of at most so many tokens goes on with it; all else is the policy's."""
+    guard = tiny_guard()
+    policy, prompt, lanes, most = guard.components.policy, [5, 6, 7], 200, 4
+    stop = policy.tokenizer.eos_token_id
+    texts = {"".join(each) for size in range(most + 1) for each in itertools.product("abcde", repeat=size)}
+    language = {text for text in texts if re.fullmatch("(a|b)*(cd)?e", text)}
+    start = closing(compiler(policy), rule("regex", "(a|b)*(cd)?e"), max_tokens=most)
+    expected: dict[str, float] = {}
+
+    def walk(said, mass):
+        text = policy.tokenizer.decode(said)
+        if len(text) == most:
+            expected[text] = expected.get(text, 0.0) + mass
+            return
+        follow = sorted({word[len(text)] for word in language if word.startswith(text) and len(word) > len(text)})
+        tokens = [policy.tokenizer.encode(each, add_special_tokens=False)[0] for each in follow]
+        tokens += [stop] * (text in language)
+        with torch.inference_mode():
+            logits = policy.tree.body.reference(torch.tensor([[*prompt, *said]]))[1][0, -1].double()
+        for token, share in zip(tokens, (logits[tokens] / 1.7).softmax(dim=0).tolist(), strict=True):
+            if token == stop:
+                expected[text] = expected.get(text, 0.0) + mass * share
+            else:
+                walk([*said, token], mass * share)
+
+    walk([], 1.0)
+    found: Counter[str] = Counter()
+    for seed in range(10):
+        session = policy.tree.prefill([prompt], lanes=lanes, block=most, max_new=most)
+        block = sample_block(
+            session, torch.zeros(1, lanes, dtype=torch.long), samplers=[Sampler(temperature=1.7)],
+            uniforms=torch.rand(1, lanes, most, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)),
+            max_tokens=[most], stop_ids={stop}, matchers=[[start]],
+        )  # fmt: skip
+        found.update(
+            policy.tokenizer.decode([each for each in ids.tolist() if each not in (-1, stop)])
+            for ids in block.tokens[0]
+        )
+    assert set(found) <= set(expected) == language
+    for text, mass in expected.items():
+        assert abs(found[text] / 2000 - mass) < 5 * (mass * (1 - mass) / 2000) ** 0.5 + 1e-9, text
+
+
+def test_far_from_the_end_the_mask_is_the_grammars():
+    policy = tiny_guard().components.policy
+    asked = rule("json_schema", PERSON)
+    plain, held = compiler(policy)(asked), closing(compiler(policy), asked, max_tokens=200)
+    scores = torch.zeros(policy.tree.vocab_size)
+    for token in policy.tokenizer.encode('{"kind": "a", "sure": true}', add_special_tokens=False):
+        assert held.allowed(scores) == plain.allowed()
+        plain, held = plain.after([token]), held.after([token])
+    assert plain.complete
+    assert held.ended
+
+
 # ---- calls ----
 
 
@@ -171,6 +268,26 @@ def test_a_forced_call_is_valid_whatever_the_policy_says(choice, tools):
         assert result.finish_reason == "tool_calls"
         assert call["name"] == "judge" or (choice == "any" and len(tools) == 2)
         assert call["name"] == "say" or fits(json.dumps(call["arguments"]))
+
+
+def test_a_forced_call_is_judged_as_a_whole_and_not_in_halves():
+    """Nothing of a call leaves before its end; the names of its arguments are no candidate's own."""
+    read = []
+
+    def dislikes_halves(prompts, texts):
+        read.extend(texts)
+        halves = [text.count("{") == 2 and text.count("}") < 2 for text in texts]
+        return [1.0 if half or '"b"' in text else -1.0 for half, text in zip(halves, texts, strict=True)]
+
+    guard = make_guard({"I would rather not.": 1.0}, cost=dislikes_halves, reward=None)
+    for seed in range(4):
+        result = guard.generate("Is it?", tools=[TOOL], tool_choice="judge", seed=seed, max_tokens=120)
+        assert [call["arguments"]["kind"] for call in result.tool_calls] == ["a"]
+        assert len(result.blocks) == 1
+    assert any('"b"' in text for text in read), "refused for what it says"
+    never = make_guard({"I would rather not.": 1.0}, cost=lambda prompts, texts: [1.0] * len(texts), reward=None)
+    assert never.generate("Is it?", tools=[TOOL], tool_choice="judge", max_tokens=120).blocked
+    assert len(guard.generate("Is it?", json_schema=PERSON, seed=0).blocks) > 1, "what may be shown as it grows"
 
 
 def test_a_forced_call_beside_another_wish_is_refused(guard):
@@ -208,25 +325,29 @@ def test_candidates_whose_calls_fit_go_first():
     assert not alone.tool_calls
 
 
+# No end is found for this one: what may follow never changes, so a way that leads on looks like one that does not.
+ENDLESS = "(x|z)*zxx"
+
+
 def test_an_answer_that_max_tokens_cut_loses_to_a_whole_one():
-    long, short = "x" * 60, "y"
+    long, short = "x" * 60, "zxx"
     guard = make_guard({long: 0.5, short: 0.5}, search={"candidates": 16, "beams": 4, "max_new_tokens": 24})
     assert guard.generate("Is it?").text == long[:24], "longer is better"
-    assert guard.generate("Is it?", regex="x*|y").text == short
+    assert guard.generate("Is it?", regex=ENDLESS).text == short
 
 
 def test_where_no_answer_is_whole_the_search_begins_anew():
     """Each search is as likely as not to be cut off; it is tried as often as a block is, and a cut answer is kept."""
-    often, once = (
-        make_guard({"x" * 40: 0.5, "y": 0.5}, reward=None, search={"candidates": 1, "beams": 1, "tries": tries})
-        for tries in (8, 1)
+    often, once, never = (
+        make_guard(texts, reward=None, search={"candidates": 1, "beams": 1, "tries": tries})
+        for texts, tries in [({"x" * 40: 0.5, "zxx": 0.5}, 8), ({"x" * 40: 0.5, "zxx": 0.5}, 1), ({"x" * 40: 1.0}, 8)]
     )
-    asked = {"regex": "x+y|y", "max_tokens": 20}
-    assert [often.generate("Is it?", seed=seed, **asked).text for seed in range(8)] == ["y"] * 8
+    asked = {"regex": ENDLESS, "max_tokens": 20}
+    assert [often.generate("Is it?", seed=seed, **asked).text for seed in range(8)] == ["zxx"] * 8
     alone = [once.generate("Is it?", seed=seed, **asked) for seed in range(8)]
-    assert {(result.text, result.finish_reason) for result in alone} == {("y", "stop"), ("x" * 20, "length")}
-    never = often.generate("Is it?", regex="x{40}", max_tokens=20)
-    assert (never.text, never.finish_reason, never.blocked) == ("x" * 20, "length", False)
+    assert {(result.text, result.finish_reason) for result in alone} == {("zxx", "stop"), ("x" * 20, "length")}
+    cut = never.generate("Is it?", **asked)
+    assert (cut.text, cut.finish_reason, cut.blocked) == ("x" * 20, "length", False)
 
 
 # ---- options ----

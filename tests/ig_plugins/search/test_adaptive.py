@@ -1,5 +1,7 @@
 """Adaptive search: few lanes while the critic is sure, the whole search where it is not, one guarantee in both."""
 
+import json
+
 import pytest
 import torch
 
@@ -137,3 +139,33 @@ def test_a_sure_and_worthless_answer_is_searched_in_full(usual, rewarded, lanes)
         critic=critic, adaptive="on", narrow_candidates=1, candidates=6, **({} if rewarded else {"reward": None})
     )
     assert guard.generate("Go.").blocks[0].candidates == lanes  # the lane that was taken back counts
+
+
+# ---- with a grammar ----
+
+
+@pytest.mark.parametrize("sure", [0, 8, 99])
+def test_narrow_and_full_blocks_keep_to_a_grammar(sure):
+    pytest.importorskip("llguidance")
+    guard = adaptive_guard({}, sure_until(sure), policy=policy_that_counts({"anything else": 1.0}))
+    schema = {
+        "type": "object",
+        "properties": {"a": {"enum": ["x", "y"]}, "b": {"type": "string"}},
+        "required": ["a", "b"],
+    }
+    for seed in range(3):
+        result = guard.generate("Go.", json_schema=schema, seed=seed, max_tokens=48)
+        assert json.loads(result.text).keys() == {"a", "b"}
+        assert result.finish_reason == "stop"
+        assert {block.candidates for block in result.blocks} <= {0: {8, 10}, 8: {2, 8, 10}, 99: {2}}[sure]
+
+
+@pytest.mark.parametrize("sure", [0, 99])
+def test_answers_of_an_adaptive_search_are_exact_draws_of_the_masked_policy(sure):
+    pytest.importorskip("llguidance")
+    said = {"yes": 0.45, "no": 0.15, "never": 0.4}
+    guard = adaptive_guard({}, sure_until(sure), policy=policy_that_counts(said), reward=None, narrow_candidates=1)
+    found = [guard.generate("Go.", choices=["yes", "no"], seed=seed).text for seed in range(300)]
+    assert set(found) == {"yes", "no"}
+    # After "n" the grammar leaves "no" alone, so all that began with it counts.
+    assert abs(found.count("yes") / 300 - 0.45) < 4 * (0.45 * 0.55 / 300) ** 0.5
