@@ -13,6 +13,7 @@ from tests.kit.tiny import save_tiny, tiny_llama
 from tests.kit.tokenizer import byte_tokenizer
 
 SEARCH = {"candidates": 4, "beams": 2, "block_tokens": 5, "max_tokens": 10, "seed": 0}
+PREFILLED = {"role": "assistant", "content": "Sure, "}
 
 
 def save_probe(folder, model, tokenizer, *, layer, threshold=0.0):
@@ -113,7 +114,7 @@ def test_a_probe_of_the_last_layer_reads_nothing_that_the_policy_has_read(probed
 def test_shared_states_judge_as_the_probe_does_alone(probed, monkeypatch, candidates, limit):
     """Few lanes are drafted, many are merged; tight budgets make blocks fail; stops and prefills are read apart."""
     guard = probed(2, threshold=-0.1, candidates=candidates, beams=2, budget=limit, stop=["e"])
-    prompts = ["hello", "what?", [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Sure, "}]]
+    prompts = ["hello", "what?", [{"role": "user", "content": "hi"}, PREFILLED]]
     found = []
     for shared in (True, False):
         if not shared:
@@ -129,3 +130,12 @@ def test_a_probe_whose_scores_are_no_numbers_lets_nothing_leave(probed):
     guard.components.judges[0].tensors["bias"].fill_(float("nan"))
     with pytest.raises(JudgeError, match="NaN"):
         guard.generate("hello")
+
+
+def test_rows_that_join_and_leave_keep_their_own_scores(probed):
+    """Answers of different lengths in one batch, prefilled ones among them, are those of each prompt alone."""
+    guard = probed(2, threshold=-0.1, candidates=8, beams=2, budget=0.2, stop=["e"])
+    asked = ["hello", "a longer question?", "why", [{"role": "user", "content": "hi"}, PREFILLED], "what?"]
+    together = guard.generate(asked, seed=5)
+    assert [each.text for each in together] == [guard.generate(prompt, seed=5).text for prompt in asked]
+    assert len({each.usage.candidate_tokens for each in together}) > 1  # they did not end together
