@@ -13,12 +13,13 @@ from tests.kit.tiny import save_tiny, tiny_llama
 from tests.kit.tokenizer import byte_tokenizer
 
 SEARCH = {"candidates": 4, "beams": 2, "block_tokens": 5, "max_tokens": 10, "seed": 0}
+PREFILLED = {"role": "assistant", "content": "Sure, "}
 
 
-def save_probe(folder, model, tokenizer, *, layer):
+def save_probe(folder, model, tokenizer, *, layer, threshold=0.0):
     config = ProbeConfig(
         policy_id="tiny", tokenizer_hash=tokenizer_hash(tokenizer), hidden_size=32, layer=layer,
-        template="USER: {prompt} ASSISTANT:{response}", limit=2.0,
+        template="USER: {prompt} ASSISTANT:{response}", limit=2.0, threshold=threshold,
     )  # fmt: skip
     tensors = {
         "weight": torch.randn(32, generator=torch.Generator().manual_seed(3)) * 0.05,
@@ -89,8 +90,9 @@ def test_a_function_is_a_cost_model_by_its_name(tmp_path):
 def probed(tmp_path):
     parts = save_tiny(tmp_path)
 
-    def load(layer, **options):
-        probe = save_probe(tmp_path / f"probe{layer}", tiny_llama(byte_tokenizer()), byte_tokenizer(), layer=layer)
+    def load(layer, *, threshold=0.0, **options):
+        folder, tokenizer = tmp_path / f"probe{layer}", byte_tokenizer()
+        probe = save_probe(folder, tiny_llama(tokenizer), tokenizer, layer=layer, threshold=threshold)
         settings = {"prompt_format": "beaver", "device": "cpu", **SEARCH, **options}
         return InferenceGuard.from_pretrained(parts["policy"], cost_model=probe, **settings)
 
@@ -108,11 +110,11 @@ def test_a_probe_of_the_last_layer_reads_nothing_that_the_policy_has_read(probed
 
 
 @pytest.mark.parametrize("candidates", [3, 8])
-@pytest.mark.parametrize("limit", [0.05, 0.4, 2.0])
+@pytest.mark.parametrize("limit", [0.05, 0.2, 0.5])
 def test_shared_states_judge_as_the_probe_does_alone(probed, monkeypatch, candidates, limit):
     """Few lanes are drafted, many are merged; tight budgets make blocks fail; stops and prefills are read apart."""
-    guard = probed(2, candidates=candidates, beams=2, budget=limit, stop=["e"])
-    prompts = ["hello", "what?", [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Sure, "}]]
+    guard = probed(2, threshold=-0.1, candidates=candidates, beams=2, budget=limit, stop=["e"])
+    prompts = ["hello", "what?", [{"role": "user", "content": "hi"}, PREFILLED]]
     found = []
     for shared in (True, False):
         if not shared:
@@ -128,3 +130,12 @@ def test_a_probe_whose_scores_are_no_numbers_lets_nothing_leave(probed):
     guard.components.judges[0].tensors["bias"].fill_(float("nan"))
     with pytest.raises(JudgeError, match="NaN"):
         guard.generate("hello")
+
+
+def test_rows_that_join_and_leave_keep_their_own_scores(probed):
+    """Answers of different lengths in one batch, prefilled ones among them, are those of each prompt alone."""
+    guard = probed(2, threshold=-0.1, candidates=8, beams=2, budget=0.2, stop=["e"])
+    asked = ["hello", "a longer question?", "why", [{"role": "user", "content": "hi"}, PREFILLED], "what?"]
+    together = guard.generate(asked, seed=5)
+    assert [each.text for each in together] == [guard.generate(prompt, seed=5).text for prompt in asked]
+    assert len({each.usage.candidate_tokens for each in together}) > 1  # they did not end together
