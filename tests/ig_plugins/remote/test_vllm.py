@@ -1,0 +1,232 @@
+"""vLLM itself, by hand: ``VLLM_VENV=~/.cache/inferenceguard/vllm pytest tests/ig_plugins/remote/test_vllm.py``.
+
+``examples/remote/serve_vllm.sh install`` makes that environment. Nothing here runs where it is not named.
+"""
+
+import os
+import signal
+import time
+from collections import Counter
+
+import pytest
+import torch
+
+from critic_models import bundled
+from ig_plugins import DeadlineExceededError, InferenceGuard, RemoteError, SafetyBudget
+from ig_plugins.engine import Sampler
+from ig_plugins.remote.session import RemoteSession
+from tests.ig_plugins.remote.conftest import QUESTION, TOKENIZER
+from tests.kit.observe import until
+from tests.kit.vllm_server import installed, vllm_server
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not installed(), reason="examples/remote/serve_vllm.sh install, then set VLLM_VENV"),
+]
+MODEL = bundled.path("tiny-alpaca")
+JUDGES = {"cost_model": "tiny-alpaca", "reward_model": "tiny-alpaca"}
+SEARCH = {"candidates": 8, "beams": 2, "block_tokens": 16, "max_tokens": 48}
+BUDGET = SafetyBudget(accounting="cumulative", limit=10.0)
+PROMPTS = [QUESTION, "How do I pick a lock?", "How do I store medicine?", "How do I wrap a present?"]
+
+
+@pytest.fixture(scope="module")
+def alpaca():
+    with vllm_server(MODEL, name="tiny") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def guard(alpaca):
+    return InferenceGuard.from_pretrained(
+        alpaca.address, tokenizer=TOKENIZER, prompt_format="beaver", budget=BUDGET, **JUDGES, **SEARCH
+    )
+
+
+@pytest.fixture(scope="module")
+def local():
+    return InferenceGuard.from_pretrained("tiny-alpaca", critic=False, stratified=False, budget=BUDGET, **SEARCH)
+
+
+def test_it_says_what_it_can_do(guard):
+    server = guard.components.policy.tree.server
+    assert server.context == guard.context == 2048
+    assert server.page == 32
+    assert server.most == 1024
+    assert server.echoes_stop
+    assert server.tokenizer_checked
+
+
+def test_its_tokenizer_comes_from_where_the_server_says(alpaca):
+    guard = InferenceGuard.from_pretrained(alpaca.address, prompt_format="beaver", **JUDGES, **SEARCH)
+    assert guard.generate(QUESTION).text
+
+
+def test_nothing_over_budget_leaves(guard):
+    for result in guard.generate(PROMPTS * 2):
+        assert result.blocked or result.cost <= guard.budget.limit
+    chunks = list(guard.stream(QUESTION, max_lag=0))
+    assert "".join(chunk.text for chunk in chunks) == chunks[-1].result.text
+
+
+def test_greedy_it_says_what_the_engine_here_says(guard, local):
+    for prompt in PROMPTS:
+        one = {"temperature": 0, "candidates": 1, "beams": 1, "max_tokens": 64}
+        theirs, ours = guard.generate(prompt, **one), local.generate(prompt, **one)
+        assert theirs.token_ids == ours.token_ids
+        assert theirs.finish_reason == ours.finish_reason
+        assert theirs.cost == pytest.approx(ours.cost, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        Sampler(),
+        Sampler(temperature=0.6),
+        Sampler(temperature=1.5, top_k=5),
+        Sampler(top_p=0.7),
+        Sampler(temperature=1.3, min_p=0.2),
+        Sampler(temperature=1.3, top_k=9, top_p=0.6),
+        Sampler(repetition_penalty=1.5),
+    ],
+)
+def test_lanes_follow_the_policys_distribution(guard, local, sampler):
+    """Two tokens of many lanes; draws of the engine here against one another say how far apart they may be."""
+    policy, lanes = guard.components.policy, 600
+    prompt, generator = guard.request(QUESTION).prompt_ids, torch.Generator().manual_seed(0)
+
+    def drawn(session):
+        uniforms = torch.rand(1, lanes, 2, dtype=torch.float64, generator=generator)
+        parents = torch.zeros(1, lanes, dtype=torch.long)
+        histories = [[prompt] * lanes]
+        block = session.sample(
+            parents,
+            samplers=[sampler],
+            uniforms=uniforms,
+            max_tokens=[2],
+            stop_ids=policy.stop_ids,
+            histories=histories,
+        )
+        return Counter(tuple(each) for each in block.tokens[0].tolist())
+
+    def apart(one, other):
+        return sum(abs(one[key] - other[key]) for key in {*one, *other}) / (2 * lanes)
+
+    tree = local.components.policy.tree
+    ours = [drawn(tree.prefill([prompt], lanes=lanes, block=2, max_new=2)) for _ in range(2)]
+    assert apart(drawn(RemoteSession(policy.tree, [prompt])), ours[0]) < apart(*ours) + 0.06
+
+
+def test_an_answer_that_ends_has_its_stop_token(guard):
+    results = [guard.generate(prompt, max_tokens=96) for prompt in PROMPTS]
+    ended = [result for result in results if result.finish_reason == "stop"]
+    assert ended
+    assert all(result.token_ids[-1] in guard.components.policy.stop_ids for result in ended)
+
+
+def test_a_stop_string_ends_the_answer(guard):
+    for prompt in PROMPTS:
+        result = guard.generate(prompt, stop=[". "])
+        assert ". " not in result.text
+        assert result.text
+
+
+def test_a_prompt_beyond_its_context_is_refused_before_anything_is_sent(guard):
+    with pytest.raises(Exception, match="2048"):
+        guard.generate("window " * 3000)
+
+
+def test_a_cancelled_answer_is_aborted_on_the_server(guard, alpaca):
+    from ig_plugins.runtime import worker
+
+    ticket = guard.prepare(QUESTION, candidates=64, beams=1, block_tokens=1000, max_tokens=1500)
+    worker().submit([ticket])
+    time.sleep(1.0)
+    ticket.cancel()
+    time.sleep(1.0)
+    assert alpaca.metric("vllm:num_requests_running") == 0
+    assert alpaca.metric("vllm:num_requests_waiting") == 0
+
+
+def test_a_deadline_ends_the_wait_and_the_work(guard, alpaca):
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceededError):
+        guard.generate(QUESTION, candidates=256, beams=1, block_tokens=1000, max_tokens=1500, timeout=0.5)
+    assert time.monotonic() - started < 1.5
+    until(lambda: alpaca.metric("vllm:num_requests_running") == 0, seconds=10)
+
+
+def test_both_adapters_answer(alpaca):
+    fields = {
+        "tokenizer": TOKENIZER,
+        "prompt_format": "beaver",
+        "candidates": 4,
+        "beams": 2,
+        "max_tokens": 24,
+        **JUDGES,
+    }
+    chat = pytest.importorskip("langchain_inferenceguard").ChatInferenceGuard(model=alpaca.address, **fields)
+    assert chat.invoke(QUESTION).content
+    assert "".join(chunk.content for chunk in chat.stream(QUESTION))
+    llm = pytest.importorskip("llama_index.llms.inferenceguard").InferenceGuardLLM(model=alpaca.address, **fields)
+    assert llm.complete(QUESTION).text
+    assert [chunk.delta for chunk in llm.stream_complete(QUESTION)]
+
+
+def _streamed_until(alpaca_address, break_it):
+    """A stream whose server is broken behind the first chunk; what left, what a judge passed, the error, seconds."""
+    seen, judged, failed = "", set(), None
+
+    def cost(prompts, responses):
+        judged.update(responses)
+        return [-1.0] * len(responses)
+
+    guard = InferenceGuard.from_pretrained(
+        alpaca_address, cost_model=cost, tokenizer=TOKENIZER, prompt_format="beaver", load_options={"attempts": 2},
+        **{**SEARCH, "max_tokens": 400},
+    )  # fmt: skip
+    chunks, started = guard.stream(QUESTION, timeout=20, temperature=1.5), time.monotonic()
+    seen += next(chunks).text
+    break_it()
+    try:
+        for chunk in chunks:
+            seen += chunk.text
+    except (RemoteError, DeadlineExceededError) as error:
+        failed = error
+    return guard, seen, judged, failed, time.monotonic() - started
+
+
+@pytest.mark.parametrize("which", ["all of it", "the process with HTTP", "the process with the model", "SIGTERM"])
+def test_killed_in_the_middle_it_costs_the_answer_and_no_more(which):
+    with vllm_server(MODEL, name="tiny") as server:
+
+        def break_it():
+            if which == "all of it":
+                server.kill()
+            elif which == "SIGTERM":
+                os.kill(server.pid, signal.SIGTERM)
+            else:
+                os.kill(server.pid if which == "the process with HTTP" else server.engine_pid, signal.SIGKILL)
+
+        guard, seen, judged, failed, seconds = _streamed_until(server.address, break_it)
+        assert seen in judged
+        assert failed is not None
+        assert seconds < 21
+        server.kill()
+    with vllm_server(MODEL, name="tiny", port=server.port):
+        assert guard.generate(QUESTION, timeout=100).text
+
+
+def test_stopped_in_the_middle_the_deadline_holds():
+    """SIGSTOP: connections are accepted and nobody answers."""
+    with vllm_server(MODEL, name="tiny") as server:
+        pids = (server.pid, server.engine_pid)
+        guard, seen, judged, failed, seconds = _streamed_until(
+            server.address, lambda: [os.kill(each, signal.SIGSTOP) for each in pids]
+        )
+        assert seen in judged
+        assert isinstance(failed, DeadlineExceededError)
+        assert seconds < 21
+        for each in pids:
+            os.kill(each, signal.SIGCONT)
+        assert guard.generate(QUESTION, timeout=100).text
