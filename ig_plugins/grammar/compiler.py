@@ -32,10 +32,15 @@ class _Policy(Protocol):
 
 
 class CompiledGrammar:
-    """A grammar that has read the start of an answer; see `engine.decoding.masks.Matcher`."""
+    """A grammar that has read the start of an answer; see `engine.decoding.masks.Matcher`.
 
-    def __init__(self, state: Any) -> None:
-        self._state = state
+    Attributes:
+        rule: What it was made of.
+        read: Tokens that it has read.
+    """
+
+    def __init__(self, state: Any, rule: Rule, *, read: int = 0) -> None:
+        self._state, self.rule, self.read = state, rule, read
 
     def after(self, tokens: Sequence[int]) -> "CompiledGrammar":
         """The same with these tokens read too.
@@ -46,7 +51,7 @@ class CompiledGrammar:
         state = self._state.deep_copy()
         if tokens and not state.consume_tokens(list(tokens)):
             raise _lost(state)
-        return CompiledGrammar(state)
+        return CompiledGrammar(state, self.rule, read=self.read + len(tokens))
 
     def allowed(self) -> bytes:
         """One bit a token, lowest first.
@@ -101,7 +106,7 @@ class Compiler:
         )
         if matcher.is_error():
             raise wrong(rule.kind, matcher.get_error())
-        made = self._made[rule.grammars] = CompiledGrammar(matcher)
+        made = self._made[rule.grammars] = CompiledGrammar(matcher, rule)
         while len(self._made) > KEPT:
             self._made.popitem(last=False)
         return made

@@ -21,13 +21,14 @@ def grammar_of(policy: Policy, encoded: EncodedPrompt, wish: tuple[str, Any] | N
         wish: The kind of grammar and what the caller said; None for none.
 
     Raises:
-        ConfigurationError: The wish is no grammar for this policy, a server samples, or a call is forced beside it.
+        ConfigurationError: The wish is no grammar for this policy, its server takes none, or a call is forced beside
+            it.
     """
-    if policy.remote:  # forced calls are checked when they are finished, as where the library is missing
+    if not policy.grammars:  # forced calls are checked when they are finished, as where the library is missing
         if wish is not None:
             raise ConfigurationError(
-                f"{wish[0]} masks tokens where logits are, and a server gives none; leave it out, or name the policy "
-                "by its hub id or folder"
+                f"{wish[0]} masks tokens where logits are, and this server takes no grammar; leave it out, serve the "
+                "policy by vLLM, or name it by its hub id or folder"
             )
         return None
     if encoded.opening:

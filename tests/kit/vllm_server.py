@@ -26,7 +26,7 @@ def installed() -> bool:
 
 
 class VllmServer:
-    """A running server: the process with HTTP, and the one with the model below it.
+    """A running server: the process with HTTP, and those with the scheduler and the model below it.
 
     Attributes:
         base: Such as ``http://127.0.0.1:8000``.
@@ -36,18 +36,25 @@ class VllmServer:
 
     def __init__(self, process: "subprocess.Popen[bytes]", port: int, name: str) -> None:
         self._process, self.pid, self.port = process, process.pid, port
+        self._seen: set[int] = set()  # processes that live on when only the one with HTTP is killed
         self.base = f"http://127.0.0.1:{port}"
         self.address = f"vllm+{self.base}/{name}"
 
     @property
     def engine_pid(self) -> int:
-        """Of the process with the model."""
-        return max(below(self.pid), key=_ticks)
+        """Of the process that schedules."""
+        return self.note()[0]
 
     @property
     def cpu_seconds(self) -> float:
         """Processor time that its processes have used."""
-        return sum(_ticks(each) for each in (self.pid, *below(self.pid))) / TICKS
+        return sum(_ticks(each) for each in (self.pid, *self.note())) / TICKS
+
+    def note(self) -> list[int]:
+        """Its processes below the one with HTTP: that which schedules, and the one with the model below it."""
+        found = below(self.pid)
+        self._seen |= set(found)
+        return found
 
     def metric(self, name: str) -> float:
         """The sum of a counter of ``/metrics``."""
@@ -57,7 +64,8 @@ class VllmServer:
 
     def kill(self) -> None:
         """SIGKILL, to all of its processes."""
-        for each in (self.pid, *below(self.pid)):
+        self.note()
+        for each in (self.pid, *self._seen):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(each, signal.SIGKILL)
         self._process.wait(20)
@@ -88,6 +96,7 @@ def vllm_server(
             if process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError("vLLM did not start; set VLLM_LOG to a file and read it")
             time.sleep(0.5)
+        server.note()
         yield server
     finally:
         server.kill()

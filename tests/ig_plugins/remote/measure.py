@@ -2,8 +2,8 @@
 
 ``python -m tests.ig_plugins.remote.measure alpaca 100`` compares a guard whose policy llama.cpp runs with the one whose
 policy runs here, prompt by prompt; ``... smollm2 40`` counts what leaves over budget; ``... cpu 4`` is the processor
-time of a generated token, against a single call for sixteen whole answers. A third word says which server: ``llamacpp``,
-``vllm`` (see ``examples/remote/serve_vllm.sh``; ``VLLM_VENV`` must name its environment), or an address.
+time of a generated token, against a single call for sixteen whole answers. A third word says which server: ``llamacpp``
+(the default), ``vllm`` (see ``examples/remote/serve_vllm.sh``; ``VLLM_VENV`` names its environment), or an address.
 """
 
 import contextlib
@@ -138,7 +138,7 @@ def cpu(count: int, engine: str) -> None:
 def _one_call(guard: InferenceGuard, prompt: str) -> int:
     """Sixteen whole answers in a single call; how many tokens they are."""
     request, policy = guard.request(prompt), guard.components.policy
-    call = Call(tuple(request.prompt_ids), 16, 96, policy.sampler(request), policy.stop_ids, seed=1)
+    call = Call(tuple(request.prompt_ids), 16, 96, policy.sampler(request), policy.stop_ids)
     (choices,) = policy.tree.ask([call])
     return sum(len(choice.tokens) for choice in choices)
 

@@ -9,6 +9,7 @@ import torch
 
 from ig_plugins import InferenceGuard
 from ig_plugins.engine import Sampler
+from ig_plugins.remote.model import aligned
 from ig_plugins.remote.session import RemoteSession, hashed_seed
 from tests.ig_plugins.remote.conftest import QUESTION
 from tests.kit.fake_engine import PAGE
@@ -100,11 +101,10 @@ def test_prefixes_end_one_token_behind_a_page(engine, guarded):
 
 
 @pytest.mark.parametrize("page", [0, 1, 16, 24])
-def test_a_first_block_is_never_empty_nor_too_long(engine, guarded, page):
-    policy = guarded(engine("vllm"), load_options={"page": page}).components.policy
+def test_a_first_block_is_never_empty_nor_too_long(page):
     for block in (1, 7, 8, 16, 32, 48):
         for prefix in range(1, 70):
-            first = policy.first_block(prefix, block)
+            first = aligned(prefix, block, page=page)
             assert 1 <= first <= block
             assert page == 0 or block % page or (prefix + first) % page == 1 or page == 1
 
