@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from ig_plugins.engine import Sampler
+from ig_plugins.grammar import CompiledGrammar, Rule, compiler
 from ig_plugins.guard.loading import load_policy
 from ig_plugins.search import Policy
 
@@ -137,6 +138,8 @@ class FakeEngine:
             token = int(next(iter(pulled))[0] if llama else next(iter(pulled)))
             return [([token], True)] * count
         sampler = Sampler(**{name: body[name] for name in ("temperature", "top_k", "top_p", "min_p")})
+        asked = body.get("structured_outputs")
+        matchers = [] if asked is None else [[self.grammar(asked["grammar"])]]
         seed = body.get("seed")
         generator = torch.Generator().manual_seed(random.randrange(2**31) if seed is None else seed)
         with self._torch, torch.inference_mode():
@@ -147,12 +150,17 @@ class FakeEngine:
                 uniforms=torch.rand(1, count, most, generator=generator, dtype=torch.float64),
                 max_tokens=[most],
                 stop_ids=self.policy.stop_ids,
+                matchers=matchers,
             )
         found = []
         for lane in range(count):
             tokens = block.tokens[0, lane, : int(block.lengths[0, lane])].tolist()
             found.append((tokens, bool(block.finished[0, lane])))
         return found
+
+    def grammar(self, text: str) -> CompiledGrammar:
+        """A grammar as vLLM's guidance backend reads it: one text, begun anew with every call."""
+        return compiler(self.policy)(Rule("grammar", json.dumps([{"name": "answer", "lark_grammar": text}])))
 
     def reply(self, body: Mapping[str, Any]) -> Reply:
         """The honest reply to a call."""
