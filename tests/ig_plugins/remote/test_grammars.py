@@ -126,7 +126,10 @@ def rules():
     guard = tiny_guard()
     tokenizer = guard.components.policy.tokenizer
     plain = [rule(*next(iter(wish.items()))) for wish, _ in WISHES]
-    syntax, tools = prompted_syntax(tokenizer), as_tools([TOOL, {**TOOL, "function": {**TOOL["function"], "name": "a"}}])
+    syntax, tools = (
+        prompted_syntax(tokenizer),
+        as_tools([TOOL, {**TOOL, "function": {**TOOL["function"], "name": "a"}}]),
+    )
     call = call_rule(tokenizer, syntax, tools, opening=syntax.before_name)
     assert call is not None
     return [*plain, call, *(or_calls(each, tokenizer, syntax, tools) for each in plain)]
