@@ -82,7 +82,8 @@ def load_judge(
     Args:
         path_or_id: A Safe-RLHF score model, a sequence classifier, a reward model with one output, a guard LLM, or a
             head from train-judge; a function's name, ``module:function`` or ``file.py:function``; or the address of
-            an endpoint, ``https://host/path`` or ``classify+http://host:8000/model?label=1`` (``tokens+``, ``verdict+``).
+            an endpoint, ``https://host/path`` or ``classify+http://host:8000/model?label=1`` (or ``tokens+``,
+            ``verdict+``).
         kind: Whether it scores cost or reward.
         name: Shown in results; the checkpoint's name if None.
         revision: Branch, tag or commit on the hub.
@@ -100,8 +101,8 @@ def load_judge(
     """
     if is_address(path_or_id):
         said = {"name": name, "template": template}
-        options = {key: value for key, value in said.items() if value is not None}
-        return judge_at(str(path_or_id), **options, **(judge_options or {}))
+        known = {key: value for key, value in said.items() if value is not None}
+        return judge_at(str(path_or_id), **known, **(judge_options or {}))
     if isinstance(path_or_id, str) and is_function_name(path_or_id):
         found = named_function(path_or_id)
         if isinstance(found, str | Path):

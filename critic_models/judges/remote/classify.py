@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -74,4 +74,4 @@ def plain_row(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str, *,
             "this tokenizer marks the second text of a pair by token types, which vLLM is not sent with ids; use "
             "reads=response, or judge in this process"
         )
-    return cast("list[int]", row["input_ids"])
+    return row["input_ids"]

@@ -16,7 +16,6 @@ from critic_models.hub import local_folder
 from critic_models.judges.remote.http import REPLY_BYTES, HttpJudge
 from critic_models.judges.vocabularies import read_tokenizer
 
-TokenizerLike = PreTrainedTokenizerBase | str | Path
 NUMBER_BYTES = 32  # that a number in JSON takes at most
 
 
@@ -30,7 +29,14 @@ class ServedJudge(HttpJudge):
         **options: As `HttpJudge`.
     """
 
-    def __init__(self, url: str, *, model: str = "", tokenizer: TokenizerLike | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        model: str = "",
+        tokenizer: PreTrainedTokenizerBase | str | Path | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(url, **options)
         self.model, self.tokenizer = model, loaded(tokenizer)
 
@@ -68,7 +74,7 @@ class ServedJudge(HttpJudge):
         return JudgeError(f"judge {self.name!r} {said}; no text is released without a verdict")
 
 
-def loaded(tokenizer: TokenizerLike | None) -> PreTrainedTokenizerBase | None:
+def loaded(tokenizer: PreTrainedTokenizerBase | str | Path | None) -> PreTrainedTokenizerBase | None:
     """A tokenizer by its name.
 
     Raises:

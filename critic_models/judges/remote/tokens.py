@@ -18,8 +18,8 @@ Reads = Literal["response", "pair"]
 class TokenClassifyJudge(ServedJudge):
     """A classifier of tokens: the worst probability of one label at any token of the response, with the limit 0.5.
 
-    It is asked after every block, and its score of a growing answer never falls: an answer whose limit was passed at any
-    token, inside a block too, is over it ever after. That is the paper's any-time z at the grain of tokens.
+    A model that reads from left to right never takes a score back: an answer that passed the limit at any token, inside
+    a block too, is over it ever after. That is the paper's any-time z at the grain of tokens.
 
     Args:
         url: Of ``/pooling``.
@@ -36,7 +36,7 @@ class TokenClassifyJudge(ServedJudge):
         super().__init__(url, **{"limit": 0.5, **options})
         if self.tokenizer is None:
             raise ConfigurationError(
-                "a classifier of tokens needs tokenizer=, its own: which scores are the response's is known by its tokens"
+                "a classifier of tokens needs tokenizer=, its own: which scores are the response's is known by that"
             )
         if not self.tokenizer.is_fast:
             raise ConfigurationError("the classifier's tokenizer must be a fast one, which says which tokens are whose")

@@ -10,7 +10,7 @@ from typing import Any
 
 from critic_models.errors import ConfigurationError
 from critic_models.judges.questions import GuardQuestion, check_mass
-from critic_models.judges.remote.served import ServedJudge
+from critic_models.judges.remote.served import ServedJudge, numbers_of
 from critic_models.judges.templates import GuardTemplate
 
 logger = logging.getLogger(__name__)
@@ -81,10 +81,10 @@ class VerdictJudge(ServedJudge):
         tops = logprobs.get("top_logprobs") if isinstance(logprobs, Mapping) else None
         if not isinstance(tops, list) or len(tops) != 1 or not isinstance(tops[0], Mapping):
             raise self.no_verdict("gave no log-probabilities")
-        found = {token: tops[0].get(f"token_id:{token}") for token in wanted}
-        if not all(type(each) in (int, float) and each <= 1e-3 for each in found.values()):  # NaN is not
+        found = numbers_of([tops[0].get(f"token_id:{token}") for token in wanted])
+        if found is None or not all(each <= 1e-3 for each in found):  # NaN is not
             raise self.no_verdict("gave no log-probability of some verdict word")
-        return {token: float(value) for token, value in found.items()}, said[0]  # type: ignore[arg-type]
+        return dict(zip(wanted, found, strict=True)), said[0]
 
     def _score(self, logs: Mapping[int, float]) -> float:
         safe = sum(math.exp(logs[token]) for token in self.question.safe)

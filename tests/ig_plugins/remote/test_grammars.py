@@ -77,7 +77,7 @@ def test_a_server_that_ignores_the_grammar_is_found_out(engine, guarded):
     guard = guarded(server, max_tokens=60)
     honest = server.sample
     server.sample = lambda prompt, body: honest(prompt, {**body, "structured_outputs": None})
-    with pytest.raises(RemoteReplyError, match="its grammar does not allow; nothing of it is used.*backend guidance"):
+    with pytest.raises(RemoteReplyError, match=r"its grammar does not allow; nothing of it is used.*backend guidance"):
         guard.generate(QUESTION, regex="[0-9]{3}")
     assert guard.generate(QUESTION).text
 

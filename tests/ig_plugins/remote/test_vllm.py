@@ -176,10 +176,12 @@ def test_both_adapters_answer(alpaca):
 
 
 def _streamed_until(alpaca_address, break_it):
-    """A stream whose server is broken behind the first chunk; what left, what a judge passed, the error, seconds."""
-    seen, judged, failed = "", set(), None
+    """A stream whose server is broken under its first block; what left, what a judge passed, the error, seconds."""
+    seen, judged, failed, started = "", set(), None, []
 
     def cost(prompts, responses):
+        if started and not judged:
+            break_it()
         judged.update(responses)
         return [-1.0] * len(responses)
 
@@ -187,15 +189,13 @@ def _streamed_until(alpaca_address, break_it):
         alpaca_address, cost_model=cost, tokenizer=TOKENIZER, prompt_format="beaver", load_options={"attempts": 2},
         **{**SEARCH, "max_tokens": 400},
     )  # fmt: skip
-    chunks, started = guard.stream(QUESTION, timeout=20, temperature=1.5), time.monotonic()
-    seen += next(chunks).text
-    break_it()
+    started.append(time.monotonic())
     try:
-        for chunk in chunks:
+        for chunk in guard.stream(QUESTION, timeout=20, block_tokens=4):
             seen += chunk.text
     except (RemoteError, DeadlineExceededError) as error:
         failed = error
-    return guard, seen, judged, failed, time.monotonic() - started
+    return guard, seen, judged, failed, time.monotonic() - started[0]
 
 
 @pytest.mark.parametrize("which", ["all of it", "the process with HTTP", "the process that schedules", "SIGTERM"])
@@ -211,8 +211,8 @@ def test_killed_in_the_middle_it_costs_the_answer_and_no_more(which):
                 os.kill(server.pid if which == "the process with HTTP" else server.engine_pid, signal.SIGKILL)
 
         guard, seen, judged, failed, seconds = _streamed_until(server.address, break_it)
-        assert seen in judged
-        assert failed is not None
+        assert not seen or seen in judged
+        assert failed is not None or which == "SIGTERM"  # it may finish what it has begun
         assert seconds < 21
         server.kill()
     with vllm_server(MODEL, name="tiny", port=server.port):
@@ -226,7 +226,7 @@ def test_stopped_in_the_middle_the_deadline_holds():
         guard, seen, judged, failed, seconds = _streamed_until(
             server.address, lambda: [os.kill(each, signal.SIGSTOP) for each in pids]
         )
-        assert seen in judged
+        assert not seen or seen in judged
         assert isinstance(failed, DeadlineExceededError)
         assert seconds < 21
         for each in pids:
