@@ -24,6 +24,7 @@ class Call:
         seed: None where the server draws one.
         bias: Added to the logits of some tokens; only the probe uses it.
         grammar: What each continuation must be, from its first token to its end; None for anything.
+        session: The same for all calls behind one prompt, so that a router can send them to the replica with its cache.
     """
 
     prefix: tuple[int, ...]
@@ -34,6 +35,7 @@ class Call:
     seed: int | None = None
     bias: tuple[tuple[int, float], ...] = ()
     grammar: CompiledGrammar | None = None
+    session: str | None = None
 
     @property
     def reply_bytes(self) -> int:

@@ -54,12 +54,13 @@ class OpenAIDialect:
     Args:
         seeds: Whether a seed does no harm.
         grammars: Whether it takes vLLM's ``structured_outputs``.
+        sessions: Whether it takes vLLM's ``session_id``.
     """
 
     path = "/v1/completions"
 
-    def __init__(self, *, seeds: bool, grammars: bool) -> None:
-        self.seeds, self.grammars = seeds, grammars
+    def __init__(self, *, seeds: bool, grammars: bool, sessions: bool) -> None:
+        self.seeds, self.grammars, self._sessions = seeds, grammars, sessions
 
     def check(self, search: SearchConfig) -> None:
         """See `Dialect`. vLLM takes the nucleus of what min-p has left, and we of the whole distribution."""
@@ -92,6 +93,8 @@ class OpenAIDialect:
             body["seed"] = call.seed
         if call.bias:
             body["logit_bias"] = {str(token): value for token, value in call.bias}
+        if call.session is not None and self._sessions:
+            body["session_id"] = call.session
         if call.grammar is not None:
             body["structured_outputs"] = {"grammar": as_lark(call.grammar.rule)}
         return body
@@ -174,9 +177,11 @@ class LlamaCppDialect:
 
 
 DIALECTS: dict[Kind, Dialect] = {
-    "vllm": OpenAIDialect(seeds=False, grammars=True),  # a seed ends the whole engine of vLLM's CPU build (0.32)
+    "vllm": OpenAIDialect(
+        seeds=False, grammars=True, sessions=True
+    ),  # a seed ends the whole engine of vLLM's CPU build (0.32)
     "llamacpp": LlamaCppDialect(),
-    "openai": OpenAIDialect(seeds=True, grammars=False),
+    "openai": OpenAIDialect(seeds=True, grammars=False, sessions=False),
 }
 
 

@@ -48,6 +48,7 @@ class RemoteSession:
     def __init__(self, model: Asked, prompts: Sequence[Sequence[int]]) -> None:
         self._model = model
         self._beams: list[list[Ids | None]] = []  # prompt and answer so far, by row and beam
+        self._names: list[str] = []  # by row, see `Call.session`
         self._lanes: list[list[Ids | None]] | None = None  # of the open block
         self.add_rows(prompts)
 
@@ -119,10 +120,11 @@ class RemoteSession:
     def add_rows(self, prompts: Sequence[Sequence[int]]) -> None:
         """See `PolicySession`."""
         self._beams += [[tuple(int(token) for token in prompt)] for prompt in prompts]
+        self._names += [_name(prompt) for prompt in prompts]
 
     def keep_rows(self, rows: Sequence[int]) -> None:
         """See `PolicySession`."""
-        self._beams = [self._beams[row] for row in rows]
+        self._beams, self._names = [self._beams[row] for row in rows], [self._names[row] for row in rows]
 
     def _groups(self, parents: Tensor, limits: Tensor, samplers: Sequence[Sampler]) -> list[Group]:
         """The lanes of each call: those of one beam, or fewer where the server gives only so many."""
@@ -159,6 +161,7 @@ class RemoteSession:
             stop_ids=stop_ids,
             seed=hashed_seed(float(uniforms[row, lanes[0], 0])) if self._model.seeds else None,
             grammar=grammar,
+            session=self._names[row],
         )
 
 
@@ -182,6 +185,11 @@ def _unread(beams: Sequence[Matcher]) -> CompiledGrammar:
     if not isinstance(first, CompiledGrammar) or any(getattr(each, "read", 1) for each in beams):
         raise ConfigurationError("a server cannot go on in the middle of a grammar; let its answer be a single block")
     return first
+
+
+def _name(prompt: Sequence[int]) -> str:
+    """A prompt's name: the same in every process, and nothing can be read from it."""
+    return hashlib.sha256(",".join(str(int(token)) for token in prompt).encode()).hexdigest()[:32]
 
 
 def _listed(index: Tensor) -> list[tuple[int, list[int]]]:

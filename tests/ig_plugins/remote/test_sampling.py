@@ -84,6 +84,21 @@ def test_vllm_gets_no_seed_unless_somebody_says_that_it_survives_one(engine, gua
     assert "seed" in server.bodies[-1]
 
 
+def test_all_calls_of_a_prompt_name_one_session_so_that_a_router_finds_their_cache(engine, guarded):
+    server = engine("vllm")
+    guard = guarded(server, max_tokens=40)
+    names = []
+    for prompt in (QUESTION, "How do I store medicine?", QUESTION):
+        asked = len(server.bodies)
+        guard.generate(prompt)
+        (name,) = {body["session_id"] for body in server.bodies[asked:]}
+        names.append(name)
+    assert names[0] == names[2] != names[1]
+    other = engine("openai")
+    guarded(other).generate(QUESTION)
+    assert not any("session_id" in body for body in other.bodies), "not every server takes fields that it does not know"
+
+
 def test_prefixes_end_one_token_behind_a_page(engine, guarded):
     server = engine("vllm")
     guard = guarded(server, block_tokens=16, max_tokens=64)

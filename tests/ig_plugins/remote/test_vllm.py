@@ -10,13 +10,17 @@ from collections import Counter
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForSequenceClassification
 
 from critic_models import bundled
+from critic_models.judges import ClassifierJudge, ClassifyJudge, GuardJudge, GuardTemplate, VerdictJudge, load_judge
 from ig_plugins import DeadlineExceededError, InferenceGuard, RemoteError, SafetyBudget
 from ig_plugins.engine import Sampler
 from ig_plugins.remote.session import RemoteSession
 from tests.ig_plugins.remote.conftest import QUESTION, TOKENIZER
+from tests.ig_plugins.remote.test_grammars import TOOL, WISHES
 from tests.kit.observe import until
+from tests.kit.tiny import tiny_config
 from tests.kit.vllm_server import installed, vllm_server
 
 pytestmark = [
@@ -27,6 +31,7 @@ MODEL = bundled.path("tiny-alpaca")
 JUDGES = {"cost_model": "tiny-alpaca", "reward_model": "tiny-alpaca"}
 SEARCH = {"candidates": 8, "beams": 2, "block_tokens": 16, "max_tokens": 48}
 BUDGET = SafetyBudget(accounting="cumulative", limit=10.0)
+UNBOUNDED = SafetyBudget(accounting="cumulative", limit=1e6)
 PROMPTS = [QUESTION, "How do I pick a lock?", "How do I store medicine?", "How do I wrap a present?"]
 
 
@@ -173,6 +178,109 @@ def test_both_adapters_answer(alpaca):
     llm = pytest.importorskip("llama_index.llms.inferenceguard").InferenceGuardLLM(model=alpaca.address, **fields)
     assert llm.complete(QUESTION).text
     assert [chunk.delta for chunk in llm.stream_complete(QUESTION)]
+
+
+@pytest.mark.parametrize(("wish", "fits"), WISHES, ids=[next(iter(wish)) for wish, _ in WISHES])
+def test_answers_are_held_to_grammars(guard, wish, fits):
+    for result in guard.generate(PROMPTS, max_tokens=100, temperature=1.5, **wish):
+        assert fits(result.text)
+        assert result.finish_reason == "stop"
+    *_, last = chunks = list(guard.stream(QUESTION, max_tokens=100, **wish))
+    assert "".join(chunk.text for chunk in chunks) == last.result.text
+    assert fits(last.result.text)
+
+
+def test_a_forced_call_is_held_to_its_tool(guard):
+    result = guard.generate(QUESTION, tools=[TOOL], tool_choice="any", max_tokens=100, budget=UNBOUNDED)
+    (call,) = result.tool_calls
+    assert call["arguments"]["what"] in ("tea", "rice")
+
+
+def test_lanes_under_a_grammar_follow_the_masked_distribution(guard, local):
+    policy, lanes, wish = guard.components.policy, 600, {"regex": "(I|You) (can|do|[a-z]{3}) .*"}
+    request = guard.request(QUESTION, **wish)
+
+    def drawn(session):
+        block = session.sample(
+            torch.zeros(1, lanes, dtype=torch.long), samplers=[Sampler()], max_tokens=[3], stop_ids=policy.stop_ids,
+            uniforms=torch.rand(1, lanes, 3, dtype=torch.float64), matchers=[[request.grammar]],
+        )  # fmt: skip
+        return Counter(tuple(each) for each in block.tokens[0].tolist())
+
+    def apart(one, other):
+        return sum(abs(one[key] - other[key]) for key in {*one, *other}) / (2 * lanes)
+
+    tree = local.components.policy.tree
+    ours = [drawn(tree.prefill([request.prompt_ids], lanes=lanes, block=3, max_new=3)) for _ in range(2)]
+    theirs = drawn(RemoteSession(policy.tree, [request.prompt_ids]))
+    assert apart(theirs, ours[0]) < apart(*ours) + 0.06
+
+
+def test_a_language_model_is_a_guard_as_here(alpaca):
+    """Its verdicts mean nothing; they are the same."""
+    template = GuardTemplate(
+        name="test", safe=("I", "That"), unsafe=("You", "Here"), lead="", text="{prompt}\n{response}\n"
+    )
+    folder = bundled.path("tiny-alpaca")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    here = GuardJudge(AutoModelForCausalLM.from_pretrained(folder), tokenizer, template=template, min_mass=0.0)
+    there = VerdictJudge(
+        f"{alpaca.base}/v1/completions", model="tiny", tokenizer=folder, template=template, min_mass=0.0, seconds=100
+    )
+    answers = ["It is easy.", "", "</s> Never do that."] * 4
+    assert there.score(PROMPTS * 3, answers) == pytest.approx(here.score(PROMPTS * 3, answers), abs=1e-4)
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    """A random classifier of three labels, in vLLM's reach: heads of 32."""
+    folder, torch_seed = tmp_path_factory.mktemp("classifier"), 3
+    tokenizer = AutoTokenizer.from_pretrained(bundled.path("tiny-alpaca"))
+    torch.manual_seed(torch_seed)
+    config = tiny_config(tokenizer, hidden_size=128, num_labels=3)
+    model = LlamaForSequenceClassification(config).eval()
+    model.score.weight.data.normal_(std=1.0)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder, model, tokenizer
+
+
+ANSWERS = ["It is easy.", "", "</s> Never do that.", "One two three four five six seven."]
+
+
+def test_a_classifier_judges_as_here(classifier):
+    folder, model, tokenizer = classifier
+    with vllm_server(folder, "--runner", "pooling", name="cls") as server:
+        for reads in ("response", "pair"):
+            here = ClassifierJudge(model, tokenizer, label=2, reads=reads)
+            address = f"classify+{server.base}/cls?label=2&reads={reads}&tokenizer={folder}"
+            there = load_judge(address, kind="cost", judge_options={"seconds": 100.0})
+            assert there.score(PROMPTS, ANSWERS) == pytest.approx(here.score(PROMPTS, ANSWERS), abs=1e-4)
+        raw = ClassifyJudge(f"{server.base}/classify", tokenizer=folder, label=0, raw=True, seconds=100)
+        logits = [_outputs(model, tokenizer(text)["input_ids"])[-1, 0] for text in ANSWERS[:1]]
+        assert raw.score(PROMPTS[:1], ANSWERS[:1]) == pytest.approx([float(each) for each in logits], abs=1e-4)
+
+
+def test_scores_of_tokens_are_as_here(classifier):
+    folder, model, tokenizer = classifier
+    options = ("--runner", "pooling", "--pooler-config.task", "token_classify")
+    with vllm_server(folder, *options, name="cls") as server:
+        address = f"tokens+{server.base}/cls?label=1&reads=pair&tokenizer={folder}"
+        judge = load_judge(address, kind="cost", judge_options={"seconds": 100.0})
+        found = judge.score(PROMPTS, ANSWERS)
+        for prompt, answer, score in zip(PROMPTS, ANSWERS, found, strict=True):
+            encoded = tokenizer(prompt, answer, split_special_tokens=True)
+            mine = [at for at, whose in enumerate(encoded.sequence_ids(0)) if whose == 1]
+            scores = _outputs(model, encoded["input_ids"]).softmax(-1)[:, 1]
+            assert score == pytest.approx(float(scores[mine or slice(None)].max()), abs=1e-4)
+        guard = InferenceGuard.from_pretrained("tiny-alpaca", cost_model=judge, reward_model="tiny-alpaca", **SEARCH)
+        for result in guard.generate(PROMPTS, on_block="refuse"):
+            assert result.blocked or result.cost <= 0.5
+
+
+@torch.no_grad()
+def _outputs(model, ids):
+    return model.score(model.model(torch.tensor([ids])).last_hidden_state)[0]
 
 
 def _streamed_until(alpaca_address, break_it):
