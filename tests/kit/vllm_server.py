@@ -73,7 +73,7 @@ class VllmServer:
 
 @contextlib.contextmanager
 def vllm_server(
-    model: Path | str, *options: str, name: str = "served", port: int = 0, seconds: float = 400.0
+    model: Path | str, *options: str, name: str = "served", port: int = 0, seconds: float = 900.0
 ) -> Iterator[VllmServer]:
     """Starts a server and waits for it; it is gone afterwards.
 

@@ -25,6 +25,7 @@ from tests.kit.vllm_server import installed, vllm_server
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(1800),  # a server takes minutes to start where cores are shared
     pytest.mark.skipif(not installed(), reason="examples/remote/serve_vllm.sh install, then set VLLM_VENV"),
 ]
 MODEL = bundled.path("tiny-alpaca")
