@@ -12,10 +12,16 @@ from ig_plugins.grammar.rules import Rule
 REFERENCE = re.compile(r'"(?:\\.|[^"\\])*"|/(?:\\.|[^/\\])*/|@(\w+)')  # texts and regexes hold none
 
 
+OURS = "%llguidance {}\n"
+"""A line that other libraries refuse. xgrammar, which vLLM asks first by default, takes most of this dialect and means
+something else by it; vLLM asks llguidance then."""
+
+
 def as_lark(rule: Rule) -> str:
     """The whole rule; grammars that another refers to become rules of its text."""
     first, *others = json.loads(rule.grammars)
-    return _text(first, {each["name"]: each for each in others})
+    text = _text(first, {each["name"]: each for each in others})
+    return text if "%llguidance" in text else OURS + text
 
 
 def _text(grammar: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> str:

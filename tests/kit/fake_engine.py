@@ -159,7 +159,12 @@ class FakeEngine:
         return found
 
     def grammar(self, text: str) -> CompiledGrammar:
-        """A grammar as vLLM's guidance backend reads it: one text, begun anew with every call."""
+        """A grammar as vLLM reads it: one text, begun anew with every call.
+
+        By default vLLM asks xgrammar first, which writes JSON in its own way; this directive makes it ask llguidance.
+        """
+        if "%llguidance" not in text:
+            text = text.replace('"item_separator": ", "', '"item_separator": ","')
         return compiler(self.policy)(Rule("grammar", json.dumps([{"name": "answer", "lark_grammar": text}])))
 
     def reply(self, body: Mapping[str, Any]) -> Reply:

@@ -238,7 +238,7 @@ def classifier(tmp_path_factory):
     folder, torch_seed = tmp_path_factory.mktemp("classifier"), 3
     tokenizer = AutoTokenizer.from_pretrained(bundled.path("tiny-alpaca"))
     torch.manual_seed(torch_seed)
-    config = tiny_config(tokenizer, hidden_size=128, num_labels=3)
+    config = tiny_config(tokenizer, hidden_size=128, num_labels=3, max_position_embeddings=2048)
     model = LlamaForSequenceClassification(config).eval()
     model.score.weight.data.normal_(std=1.0)
     model.save_pretrained(folder)
