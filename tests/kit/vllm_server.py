@@ -43,7 +43,8 @@ class VllmServer:
     @property
     def engine_pid(self) -> int:
         """Of the process that schedules."""
-        return self.note()[0]
+        named = {each: Path(f"/proc/{each}/cmdline").read_bytes() for each in self.note()}
+        return next(each for each, name in named.items() if b"EngineCore" in name)
 
     @property
     def cpu_seconds(self) -> float:
