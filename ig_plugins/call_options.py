@@ -61,8 +61,9 @@ class CallOptions(TypedDict, total=False):
     selection: Annotated[
         Selection | None,
         Doc(
-            "How the answer is picked among verified ones: the highest `reward`, or `hedged`, a reward discounted for "
-            "being an extreme among many (methods.md)."
+            "How the answer is picked among verified ones: by `reward`, or without a reward model drawn as often as "
+            "the policy says it; `hedged` does so in the half of them that leaves most of the budget unspent, as the "
+            "best of many that just pass is where a cost model errs most."
         ),
     ]
     adaptive: Annotated[

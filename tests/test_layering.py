@@ -9,13 +9,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FRAMEWORKS = {"langchain", "langchain_core", "langgraph", "llama_index", "langchain_huggingface", "langchain_tests"}
-OURS = {"ig_plugins", "critic_models", "adapters", "langchain_inferenceguard", "tests", "examples"}
+OURS = {
+    "ig_plugins", "critic_models", "adapters", "langchain_inferenceguard", "inferenceguard_vllm", "tests", "examples",
+}  # fmt: skip
 
 # What a storey may not import.
 FORBIDDEN = {
     "critic_models": FRAMEWORKS | OURS - {"critic_models"},
     "ig_plugins": FRAMEWORKS | OURS - {"ig_plugins", "critic_models"},
     "adapters/langchain_inferenceguard": {"llama_index", "adapters", "tests", "examples"},
+    "adapters/inferenceguard_vllm": FRAMEWORKS
+    | OURS - {"inferenceguard_vllm"},  # it stands beside vLLM, without the rest
     "adapters/llama_index": {
         "langchain",
         "langchain_core",

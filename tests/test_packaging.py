@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOTS = ("inferenceguard", "ig_plugins", "critic_models", "langchain_inferenceguard", "llama_index")
+ROOTS = (
+    "inferenceguard", "ig_plugins", "critic_models", "langchain_inferenceguard", "inferenceguard_vllm", "llama_index",
+)  # fmt: skip
 NAMESPACES = ("adapters", "adapters/llama_index", "adapters/llama_index/llms")
 DATA = {".toml", ".safetensors", ".json", ".jsonl", ".typed", ".md", ".txt", ".html", ".css", ".js", ".svg", ".png"}
 
@@ -50,6 +52,7 @@ def test_the_wheel_has_every_tracked_file_of_the_packages(wheel):
         "ig_plugins",
         "critic_models",
         "adapters/langchain_inferenceguard",
+        "adapters/inferenceguard_vllm",
         "adapters/llama_index",
     )
     assert {name.removeprefix("adapters/") for name in ours} <= set(names)
@@ -57,7 +60,7 @@ def test_the_wheel_has_every_tracked_file_of_the_packages(wheel):
 
 def test_the_wheel_has_what_is_promised(wheel):
     names, size = wheel[:2]
-    packages = (*ROOTS[:3], "llama_index/llms/inferenceguard")
+    packages = (*ROOTS[:5], "llama_index/llms/inferenceguard")
     assert {f"{package}/py.typed" for package in packages} <= set(names)
     assert any(re.fullmatch(r"ig_plugins/presets/[\w.-]+\.toml", name) for name in names)
     for model in ("tiny-alpaca", "tiny-beaver", "tiny-reward", "tiny-cost"):

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import re
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ PAGE = ROOT / "docs" / "private-apis.md"
 LIBRARIES = {
     "torch": "torch", "transformers": "transformers", "langchain_core": "langchain-core", "langchain": "langchain",
     "langgraph": "langgraph", "llama_index": "llama-index-core", "uvicorn": "uvicorn",
+    "vllm": "vllm",
 }  # fmt: skip
 OURS = ("ig_plugins", "critic_models", "langchain_inferenceguard", "llama_index.llms.inferenceguard")
 FOLDERS = ("ig_plugins", "critic_models", "adapters")
@@ -87,7 +89,39 @@ def find(path: str) -> Any:
     return thing
 
 
-@pytest.mark.parametrize("name", [name for name, _ in ROWS])
+def in_source(path: str, root: Path) -> bool:
+    """Whether a class, or what stands in it, is in a library's source; for one that cannot be imported everywhere."""
+    parts, folder = path.split(".")[1:], root
+    while parts and (folder / parts[0]).is_dir():
+        folder /= parts.pop(0)
+    file = folder / f"{parts.pop(0)}.py" if parts and (folder / f"{parts[0]}.py").is_file() else folder / "__init__.py"
+    owner, *rest = parts
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef) and node.name == owner:
+            own = [each.target for each in ast.walk(node) if isinstance(each, ast.AnnAssign)]
+            own += [target for each in ast.walk(node) if isinstance(each, ast.Assign) for target in each.targets]
+            names = {ast.unparse(each).removeprefix("self.") for each in own} | defined(node)
+            return not rest or rest[0] in names
+    return False
+
+
+@pytest.mark.parametrize("name", [name for name, _ in ROWS if name.startswith("vllm.")])
+def test_the_name_is_still_in_vllm(name):
+    spec = importlib.util.find_spec("vllm")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("vLLM is not installed")
+    assert in_source(name, Path(spec.submodule_search_locations[0])), f"{name} is gone; docs/private-apis.md"
+
+
+def test_a_name_that_is_not_in_a_source_is_noticed(tmp_path):
+    (tmp_path / "a").mkdir()
+    text = "class B:\n    c: int\n    def d(self):\n        self.e: int = 1\n        self.f = 1\n"
+    (tmp_path / "a" / "m.py").write_text(text)
+    assert all(in_source(f"vllm.a.m.B{name}", tmp_path) for name in ("", ".c", ".d", ".e", ".f"))
+    assert not any(in_source(f"vllm.a.m.{name}", tmp_path) for name in ("X", "B.g"))
+
+
+@pytest.mark.parametrize("name", [name for name, _ in ROWS if not name.startswith("vllm.")])
 def test_the_name_is_still_there(name):
     path, _, value = name.partition(" = ")
     library = LIBRARIES[path.partition(".")[0]]

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 # From the ground up. A room may import those before it; what stands on one line knows nothing of one another.
 ROOMS = (
     ("critic_models.errors", "critic_models.lengths", "critic_models.safe_rlhf", "critic_models.validation"),
-    ("critic_models.safety", "critic_models.identity", "critic_models.gguf"),
+    ("critic_models.safety", "critic_models.identity", "critic_models.gguf", "critic_models.api_key"),
     ("critic_models.hub",),
     ("critic_models.score_models", "critic_models.critic"),
     ("critic_models.judges",),

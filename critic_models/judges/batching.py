@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from critic_models.errors import ConfigurationError, InferenceGuardError, JudgeError
-from critic_models.judges.protocol import check_pairs, check_scores
+from critic_models.errors import ConfigurationError, JudgeError
+from critic_models.judges.protocol import check_pairs, check_scores, judge_errors
 from critic_models.lengths import context_of
 from critic_models.safety.budget import Accounting
 
@@ -67,7 +67,7 @@ class ModelJudge(ABC):
         if finished is not None and len(finished) != len(responses):
             raise JudgeError(f"judge {self.name!r} was given {len(responses)} responses and {len(finished)} flags")
         ended = finished or [False] * len(responses)
-        try:
+        with judge_errors(self.name):
             triples = zip(prompts, responses, ended, strict=True)
             rows = [self._fit(self.encode(prompt, text, finished=end)) for prompt, text, end in triples]
             scores = [0.0] * len(rows)
@@ -76,10 +76,6 @@ class ModelJudge(ABC):
                     read = self.read(batch["input_ids"], batch.pop("mask"), **_without_ids(batch))
                 for index, value in zip(chosen, read.float().tolist(), strict=True):
                     scores[index] = value
-        except InferenceGuardError:
-            raise
-        except Exception as error:
-            raise JudgeError(f"judge {self.name!r} failed with {type(error).__name__}; see the cause above") from error
         return check_scores(scores, count=len(responses), judge=self.name)
 
     def _fit(self, row: Row) -> Row:

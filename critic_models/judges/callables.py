@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from critic_models.errors import ConfigurationError, JudgeError, ReentrantJudgeError
+from critic_models.errors import ConfigurationError, ReentrantJudgeError
 from critic_models.identity import label
-from critic_models.judges.protocol import check_pairs, check_scores
+from critic_models.judges.protocol import check_pairs, check_scores, judge_errors
 from critic_models.safety.budget import Accounting
 
 
@@ -51,11 +51,6 @@ class CallableJudge:
         check_pairs(prompts, responses, judge=self.name)
         if not responses:
             return []
-        try:
+        with judge_errors(self.name, ours=ReentrantJudgeError):  # which says what the caller has to change
             raw = self.function(list(prompts), list(responses))
-        except ReentrantJudgeError:  # says what the caller has to change, and quotes nobody
-            raise
-        except Exception as error:
-            # The exception's own text may quote the prompt, so only its type is named here.
-            raise JudgeError(f"judge {self.name!r} raised {type(error).__name__}; see the cause above") from error
         return check_scores(raw, count=len(responses), judge=self.name)

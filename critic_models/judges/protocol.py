@@ -1,14 +1,15 @@
 """What a judge is: text in, the score of the response so far out."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Real
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from critic_models.errors import JudgeError
+from critic_models.errors import InferenceGuardError, JudgeError
 from critic_models.safety.budget import Accounting
 
 Kind = Literal["cost", "reward"]
@@ -79,6 +80,25 @@ def check_pairs(prompts: Sequence[str], responses: Sequence[str], *, judge: str)
         raise JudgeError(f"judge {judge!r} was given a string; give lists with one prompt and one response each")
     if len(prompts) != len(responses):
         raise JudgeError(f"judge {judge!r} was given {len(prompts)} prompts and {len(responses)} responses")
+
+
+@contextmanager
+def judge_errors(judge: str, *, ours: type[InferenceGuardError] = InferenceGuardError) -> Iterator[None]:
+    """Whatever is raised inside becomes a JudgeError with the cause attached.
+
+    Args:
+        judge: Its name, for the message. The cause's own text may quote the prompt, so only its type is named.
+        ours: Errors that stay as they are, as they quote nobody.
+
+    Raises:
+        JudgeError: Anything was raised.
+    """
+    try:
+        yield
+    except ours:
+        raise
+    except Exception as error:
+        raise JudgeError(f"judge {judge!r} raised {type(error).__name__}; see the cause above") from error
 
 
 def check_scores(raw: Any, *, count: int, judge: str) -> list[float]:

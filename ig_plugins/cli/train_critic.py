@@ -28,6 +28,13 @@ def train_critic(
     batch: Annotated[int, typer.Option(min=1, help="Prompts decoded together.")] = 16,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest rollout.")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            help="Such as 2/8: collect this part of the rollouts into OUT/rollouts and stop. Machines that share "
+            "the folder take a part each; a run without it trains on all of them."
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of training.")] = None,
     device: options.Device = None,
     json: Annotated[bool, typer.Option("--json", help="The metrics as JSON on standard output.")] = False,
@@ -37,9 +44,10 @@ def train_critic(
     from critic_models.training.critic import CriticTrainingConfig
     from ig_plugins import InferenceGuard
     from ig_plugins.research.evaluation.prompts import load_prompts
-    from ig_plugins.research.rollouts import RolloutConfig
+    from ig_plugins.research.rollouts import Part, RolloutConfig, collect_rollouts
     from ig_plugins.research.rollouts import train_critic as train
 
+    mine = Part.parse(part) if part else None
     apart = [prompt.text for prompt in load_prompts(unseen, column=column)] if unseen else []
     texts = [prompt.text for prompt in load_prompts(prompts, column=column, limit=limit)]
     output.check_folder(out)
@@ -53,19 +61,29 @@ def train_critic(
             max_tokens=max_tokens,
             device=device,
         )
-    command = shlex.join(["inferenceguard", *sys.argv[1:]])
+    rollouts = RolloutConfig(responses=responses, batch=batch, seed=seed)
     with output.progress_bar() as bar:
-        stages = ("rollouts", "unseen", "training") if apart else ("rollouts", "training")
+        stages = ("rollouts", *(["unseen"] if apart else []), *(["training"] if mine is None else []))
         tasks = {stage: bar.add_task(stage, total=None) for stage in stages}
+
+        def progress(stage: str, done: int, total: int) -> None:
+            bar.update(tasks[stage], completed=done, total=total)
+
+        if mine is not None:
+            collect_rollouts(
+                guard, texts, out / "rollouts", unseen=apart, rollouts=rollouts, part=mine, progress=progress
+            )
+            output.notes.print(f"part {mine.number} of {mine.of} is in [bold]{out / 'rollouts'}[/]", highlight=False)
+            return
         critic, metrics = train(
             guard,
             texts,
             out / "rollouts",
             unseen=apart,
-            rollouts=RolloutConfig(responses=responses, batch=batch, seed=seed),
+            rollouts=rollouts,
             training=CriticTrainingConfig.model_validate({"seed": seed, **({"epochs": epochs} if epochs else {})}),
-            command=command,
-            progress=lambda stage, done, total: bar.update(tasks[stage], completed=done, total=total),
+            command=shlex.join(["inferenceguard", *sys.argv[1:]]),
+            progress=progress,
         )
     critic.save_pretrained(out)
     write_card(critic, metrics, out)

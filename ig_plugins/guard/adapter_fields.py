@@ -304,6 +304,8 @@ class GuardFields(BaseModel):
             prompt_format=self.prompt_format,
             dtype=self.dtype,
         )
+        if self.critic not in (None, False):  # it is bound to a budget, and held to it where it is loaded
+            named["budget"] = settings.get("budget")
         guard = InferenceGuard.from_pretrained(**named)
         return guard if path is None else guard.with_certificate(path, outside=outside, settings=False)
 

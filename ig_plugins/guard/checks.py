@@ -55,7 +55,7 @@ def check_options(
         raise ConfigurationError(f"dtype is {dtype!r}; give one such as 'float32', 'bfloat16', 'float16' or 'auto'")
 
 
-def check_remote(model: Any, *, tokenizer: Any, revision: Any, dtype: Any, critic: Any) -> None:
+def check_remote(model: Any, *, tokenizer: Any, revision: Any, dtype: Any) -> None:
     """Refuses what a server decides, or cannot give; and a tokenizer where the model brings its own.
 
     Raises:
@@ -71,11 +71,6 @@ def check_remote(model: Any, *, tokenizer: Any, revision: Any, dtype: Any, criti
             raise ConfigurationError(
                 f"{name} is {value!r}, but the server decides which weights it holds; leave it out"
             )
-    if critic not in (None, False):
-        raise ConfigurationError(
-            "a latent critic reads the policy's hidden states, and a server gives none; leave critic out, or name the "
-            "policy by its hub id or folder"
-        )
 
 
 def check_models(chosen: Preset | None, *, costs: Any, reward: Any, critic: Any) -> None:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from critic_models.judges import Judge, TokenJudge
+from critic_models.judges.heads import Probe
 from critic_models.safety import SafetyBudget
 from ig_plugins.chat import PromptFormat
 from ig_plugins.engine import TreeModel
 from ig_plugins.search import BlockSearch, Capacity, CriticScoring, DirectScoring, Policy, Row
 from ig_plugins.search.scoring.judge_session import Call, JudgeSession, TextJudgeSession, TreeJudgeSession
+from ig_plugins.search.scoring.state_session import StateJudgeSession
 
 if TYPE_CHECKING:
     from critic_models.critic import LatentCritic
@@ -73,12 +75,25 @@ class Components:
     def start_search(self, capacity: Capacity, *, on_release: Callable[[Row, str], None], call: Call) -> BlockSearch:
         """A search over these parts; see `runtime.Engine`."""
         costs, reward = self.judge_sessions(capacity, call=call)
+        if self.critic is None:  # with one, few lanes are read
+            costs = [self._sharing(session) for session in costs]
         scoring: DirectScoring | CriticScoring
         if self.critic is None:
             scoring = DirectScoring(costs, reward)
         else:
             scoring = CriticScoring(self.critic, costs, reward, optimism=self.critic.value_error)
-        return BlockSearch(self.policy, scoring, capacity=capacity, on_release=on_release)
+        keep = any(isinstance(session, StateJudgeSession) for session in costs)
+        return BlockSearch(self.policy, scoring, capacity=capacity, on_release=on_release, keep_states=keep)
+
+    def _sharing(self, session: JudgeSession) -> JudgeSession:
+        """The session of a probe that reads the policy's last states, which the search has in hand; else as it is.
+
+        On CUDA a block that keeps its states waits for the host at every step, so that the probe reads for itself.
+        """
+        if not isinstance(session, TreeJudgeSession) or not isinstance(judge := session.judge, Probe):
+            return session
+        shared = judge.body.device.type == "cpu" and judge.reads_last_states(self.policy.engine.body.model)
+        return StateJudgeSession(session.judge) if shared else session
 
     def judge_sessions(
         self, capacity: Capacity, *, call: Call | None = None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import time
 import warnings
 from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import aclosing
@@ -15,25 +13,20 @@ from typing_extensions import Unpack
 
 from critic_models.safety import SafetyBudget
 from ig_plugins.call_options import CallOptions
-from ig_plugins.chat import EncodedPrompt, Message, parse_reply, special_in, tool_region
-from ig_plugins.chat.messages import check_unicode
-from ig_plugins.errors import ContextLengthError, GuardBlockedError, PromptError
+from ig_plugins.errors import GuardBlockedError, PromptError
 from ig_plugins.guard.components import Components
-from ig_plugins.guard.held import grammar_of
 from ig_plugins.guard.identity import PARTS, identity
 from ig_plugins.guard.options import Options, configuration_errors, one_of
 from ig_plugins.guard.promise import Outside, Promise
+from ig_plugins.guard.prompt_request import Prompt, build_request, encode
 from ig_plugins.guard.recipe import recipe_of
 from ig_plugins.guard.request_handle import GuardChunk, RequestHandle
 from ig_plugins.guard.result import GuardResult
 from ig_plugins.runtime import worker
 from ig_plugins.search import Request, SearchConfig
-from ig_plugins.search.trace import Recorder
 
 if TYPE_CHECKING:
     from ig_plugins.guard.certificate import Certificate
-
-Prompt = str | Sequence[Message]
 
 
 class InferenceGuard:
@@ -352,7 +345,7 @@ class InferenceGuard:
         """Tokens of a prompt as the policy would read it, tools included; of any piece of a conversation as well."""
         if not isinstance(prompt, str):
             return self.components.prompt_format.count(prompt, tools=tools)
-        encoded = self._encode(prompt, self.options.updated(tools=tools))
+        encoded = encode(self.components, prompt, self.options.updated(tools=tools))
         return len(encoded.prompt_ids) + len(encoded.prefill_ids)
 
     def request(self, prompt: Prompt, *, stream: bool = False, **overrides: Unpack[CallOptions]) -> Request:
@@ -363,7 +356,7 @@ class InferenceGuard:
         """
         options = self.options.updated(**overrides)
         self._certified(options)
-        return self._request(self._encode(prompt, options), options, stream=stream)
+        return build_request(self.components, encode(self.components, prompt, options), options, stream=stream)
 
     def numbered(self, seed: int) -> int | None:
         """The seed of one of several answers to a prompt; None where a server draws, which no seed can repeat."""
@@ -434,8 +427,8 @@ class InferenceGuard:
         self, prompt: Prompt, options: Options, *, stream: bool, keep: bool, certified: bool | None
     ) -> RequestHandle | Exception:
         try:
-            encoded = self._encode(prompt, options)
-            request = self._request(encoded, options, stream=stream)
+            encoded = encode(self.components, prompt, options)
+            request = build_request(self.components, encoded, options, stream=stream)
             engine = self.components.serving(request.budgets)
             return RequestHandle(engine, encoded, request, options, certified=certified)
         except Exception as error:
@@ -480,79 +473,6 @@ class InferenceGuard:
             if keep:
                 return error
             raise
-
-    def _encode(self, prompt: Prompt, options: Options) -> EncodedPrompt:
-        if options.raw_prompt:
-            if not isinstance(prompt, str) or not prompt:
-                raise PromptError("raw_prompt=True needs a non-empty text; leave it out for a list of messages")
-            check_unicode(prompt, "the prompt")
-            begun = bool(self.tokenizer.bos_token) and prompt.startswith(self.tokenizer.bos_token)
-            ids = self.tokenizer.encode(prompt, add_special_tokens=not begun)
-            return EncodedPrompt(prompt_ids=list(ids), prefill_ids=[], judge_prompt=prompt)
-        return self.components.prompt_format.encode(
-            prompt,
-            tools=list(options.tools) or None,
-            tool_choice=options.tool_choice,
-            last_assistant=options.last_assistant,
-            variables=options.chat_template_kwargs,
-        )
-
-    def _request(self, encoded: EncodedPrompt, options: Options, *, stream: bool) -> Request:
-        self.components.policy.check(options.search, options.logits_processors)
-        prompt_ids = [*encoded.prompt_ids, *encoded.prefill_ids]
-        self._check_fits(len(prompt_ids), options.search)
-        seed = options.search.seed
-        return Request(
-            prompt_ids=prompt_ids,
-            judge_ids=encoded.prompt_ids,
-            judge_prompt=encoded.judge_prompt,
-            search=options.search,
-            budgets=options.budgets,
-            seed=secrets.randbelow(2**63) if seed is None else seed,
-            prefill_ids=encoded.prefill_ids,
-            prefill_text=self.components.policy.detokenizer.text(encoded.prefill_ids) if encoded.prefill_ids else "",
-            stop=options.stop,
-            stop_ids=self._stop_ids(options),
-            **self._reading(encoded),
-            stream=stream,
-            deadline=None if options.timeout is None else time.monotonic() + options.timeout,
-            judge_timeout=options.judge_timeout,
-            processors=options.logits_processors,
-            watcher=Recorder() if options.trace else None,
-            grammar=grammar_of(self.components.policy, encoded, options.held_to),
-        )
-
-    def _stop_ids(self, options: Options) -> frozenset[int]:
-        """Tokens that end this call's answer: those named, and special tokens in stop strings, which no text shows."""
-        return (frozenset(options.stop_token_ids) | special_in(self.tokenizer, options.stop)) - (
-            self.components.policy.stop_ids
-        )
-
-    def _reading(self, encoded: EncodedPrompt) -> dict[str, Any]:
-        """How answers are taken apart where tools were offered, and what of them a stream holds back."""
-        if not encoded.tools:
-            return {}
-        return {
-            "parse": lambda text, ids: parse_reply(
-                text,
-                ids=ids,  # the stop token too: in some formats it is what ends a call
-                tokenizer=self.tokenizer,
-                tools=encoded.tools,
-                tool_choice=encoded.tool_choice,
-                opening=encoded.opening,
-                syntax=encoded.syntax,
-                prompt_ids=encoded.prompt_ids,
-            ),
-            "held_from": lambda text: tool_region(text, opening=encoded.opening, syntax=encoded.syntax),
-        }
-
-    def _check_fits(self, prompt_tokens: int, search: SearchConfig) -> None:
-        context = self.context
-        if context is not None and prompt_tokens + search.max_new_tokens > context:
-            raise ContextLengthError(
-                f"the prompt has {prompt_tokens} tokens and the answer may have {search.max_new_tokens}, but the "
-                f"context holds {context}{self.components.context_note}; shorten the prompt, or lower max_tokens"
-            )
 
     def _checked(self, result: GuardResult, overrides: Mapping[str, Any]) -> GuardResult:
         on_block = overrides.get("on_block") or self.options.on_block

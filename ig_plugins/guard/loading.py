@@ -53,7 +53,7 @@ def load_components(
         str(x) if isinstance(x, Path) else x for x in (cost_model, reward_model, critic)
     )
     tokenizer = str(tokenizer) if isinstance(tokenizer, Path) else tokenizer
-    check_remote(model, tokenizer=tokenizer, revision=revision, dtype=dtype, critic=critic)
+    check_remote(model, tokenizer=tokenizer, revision=revision, dtype=dtype)
     wanted = (model, cost_model, reward_model, critic, prompt_format, revision, tokenizer)
     chosen = preset_of(model)
 
@@ -123,6 +123,8 @@ def _load_components(
     latent = _critic(chosen, critic, replaced=replaced, device=place["device"])
     if latent is not None and critic is None and not serves(latent, budgets):
         latent = None  # the preset's own critic; one that the user names is refused below
+    if latent is not None and isinstance(policy, RemotePolicy):
+        policy = policy.with_states()
     names = {
         "model": named,
         "policy": source.source,
@@ -142,8 +144,19 @@ def _load_components(
         names=names,
     )
     if latent is not None:
-        check_critic(latent, policy, source.source, budgets, revision=revision or source.revision)
+        named, at = _bound_to(latent, policy, tokenizer) or (source.source, revision or source.revision)
+        check_critic(latent, policy, named, budgets, revision=at)
     return components
+
+
+def _bound_to(critic: LatentCritic, policy: Policy, tokenizer: Any) -> tuple[str, str | None] | None:
+    """What a critic's binding is compared with where a server runs the policy: one of its names, and its version."""
+    if not isinstance(policy, RemotePolicy):
+        return None
+    preset = isinstance(tokenizer, str) and presets.known(tokenizer)
+    names = {*policy.names, *([presets.preset(tokenizer).policy.source] if preset else [])}
+    wanted = critic.binding.policy_id if critic.binding else None
+    return wanted if wanted in names else policy.tree.server.model, policy.tree.options.version
 
 
 def _policy(

@@ -9,37 +9,32 @@ import torch
 from ig_plugins.guard import Components
 from ig_plugins.page.document import Unguarded
 from ig_plugins.runtime.fair_lock import torch_lock
+from ig_plugins.runtime.judging import judges_at_work
+from ig_plugins.runtime.one_lane import sample_answer
 from ig_plugins.runtime.openmp import release_openmp_threads
+from ig_plugins.runtime.question import Question
 from ig_plugins.search import Capacity, Request, Trail
-from ig_plugins.search.scoring.judge_session import JudgeSession
-from ig_plugins.search.text import Whole, first_stop
+from ig_plugins.search.scoring.judge_session import Ask, JudgeSession
+from ig_plugins.search.text import Whole
 from ig_plugins.search.trace import CostLine, figures
 from ig_plugins.search.verifier import Scored, Track
 
 
 @torch.inference_mode()
 def unguarded(parts: Components, request: Request) -> Unguarded:
-    """Samples one lane of the policy to its end, block by block, and asks the judges afterwards.
-
-    Searches of the process have their turn between the blocks.
+    """Samples one lane of the policy to its end, and asks the judges afterwards; searches have their turn in between.
 
     Args:
         parts: The policy and the judges.
         request: Says how to sample, and what may be spent. Its draws are used up: give one of its own.
 
     Raises:
-        JudgeError: A judge failed.
+        JudgeError: A judge failed, or took longer than the request allows.
         DeadlineExceededError, RequestCancelledError: The request's time is over, or it was cancelled.
     """
-    ids = _sampled(parts, request)
-    text = parts.policy.detokenizer.answer(request, ids)
-    at = first_stop(text, request.stop)
-    if at is not None:
-        text = text[:at]
-        while ids and len(parts.policy.detokenizer.answer(request, ids[:-1])) >= at:
-            ids = ids[:-1]
+    ids, text = sample_answer(parts.policy, request)
     size = Capacity(lanes=1, block=request.search.block_tokens, max_new=request.search.max_new_tokens)
-    costs, reward = parts.judge_sessions(size)
+    costs, reward = parts.judge_sessions(size, call=lambda ask: _asked(ask, request))
     with torch_lock:
         for session in [*costs, *([reward] if reward else [])]:
             session.add_rows([request])
@@ -65,32 +60,13 @@ def unguarded(parts: Components, request: Request) -> Unguarded:
     return result
 
 
-def _sampled(parts: Components, request: Request) -> list[int]:
-    """The tokens of one lane."""
-    policy, search = parts.policy, request.search
-    ids: list[int] = []
-    with torch_lock:
-        session = policy.tree.prefill(
-            [request.prompt_ids], lanes=1, block=search.block_tokens, max_new=search.max_new_tokens
-        )
-    while len(ids) < search.max_new_tokens:
-        if error := request.interruption():
-            raise error
-        room = min(search.block_tokens, search.max_new_tokens - len(ids))
-        with torch_lock:
-            block = session.sample(
-                torch.zeros(1, 1, dtype=torch.long),
-                samplers=[policy.sampler(request)],
-                uniforms=request.uniforms(1, room).unsqueeze(0),
-                max_tokens=torch.tensor([[room]]),
-                stop_ids=policy.stop_ids,
-                histories=[[[*request.prompt_ids, *ids]]],
-            )
-            session.select(torch.zeros(1, 1, dtype=torch.long))
-        ids += block.tokens[0, 0, : int(block.lengths[0, 0])].tolist()
-        if bool(block.finished[0, 0]) or first_stop(policy.detokenizer.answer(request, ids), request.stop) is not None:
-            return ids
-    return ids[: policy.detokenizer.whole_characters(request, ids)]  # as the search ends an answer without more room
+def _asked(ask: Ask, request: Request) -> list[float]:
+    """The scores of a judge of texts, within the request's ``judge_timeout`` and its deadline, as in a search."""
+    question = Question(ask, {request: judges_at_work()})
+    scores = question.scores(lambda seconds: None)
+    if error := question.failed.get(request) or request.interruption():
+        raise error
+    return scores
 
 
 def _whole(parts: Components, request: Request, ids: Sequence[int], *, finished: bool) -> Whole:

@@ -46,7 +46,10 @@ def attach(
     server = probe.try_out(server, words, stop_ids)
     model = RemoteModel(address, settings, connection, dialect, server, vocab_size=vocab_size(words))
     logger.info("attached %s: %s, seeds %s", address, server, model.seeds)
-    return RemotePolicy(tree=model, tokenizer=words, stop_ids=stop_ids, stated=generation)
+    named = {server.model, server.root, tokenizer if isinstance(tokenizer, str) else None} - {None}
+    return RemotePolicy(
+        tree=model, tokenizer=words, stop_ids=stop_ids, stated=generation, names=frozenset(map(str, named))
+    )
 
 
 def _words(address: Address, tokenizer: Any, root: str | None, read: Callable[[str], Words]) -> Words:

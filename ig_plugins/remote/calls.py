@@ -25,6 +25,9 @@ class Call:
         bias: Added to the logits of some tokens; only the probe uses it.
         grammar: What each continuation must be, from its first token to its end; None for anything.
         session: The same for all calls behind one prompt, so that a router can send them to the replica with its cache.
+        key: Under which the server keeps the states of what it samples, where it is asked for them; None where it is
+            not. It must sample a token more then, since a token's state is there once the token was read; with a
+            ``max_tokens`` of 0 it keeps the state of the prefix's last token.
     """
 
     prefix: tuple[int, ...]
@@ -36,11 +39,17 @@ class Call:
     bias: tuple[tuple[int, float], ...] = ()
     grammar: CompiledGrammar | None = None
     session: str | None = None
+    key: str | None = None
+
+    @property
+    def most(self) -> int:
+        """Tokens of a choice at most."""
+        return self.max_tokens + (self.key is not None)
 
     @property
     def reply_bytes(self) -> int:
         """More than any honest reply has."""
-        return 2**20 + 64 * len(self.prefix) * (1 + self.count) + 256 * self.count * self.max_tokens
+        return 2**20 + 64 * len(self.prefix) * (1 + self.count) + 256 * self.count * self.most
 
 
 @dataclass(frozen=True)
@@ -108,7 +117,8 @@ def ended(choice: Choice, call: Call, *, echoes: bool) -> tuple[tuple[int, ...],
     """A lane's tokens and whether the answer ends with them.
 
     Our stop tokens count, whatever the server's are: what follows one is left out. A server that stops at another token
-    of its own ends the answer all the same, and where it does not give the token itself, it is put back.
+    of its own ends the answer all the same, and where it does not give the token itself, it is put back. A token that
+    was only sampled for the state of the one before is none of the lane's.
 
     Args:
         choice: As the server gave it.
@@ -119,29 +129,28 @@ def ended(choice: Choice, call: Call, *, echoes: bool) -> tuple[tuple[int, ...],
         RemoteReplyError: It has more tokens than were asked for, or fewer without having come to an end, or is not what
             its grammar allows.
     """
-    tokens, done = _cut(choice, call, echoes=echoes)
+    tokens, stopped = _whole(choice, call, echoes=echoes)
+    tokens, done = tokens[: call.max_tokens], stopped and len(tokens) <= call.max_tokens
     if call.grammar is not None:
         _fits(call.grammar, [each for each in tokens if each not in call.stop_ids], done=done)
     return tokens, done
 
 
-def _cut(choice: Choice, call: Call, *, echoes: bool) -> tuple[tuple[int, ...], bool]:
+def _whole(choice: Choice, call: Call, *, echoes: bool) -> tuple[tuple[int, ...], bool]:
     tokens = choice.tokens
-    if len(tokens) > call.max_tokens:
+    if len(tokens) > call.most:
         raise RemoteReplyError(
-            f"the server gave {len(tokens)} tokens where {call.max_tokens} at most were asked for; it is not used"
+            f"the server gave {len(tokens)} tokens where {call.most} at most were asked for; it is not used"
         )
     at = next((place for place, token in enumerate(tokens) if token in call.stop_ids), None)
     if at is not None:
         return tokens[: at + 1], True
     if choice.stopped and not (echoes and tokens):
         tokens = (*tokens, min(call.stop_ids))
-        if len(tokens) > call.max_tokens:
+        if len(tokens) > call.most:
             raise RemoteReplyError("the server says that a full block ended, without its stop token; it is not used")
-    if not choice.stopped and len(tokens) < call.max_tokens:
-        raise RemoteReplyError(
-            f"the server broke off after {len(tokens)} of {call.max_tokens} tokens; nothing of it is used"
-        )
+    if not choice.stopped and len(tokens) < call.most:
+        raise RemoteReplyError(f"the server broke off after {len(tokens)} of {call.most} tokens; nothing of it is used")
     return tokens, choice.stopped
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 
+from critic_models.api_key import bearer
 from ig_plugins.errors import (
-    ConfigurationError,
     RemoteBusyError,
     RemoteError,
     RemoteReplyError,
@@ -129,7 +129,9 @@ class Connection:
 
     async def _exchange(self, ask: Ask) -> tuple[int, httpx.Headers, bytes]:
         method = "GET" if ask.body is None else "POST"
-        async with self._pool().stream(method, ask.path, json=ask.body, headers=self._key()) as response:
+        async with self._pool().stream(
+            method, ask.path, json=ask.body, headers=bearer(self._options.key_env)
+        ) as response:
             content = bytearray()
             async for part in response.aiter_bytes():
                 content += part
@@ -150,12 +152,6 @@ class Connection:
                 timeout=httpx.Timeout(None, connect=self._options.probe_seconds),  # the whole call has a limit
             )
         return self._client
-
-    def _key(self) -> dict[str, str]:
-        key = os.environ.get(self._options.key_env, "").strip()
-        if not key.isascii() or not key.isprintable():
-            raise ConfigurationError(f"{self._options.key_env} holds characters that no HTTP header can carry")
-        return {"authorization": f"Bearer {key}"} if key else {}
 
     def _late(self, error: BaseException, seconds: float) -> RemoteError:
         if isinstance(error, httpx.ConnectTimeout):

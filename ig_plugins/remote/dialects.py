@@ -77,7 +77,7 @@ class OpenAIDialect:
             "model": model,
             "prompt": [list(call.prefix)],
             "n": call.count,
-            "max_tokens": call.max_tokens,
+            "max_tokens": call.most,
             "temperature": sampler.temperature,
             "top_p": sampler.top_p,
             "top_k": sampler.top_k,
@@ -89,6 +89,10 @@ class OpenAIDialect:
             "return_token_ids": True,
             "stream": False,
         }
+        if call.key is not None:
+            first = len(call.prefix) if call.max_tokens else len(call.prefix) - 1
+            named = {"key": call.key, "first": first, "count": max(1, call.max_tokens)}
+            body["vllm_xargs"] = {f"inferenceguard_{name}": value for name, value in named.items()}
         if call.seed is not None:
             body["seed"] = call.seed
         if call.bias:
@@ -133,7 +137,7 @@ class LlamaCppDialect:
         }
         body: dict[str, Any] = {
             "prompt": list(call.prefix),
-            "n_predict": call.max_tokens,
+            "n_predict": call.most,
             "samplers": [name for name, wanted in used.items() if wanted],
             "temperature": sampler.temperature,
             "top_k": sampler.top_k,
@@ -141,7 +145,7 @@ class LlamaCppDialect:
             "min_p": sampler.min_p,
             "min_keep": 0,
             "repeat_penalty": sampler.repetition_penalty,
-            "repeat_last_n": len(call.prefix) + call.max_tokens if used["penalties"] else 0,
+            "repeat_last_n": len(call.prefix) + call.most if used["penalties"] else 0,
             "presence_penalty": 0.0,
             "frequency_penalty": 0.0,
             "dynatemp_range": 0.0,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from critic_models.identity import token
@@ -15,8 +16,11 @@ from ig_plugins.remote.calls import Call, Choice
 from ig_plugins.remote.connection import Ask, Connection
 from ig_plugins.remote.dialects import Dialect
 from ig_plugins.remote.options import RemoteOptions
+from ig_plugins.remote.probe import SAMPLE
 from ig_plugins.remote.server import Server
 from ig_plugins.remote.session import RemoteSession
+from ig_plugins.remote.states import Ids, States, StatesReader
+from ig_plugins.remote.states_reader import states_reader
 from ig_plugins.runtime.fair_lock import torch_lock
 from ig_plugins.search import Policy, Request, SearchConfig
 
@@ -33,7 +37,6 @@ class RemoteModel:
         vocab_size: V; ids from there on are refused.
     """
 
-    hidden_size = 0
     dtype = "the server's"
 
     def __init__(
@@ -50,15 +53,45 @@ class RemoteModel:
         self.vocab_size = vocab_size
         self.seeds = dialect.seeds if options.seeds is None else options.seeds
         self._connection = connection
+        self._reader: StatesReader | None = None
+
+    def with_states(self, prompt: Ids, stop_ids: frozenset[int]) -> RemoteModel:
+        """The same model, of which states are asked too.
+
+        Args:
+            prompt: Some tokens to try it with.
+            stop_ids: Tokens that end an answer.
+
+        Raises:
+            UnsupportedModelError: The server gives none; the reason.
+        """
+        found = copy.copy(self)
+        found._reader = states_reader(self.address, self._connection, self.server, self.ask, prompt, stop_ids)
+        return found
+
+    @property
+    def hidden_size(self) -> int:
+        """H of its states; 0 where it is not asked for them."""
+        return self._reader.hidden_size if self._reader else 0
+
+    @property
+    def keyed(self) -> bool:
+        """Calls have a key, under which the server keeps their states."""
+        return self._reader is not None and self._reader.keyed
 
     @property
     def context(self) -> int | None:
         """The longest sequence, prompt and answer together; None where the server does not say."""
-        return self.server.context
+        whole = None if self.server.context is None else self.server.context - self.keyed
+        longest = self._reader.longest if self._reader else None
+        return min((each for each in (whole, longest) if each is not None), default=None)
 
     @property
     def context_note(self) -> str:
         """Why the context ends there."""
+        longest = self._reader.longest if self._reader else None
+        if longest is not None and longest == self.context != self.server.context:
+            return f" (states are read of a physical batch; start {self.address.base} with a longer --ubatch-size)"
         return f" (as {self.address.base} was started)"
 
     def prefill(self, prompts: Sequence[Sequence[int]], *, lanes: int, block: int, max_new: int) -> RemoteSession:
@@ -79,6 +112,20 @@ class RemoteModel:
         pairs = zip(replies, calls, strict=True)
         return [self.dialect.choices(reply, call, vocab=self.vocab_size) for reply, call in pairs]
 
+    def states(
+        self, calls: Sequence[Call], lanes: Sequence[Sequence[Ids]], *, on_step: Callable[[], None] | None = None
+    ) -> list[list[States]]:
+        """The states of each call's lanes; others may use torch meanwhile.
+
+        Raises:
+            RemoteError: The server failed, or gave something else than was asked for.
+            ConfigurationError: It is not asked for states.
+        """
+        if self._reader is None:
+            raise ConfigurationError(f"{self.address} is not asked for states; attach it with a critic")
+        with torch_lock.lent():
+            return self._reader.read(calls, lanes, on_step=on_step)
+
     def description(self) -> dict[str, Any]:
         """What it is, as plain JSON. Weights cannot be read from here; the operator's ``version`` stands for them."""
         known = {"server": self.address.kind, "model": self.server.model}
@@ -93,10 +140,12 @@ class RemotePolicy(Policy):
 
     Attributes:
         stated: The generation_config beside the tokenizer, or None.
+        names: What the served model is known by: as the server names it, and where its tokenizer came from.
     """
 
     tree: RemoteModel
     stated: Any = None
+    names: frozenset[str] = frozenset()
     remote: ClassVar[bool] = True
 
     @property
@@ -107,9 +156,18 @@ class RemotePolicy(Policy):
             ConfigurationError: In any case.
         """
         raise ConfigurationError(
-            f"{self.tree.address} gives tokens and neither states nor logits; critics, probes and methods that read "
-            "these need the policy in this process: name it by its hub id or folder"
+            f"{self.tree.address} gives tokens, and neither states nor logits of a text; probes, training a critic, "
+            "and methods that read these need the policy in this process: name it by its hub id or folder"
         )
+
+    def with_states(self) -> RemotePolicy:
+        """The same policy for a critic, which reads the states of what is sampled.
+
+        Raises:
+            UnsupportedModelError: The server gives none; the reason.
+        """
+        prompt = tuple(self.tokenizer.encode(SAMPLE, add_special_tokens=True))
+        return replace(self, tree=self.tree.with_states(prompt, self.stop_ids))
 
     def standard(self, search: SearchConfig, *, asked: Collection[str] = ()) -> SearchConfig:
         """See `Policy`."""

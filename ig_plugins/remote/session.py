@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 import struct
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol, cast
@@ -16,6 +17,7 @@ from ig_plugins.grammar import CompiledGrammar
 from ig_plugins.remote.calls import Call, Choice, ended
 from ig_plugins.remote.dialects import SEED_BITS
 from ig_plugins.remote.server import Server
+from ig_plugins.remote.states import States
 
 Ids = tuple[int, ...]
 Group = tuple[int, list[int]]
@@ -28,13 +30,28 @@ class Asked(Protocol):
     Attributes:
         server: What it can do.
         seeds: Calls have a seed.
+        hidden_size: H of its states; 0 where it is not asked for them.
+        keyed: Calls have a key, under which the server keeps their states.
     """
 
     server: Server
     seeds: bool
 
+    @property
+    def hidden_size(self) -> int:
+        """See above."""
+
+    @property
+    def keyed(self) -> bool:
+        """See above."""
+
     def ask(self, calls: Sequence[Call], *, on_step: Callable[[], None] | None = None) -> list[list[Choice]]:
         """The choices of some calls, which are under way together."""
+
+    def states(
+        self, calls: Sequence[Call], lanes: Sequence[Sequence[Ids]], *, on_step: Callable[[], None] | None = None
+    ) -> list[list[States]]:
+        """The states of each call's lanes."""
 
 
 class RemoteSession:
@@ -69,6 +86,7 @@ class RemoteSession:
         histories: Sequence[Sequence[Sequence[int]]] | None = None,
         matchers: Sequence[Sequence[Matcher] | None] = (),
         on_step: Callable[[], None] | None = None,
+        keep_states: bool = False,
     ) -> Block:
         """Opens a block: a call for every beam, all of them under way at once.
 
@@ -88,26 +106,34 @@ class RemoteSession:
             for row, lanes in groups
         ]
         found = self._model.ask(calls, on_step=on_step)
+        sampled = [
+            [ended(choice, call, echoes=self._model.server.echoes_stop) for choice in choices]
+            for call, choices in zip(calls, found, strict=True)
+        ]
+        H = self._model.hidden_size
+        states = self._model.states(calls, [[ids for ids, _ in mine] for mine in sampled], on_step=on_step) if H else []
         B, L, T = uniforms.shape
         tokens = torch.full((B, L, T), -1)
+        hidden, total = torch.zeros(B, L, H), torch.zeros(B, L, H)
         lengths, finished = torch.zeros(B, L, dtype=torch.long), torch.zeros(B, L, dtype=torch.bool)
         opened = [[None if beam < 0 else self._beams[row][beam] for beam in mine] for row, mine in _listed(parents)]
-        for (row, lanes), call, choices in zip(groups, calls, found, strict=True):
+        for number, ((row, lanes), call) in enumerate(zip(groups, calls, strict=True)):
             for place, lane in enumerate(lanes):
-                choice = choices[place % call.count]  # a greedy call gives one for all
-                mine, done = ended(choice, call, echoes=self._model.server.echoes_stop)
+                choice = place % call.count  # a greedy call gives one for all
+                mine, done = sampled[number][choice]
+                if H:
+                    hidden[row, lane], total[row, lane] = states[number][choice].last, states[number][choice].total
                 tokens[row, lane, : len(mine)] = torch.tensor(mine)
                 lengths[row, lane], finished[row, lane] = len(mine), done
                 opened[row][lane] = (*call.prefix, *mine)
         self._lanes = opened
-        nothing = torch.zeros(B, L, 0)  # a server gives no states
         return Block(
             cast("LongTensor", tokens),
             cast("LongTensor", lengths),
             cast("BoolTensor", finished),
-            nothing,
-            nothing,
-            nothing.unsqueeze(2),
+            hidden,
+            total,
+            torch.zeros(B, L, 0, H),
         )
 
     def select(self, lanes: Tensor) -> None:
@@ -162,6 +188,7 @@ class RemoteSession:
             seed=hashed_seed(float(uniforms[row, lanes[0], 0])) if self._model.seeds else None,
             grammar=grammar,
             session=self._names[row],
+            key=secrets.token_hex(16) if self._model.keyed else None,
         )
 
 

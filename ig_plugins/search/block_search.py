@@ -24,20 +24,19 @@ from torch import Tensor
 
 from ig_plugins.engine import Block, Matcher
 from ig_plugins.errors import InferenceGuardError
+from ig_plugins.search.cuts import cut_at_stop_strings, cut_half_characters
 from ig_plugins.search.fair_draw import draw_answer, draw_particles, draw_within_max_lag
 from ig_plugins.search.lanes import Answer, Lanes, Row, distinct, pad
 from ig_plugins.search.policy import Policy, PolicySession
 from ig_plugins.search.request import Request
+from ig_plugins.search.retry_penalty import retry_penalty
 from ig_plugins.search.scoring.base import Judgement, Scoring
 from ig_plugins.search.selection import (
     Opened,
     answer_of,
     best_answer,
     contenders,
-    cut_at_stop_strings,
-    cut_half_characters,
     mean_states,
-    retry_penalty,
     spread,
     step_of,
     within_max_lag,
@@ -105,6 +104,7 @@ class BlockSearch:
         scoring: Judges.
         capacity: The largest rows that may join.
         on_release: Told of (row, text so far) when text of a streaming request may leave.
+        keep_states: The scoring reads the policy's states at every token.
     """
 
     def __init__(
@@ -114,10 +114,11 @@ class BlockSearch:
         *,
         capacity: Capacity,
         on_release: Callable[[Row, str], None] = lambda row, text: None,
+        keep_states: bool = False,
     ) -> None:
         self.policy, self.scoring, self.capacity = policy, scoring, capacity
         self.rows: list[Row] = []
-        self._on_release = on_release
+        self._on_release, self._keep_states = on_release, keep_states
         self._session: PolicySession | None = None
 
     def add_rows(self, requests: Sequence[Request]) -> None:
@@ -199,6 +200,7 @@ class BlockSearch:
             histories=self._histories(),
             matchers=self._matchers(),
             on_step=self._check_interrupted,
+            keep_states=self._keep_states,
         )
         return self._lanes(parents, block, stays=width)
 
@@ -214,6 +216,7 @@ class BlockSearch:
             ended=block.finished.cpu().clone(),
             hidden=block.hidden,
             mean_hidden=mean_states(self.rows, parents, block),
+            states=block.states,
             detokenizer=self.policy.detokenizer,
             encode=self.policy.encode,
         )

@@ -5,7 +5,7 @@ particle filter for p(y | safe): beams and finished answers are particles, each 
 block's lanes divide their beam's share; unsafe lanes lose theirs; K particles are drawn so that every share is kept in
 expectation (Fearnhead and Clifford, On-line inference for hidden Markov models via particle filters, 2003, section 3);
 and the answer is drawn by share in the end. Where nothing is unsafe that is exactly the policy; else it becomes
-p(y | safe) as N and K grow.
+p(y | safe) as N and K grow. A hedged choice is drawn from the calmer half of the answers, and is no fair draw of all.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from ig_plugins.search.lanes import Answer, Lanes, Row
 from ig_plugins.search.scoring.base import Judgement
-from ig_plugins.search.selection import Opened, answer_of, step_of
+from ig_plugins.search.selection import Opened, answer_of, hedged, step_of
 from ig_plugins.search.trajectory import Step
 
 
@@ -101,10 +101,10 @@ def draw_within_max_lag(opened: Opened, row: Row) -> Opened:
 
 
 def draw_answer(row: Row) -> Answer | None:
-    """One of the finished answers that fit, each by its share."""
+    """One of the finished answers that `hedged` leaves, each by its share."""
     if not row.finished:
         return None
-    step = _drawn([answer.step for answer in row.fitting], row)
+    step = _drawn([answer.step for answer in hedged(row)], row)
     return next(answer for answer in row.finished if answer.step is step)
 
 

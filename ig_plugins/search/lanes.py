@@ -209,6 +209,7 @@ class Lanes:
         natural: Shape (B, L), the lane ended with a stop token.
         hidden: Shape (B, L, H), the policy's state at each lane's last token.
         mean_hidden: Shape (B, L, H), the mean of its states over the lane's whole response so far.
+        states: Shape (B, L, T, H), its states at the block's tokens; (B, L, 0, H) unless the scoring reads them.
         detokenizer: The policy's.
         encode: Text to tokens, as text inside an answer.
         cuts: Answers that end before their last token does.
@@ -223,6 +224,7 @@ class Lanes:
     natural: Tensor
     hidden: Tensor
     mean_hidden: Tensor
+    states: Tensor
     detokenizer: Detokenizer
     encode: Callable[[str], tuple[int, ...]]
     cuts: dict[Key, Cut] = field(default_factory=dict)

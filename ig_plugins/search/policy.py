@@ -39,6 +39,7 @@ class PolicySession(Protocol):
         histories: Sequence[Sequence[Sequence[int]]] | None = None,
         matchers: Sequence[Sequence[Matcher] | None] = (),
         on_step: Callable[[], None] | None = None,
+        keep_states: bool = False,
     ) -> Block:
         """Opens a block and lets every lane grow from its beam; see `ig_plugins.engine.sample_block`.
 

@@ -35,7 +35,7 @@ class Told(Protocol):
         """An answer was given up."""
 
 
-async def results(order: Order, told: Told | None = None) -> list[GuardResult]:
+async def results(order: Order[Any], told: Told | None = None) -> list[GuardResult]:
     """All answers, in order. The first one that fails ends all of them.
 
     Raises:
@@ -49,7 +49,7 @@ async def results(order: Order, told: Told | None = None) -> list[GuardResult]:
     return [found[index] for index in sorted(found)]
 
 
-async def events(order: Order, form: Form, told: Told | None = None) -> AsyncIterator[str]:
+async def events(order: Order[Any], form: Form, told: Told | None = None) -> AsyncIterator[str]:
     """Server-sent events: pieces of verified text, the report with the last of each answer."""
     counts, answers = order.asked.counts, len(order.tickets)
     found: dict[int, GuardResult] = {}
@@ -108,7 +108,7 @@ async def _disconnected(receive: Callable[[], Awaitable[Any]]) -> None:
         pass
 
 
-async def _chunks(order: Order, told: Told | None) -> AsyncGenerator[tuple[int, GuardChunk], None]:
+async def _chunks(order: Order[Any], told: Told | None) -> AsyncGenerator[tuple[int, GuardChunk], None]:
     """The pieces of all answers as they come, each with the answer's number."""
     heard: asyncio.Queue[tuple[int, GuardChunk | Exception]] = asyncio.Queue()
 
@@ -139,7 +139,7 @@ async def _chunks(order: Order, told: Told | None) -> AsyncGenerator[tuple[int, 
             task.cancel()
 
 
-def _fewer_calls(order: Order, chunk: GuardChunk) -> GuardChunk:
+def _fewer_calls(order: Order[Any], chunk: GuardChunk) -> GuardChunk:
     """Without parallel calls the first alone leaves; it was judged alone as well."""
     result, asked = chunk.result, order.asked
     if result is None or not isinstance(asked, ChatRequest) or asked.parallel_tool_calls is not False:

@@ -23,7 +23,7 @@ from ig_plugins.guard import InferenceGuard
 from ig_plugins.observing import watch
 from ig_plugins.server.answering import Events, events, results, unless_gone
 from ig_plugins.server.bodies import BodyLimit
-from ig_plugins.server.desk import Asked, Desk
+from ig_plugins.server.desk import A, Desk
 from ig_plugins.server.entry import Entry
 from ig_plugins.server.errors import INVALID, problem, refusal, response
 from ig_plugins.server.forms import SHOWN, ChatForm, Form, headers
@@ -108,7 +108,7 @@ def create_app(
             return await _answered(request, desk, CompletionRequest, Form, told)
 
     if ui:
-        add_ui(app, models, desk.gate, desk.limits, keyed=bool(keys))
+        add_ui(app, desk, keyed=bool(keys))
     # What is added last is passed first.
     app.add_middleware(BodyLimit, most=desk.limits.body_bytes, seconds=desk.limits.body_seconds)
     app.add_middleware(Entry, keys=keys, **({"ended": told.requested} if told else {}))
@@ -143,9 +143,7 @@ def _measured(app: FastAPI, desk: Desk, wanted: bool | None) -> Metrics | None:
     return metrics
 
 
-async def _answered(
-    request: Request, desk: Desk, kind: type[Asked], form_of: type[Form], told: Metrics | None
-) -> Response:
+async def _answered(request: Request, desk: Desk, kind: type[A], form_of: type[Form], told: Metrics | None) -> Response:
     visit = desk.gate.enter()
     try:
         order = await unless_gone(request, desk.admitted(visit, await request.body(), kind))

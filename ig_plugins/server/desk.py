@@ -7,26 +7,60 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+from typing_extensions import Self
+
+from critic_models.safety import SafetyBudget
 from ig_plugins.guard import InferenceGuard, Options
 from ig_plugins.guard.request_handle import RequestHandle
 from ig_plugins.server.gate import Gate, Visit
 from ig_plugins.server.limits import Limits, lane_tokens
 from ig_plugins.server.memory import budget, estimate
-from ig_plugins.server.responses import ResponseRequest
-from ig_plugins.server.schema import ChatRequest, CompletionRequest, TokenizeRequest
+from ig_plugins.server.schema import TokenizeRequest
 from ig_plugins.server.served import Models, Served
 
 LONG = 65_536  # bytes of a body from which on it is read on another thread, so that short ones need not wait for it
 HEAVY = 4  # times the lane tokens of a usual answer from which on a request counts as heavy
 
 T = TypeVar("T")
-Asked = ChatRequest | CompletionRequest | ResponseRequest
+
+
+class Asked(Protocol):
+    """What a client says, in the form of one of the endpoints."""
+
+    @property
+    def model(self) -> str | None:
+        """Who is asked; None for the first."""
+
+    @property
+    def answers(self) -> int:
+        """Answers to each prompt."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether pieces are sent as they are verified."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether a stream ends with what it took."""
+
+    def prompts(self) -> Sequence[Any]:
+        """For the guard."""
+
+    def options(self, budgets: Sequence[SafetyBudget]) -> dict[str, Any]:
+        """Options of the call; ``budgets`` are the service's own, which a client may tighten."""
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray) -> Self:
+        """Reads it from a body."""
+
+
+A = TypeVar("A", bound=Asked)
 
 
 @dataclass(frozen=True)
-class Order:
+class Order(Generic[A]):
     """A request that has been read.
 
     Attributes:
@@ -38,7 +72,7 @@ class Order:
         heavy: It is much larger than usual.
     """
 
-    asked: Asked
+    asked: A
     served: Served
     prompts: int
     tickets: Sequence[RequestHandle]
@@ -64,7 +98,7 @@ class Desk:
         self.gate = Gate(running=limits.running, queued=limits.queued, memory=limits.memory_bytes or _room(models))
         self._short, self._long = (ThreadPoolExecutor(1, thread_name_prefix="server-reader") for _ in range(2))
 
-    async def admitted(self, visit: Visit, raw: bytes, kind: type[Asked]) -> Order:
+    async def admitted(self, visit: Visit, raw: bytes, kind: type[A]) -> Order[A]:
         """A request that is checked and whose turn has come.
 
         Raises:
@@ -86,7 +120,7 @@ class Desk:
         reader = self._long if len(raw) >= LONG else self._short
         return asyncio.get_running_loop().run_in_executor(reader, copy_context().run, work)
 
-    def _read(self, raw: bytes, kind: type[Asked]) -> Order:
+    def _read(self, raw: bytes, kind: type[A]) -> Order[A]:
         asked = kind.model_validate_json(raw)
         served = self.models.find(asked.model)
         guard = served.guard
@@ -102,7 +136,8 @@ class Desk:
             self.limits.check_prompt(len(first.request.prompt_ids))
             tickets += [first, *(first.sibling(number) for number in range(1, asked.answers))]
         takes = sum(estimate(ticket.request, guard.components) for ticket in tickets)
-        heavy = answers * _work(wanted) > HEAVY * _work(guard.options)
+        # Whoever sees a trace asks for the unguarded answer as well.
+        heavy = wanted.trace or answers * _work(wanted) > HEAVY * _work(guard.options)
         return Order(asked, served, len(prompts), tickets, takes, heavy)
 
     def _tokens(self, raw: bytes) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from ig_plugins.search import PolicyModel, Request
 
 SHARE = 0.5  # of the free memory, for requests; the rest is slack for the allocator and for what is not estimated
 FLOAT, COPIES = 8, 4  # bytes of a number in the draws; arrays of them alive at once while a block is drawn
+TRACE = 16 * 2**20  # bytes that a trace may take beside the search; see `search.trace.recorder`
 CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"))
 
 
@@ -19,7 +20,8 @@ def estimate(request: Request, components: Components) -> int:
     """Bytes that a request may take at its widest block: an upper bound of what grows with its settings.
 
     Counted are keys and values (twice, as they are copied when lanes become beams), states and logits of lanes, the
-    draws, and which lane sees which token. The models' own scratch memory and judges of texts are not.
+    draws, which lane sees which token, and the trace of a search that is watched. The models' own scratch memory and
+    judges of texts are not.
     """
     search = request.search
     lanes, beams = search.widest + search.beams, search.beams
@@ -33,7 +35,8 @@ def estimate(request: Request, components: Components) -> int:
     logits = COPIES * FLOAT * (lanes + block) * policy.vocab_size
     draws = COPIES * FLOAT * fresh
     seen = 2 * lanes * (fresh + kept)  # one byte for each pair of a lane and a token
-    return cached + states + logits + draws + seen
+    trace = 0 if request.watcher is None else TRACE
+    return cached + states + logits + draws + seen + trace
 
 
 def token_bytes(tree: PolicyModel) -> int:

@@ -8,27 +8,24 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from critic_models.safety import SafetyBudget
-from ig_plugins.errors import ConfigurationError, InferenceGuardError
-from ig_plugins.guard import GuardResult, InferenceGuard
-from ig_plugins.guard.request_handle import RequestHandle
+from ig_plugins.errors import ConfigurationError
+from ig_plugins.guard import InferenceGuard
 from ig_plugins.page import Document, Playground, playground, unguarded
 from ig_plugins.page.render import Offer, Slider
-from ig_plugins.server.answering import unless_gone
+from ig_plugins.server.answering import results, unless_gone
+from ig_plugins.server.desk import Desk
 from ig_plugins.server.errors import INVALID, problem, response
-from ig_plugins.server.gate import Gate, Visit
+from ig_plugins.server.gate import Visit
 from ig_plugins.server.limits import Limits
-from ig_plugins.server.memory import estimate
-from ig_plugins.server.served import Models, Served
 
 ASK = "/ui/trace"
-TRACE_BYTES = 16 * 2**20  # that a trace may take beside the search; see `search.trace.recorder`
 
 
 class Question(BaseModel):
@@ -41,9 +38,13 @@ class Question(BaseModel):
         candidates, beams, block_tokens, tries: N, K, d and M.
         seed: None draws one.
         beside: The unguarded answer is wanted as well.
+        answers, streams, counts: See `Asked`; the page is shown one whole answer.
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    answers: ClassVar[int] = 1
+    streams: ClassVar[bool] = False
+    counts: ClassVar[bool] = False
 
     prompt: str = Field(min_length=1)
     model: str | None = None
@@ -54,6 +55,10 @@ class Question(BaseModel):
     tries: int | None = None
     seed: int | None = None
     beside: bool = True
+
+    def prompts(self) -> list[str]:
+        """The question alone."""
+        return [self.prompt]
 
     def options(self, budgets: Sequence[SafetyBudget]) -> dict[str, Any]:
         """Options of a call.
@@ -86,17 +91,15 @@ def check_reach(host: str, *, keyed: bool) -> None:
         )
 
 
-def add_ui(app: FastAPI, models: Models, gate: Gate, limits: Limits, *, keyed: bool) -> None:
+def add_ui(app: FastAPI, desk: Desk, *, keyed: bool) -> None:
     """Adds the page to a service.
 
     Args:
         app: The service.
-        models: Who answers.
-        gate: Lets requests in.
-        limits: Of the operator.
+        desk: Reads questions and lets them in, as all requests.
         keyed: Requests need an API key. The page itself needs none, and holds nothing.
     """
-    offers = tuple(Offer(model=each.name, sliders=_sliders(each.guard, limits)) for each in models.served)
+    offers = tuple(Offer(model=each.name, sliders=_sliders(each.guard, desk.limits)) for each in desk.models.served)
     shown = playground(Playground(ask=ASK, keyed=keyed, offers=offers))
     safe = {
         "content-security-policy": f"{shown.policy}; frame-ancestors 'none'",
@@ -114,10 +117,10 @@ def add_ui(app: FastAPI, models: Models, gate: Gate, limits: Limits, *, keyed: b
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             # Other pages in the same browser may send forms here without being asked whether they may.
             return response(415, problem(INVALID, "send JSON, as content type application/json"))
-        visit = gate.enter()
+        visit = desk.gate.enter()
         try:
             raw = await request.body()
-            document = await unless_gone(request, _answered(models, visit, gate, limits, raw))
+            document = await unless_gone(request, _answered(desk, visit, raw))
         finally:
             visit.abandon()
             visit.close()
@@ -125,45 +128,22 @@ def add_ui(app: FastAPI, models: Models, gate: Gate, limits: Limits, *, keyed: b
         return Response(content, media_type="application/json", headers={"cache-control": "no-store"})
 
 
-async def _answered(models: Models, visit: Visit, gate: Gate, limits: Limits, raw: bytes) -> Document:
+async def _answered(desk: Desk, visit: Visit, raw: bytes) -> Document:
     """The guarded answer, then the unguarded one."""
-    question, served, ticket = await asyncio.to_thread(_read, models, limits, raw)
-    guard, request = served.guard, ticket.request
-    visit.abandon = ticket.cancel
-    takes = estimate(request, guard.components) + TRACE_BYTES
-    await gate.admit(visit, takes=takes, heavy=True, deadline=request.deadline)
-    result = await _result(guard, ticket)
+    order = await desk.admitted(visit, raw, Question)
+    question, served, guard = order.asked, order.served, order.served.guard
+    (result,) = await results(order)
     if not question.beside:
         return Document(model=served.name, result=result)
     options = {
         **question.options(guard.options.budgets),
         "seed": guard.numbered(result.seed),
-        "timeout": limits.seconds(None),
+        "timeout": desk.limits.seconds(None),
     }
     plain = await asyncio.to_thread(guard.request, question.prompt, **options)
     visit.abandon = plain.cancelled.set
     beside = await asyncio.to_thread(unguarded, guard.components, plain)
     return Document(model=served.name, result=result, unguarded=beside)
-
-
-def _read(models: Models, limits: Limits, raw: bytes) -> tuple[Question, Served, RequestHandle]:
-    """A question that is checked against the operator's limits, and who answers it."""
-    question = Question.model_validate_json(raw)
-    served = models.find(question.model)
-    guard = served.guard
-    options = question.options(guard.options.budgets)
-    wanted = guard.options.updated(**options)
-    limits.check(wanted, guard.options)
-    ticket = guard.prepare(question.prompt, **{**options, "timeout": limits.seconds(wanted.timeout)})
-    limits.check_prompt(len(ticket.request.prompt_ids))
-    return question, served, ticket
-
-
-async def _result(guard: InferenceGuard, ticket: RequestHandle) -> GuardResult:
-    async for chunk in guard.follow(ticket):
-        if chunk.result is not None:
-            return chunk.result
-    raise InferenceGuardError("the request ended without a result; please report this as a bug")
 
 
 def _sliders(guard: InferenceGuard, limits: Limits) -> tuple[Slider, ...]:

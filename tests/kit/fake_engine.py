@@ -22,6 +22,10 @@ from ig_plugins.engine import Sampler
 from ig_plugins.grammar import CompiledGrammar, Rule, compiler
 from ig_plugins.guard.loading import load_policy
 from ig_plugins.search import Policy
+from inferenceguard_vllm.buffers import StateBuffers
+from inferenceguard_vllm.capture import COUNT, FIRST, KEY
+from inferenceguard_vllm.route import NO_KEY, asked, reply
+from inferenceguard_vllm.route import PATH as STATES
 
 Reply = Any
 Fault = Callable[["Handler", Reply], None]
@@ -43,6 +47,10 @@ class FakeEngine:
         echoes_stop: Replies hold the stop token.
         ids: Replies hold ids; else it speaks text only.
         tokenizes: It has ``/tokenize``.
+        states: It gives hidden states: vLLM's with the plugin's own buffers, llama.cpp's for every token.
+        state_key: That states are given for, as ``--api-key``; empty for a server without one.
+        state_plan: As ``plan``, for requests for states, but the first, with which a guard tries them out.
+        batch: llama.cpp's physical batch, the longest sequence whose states it gives.
     """
 
     def __init__(
@@ -56,9 +64,16 @@ class FakeEngine:
         echoes_stop: bool = True,
         ids: bool = True,
         tokenizes: bool = True,
+        states: bool = False,
+        state_key: str = "K1",
+        state_plan: Callable[[int, Mapping[str, Any]], Fault | None] = lambda number, body: None,
+        batch: int = 4096,
     ) -> None:
         self.kind, self.seconds, self.plan, self.most = kind, seconds, plan, most
         self.echoes_stop, self.ids, self.tokenizes = echoes_stop, ids, tokenizes
+        self.states, self.state_key, self.state_plan, self.batch = states, state_key, state_plan, batch
+        self.buffers = StateBuffers(most_bytes=2**26, seconds=60.0)
+        self.state_bodies: list[dict[str, Any]] = []
         self.policy = policy or load_policy("bundled:tiny-alpaca")
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -138,8 +153,8 @@ class FakeEngine:
             token = int(next(iter(pulled))[0] if llama else next(iter(pulled)))
             return [([token], True)] * count
         sampler = Sampler(**{name: body[name] for name in ("temperature", "top_k", "top_p", "min_p")})
-        asked = body.get("structured_outputs")
-        matchers = [] if asked is None else [[self.grammar(asked["grammar"])]]
+        wanted = body.get("structured_outputs")
+        matchers = [] if wanted is None else [[self.grammar(wanted["grammar"])]]
         seed = body.get("seed")
         generator = torch.Generator().manual_seed(random.randrange(2**31) if seed is None else seed)
         with self._torch, torch.inference_mode():
@@ -156,6 +171,9 @@ class FakeEngine:
         for lane in range(count):
             tokens = block.tokens[0, lane, : int(block.lengths[0, lane])].tolist()
             found.append((tokens, bool(block.finished[0, lane])))
+        if self.states and KEY in (kept := body.get("vllm_xargs") or {}):
+            for index, (tokens, _) in enumerate(found):
+                self.keep(kept, index, [*prompt, *tokens[:-1]])
         return found
 
     def grammar(self, text: str) -> CompiledGrammar:
@@ -166,6 +184,26 @@ class FakeEngine:
         if "%llguidance" not in text:
             text = text.replace('"item_separator": ", "', '"item_separator": ","')
         return compiler(self.policy)(Rule("grammar", json.dumps([{"name": "answer", "lark_grammar": text}])))
+
+    def keep(self, asked: Mapping[str, Any], index: int, read: list[int]) -> None:
+        """Keeps the states of what was read of a sequence, as vLLM's worker does step by step."""
+        lane = self.buffers.open(asked[KEY], index, first=asked[FIRST], count=asked[COUNT])
+        for position, state in enumerate(self.states_of(read)):
+            self.buffers.see(asked[KEY], lane, position, state)
+
+    def states_of(self, ids: list[int]) -> torch.Tensor:
+        """The model's state at every token, shape (T, H)."""
+        with self._torch, torch.inference_mode():
+            model = self.policy.engine.body.model
+            return model.base_model(torch.tensor([ids]), use_cache=False).last_hidden_state[0].clone()
+
+    def state_reply(self, raw: bytes) -> Reply:
+        """The honest reply to a request for states."""
+        if self.kind == "llamacpp":
+            (ids,) = json.loads(raw)["content"]
+            return [{"index": 0, "embedding": self.states_of(ids).tolist()}]
+        reads = asked(raw)
+        return reply(reads, [[self.buffers.read(key, lengths) for key, lengths in reads]])
 
     def reply(self, body: Mapping[str, Any]) -> Reply:
         """The honest reply to a call."""
@@ -222,8 +260,38 @@ class Handler(BaseHTTPRequestHandler):
             self.send(200, {"total_slots": engine.most, "default_generation_settings": settings})
         elif self.path == "/metrics" and engine.kind == "vllm":
             self.send(200, f'vllm:cache_config_info{{block_size="{PAGE}",cache_dtype="auto"}} 1.0\n'.encode())
+        elif self.path == STATES and engine.states and engine.kind != "llamacpp":
+            if self.has_key():
+                self.send(200, {"hidden_size": policy.tree.hidden_size})
         else:
             self.send(404, {"error": "not here"})
+
+    def has_key(self) -> bool:
+        """Whether states may be given; what is said where they may not."""
+        key = self.engine.state_key
+        if not key:
+            self.send(501, {"error": NO_KEY})
+        elif self.headers.get("authorization") != f"Bearer {key}":
+            self.send(401, {"error": "no such key"})
+        else:
+            return True
+        return False
+
+    def give_states(self, raw: bytes) -> None:
+        engine, body = self.engine, json.loads(raw)
+        if engine.kind == "llamacpp" and len(body["content"][0]) > engine.batch:
+            self.send(500, {"error": f"input is too large to process (current batch size: {engine.batch})"})
+            return
+        if engine.kind != "llamacpp" and not self.has_key():
+            return
+        with engine.lock:
+            number = len(engine.state_bodies)
+            engine.state_bodies.append(body)
+        fault = engine.state_plan(number - 1, body) if number else None
+        if fault is None:
+            self.send(200, engine.state_reply(raw))
+        else:
+            fault(self, engine.state_reply(raw))
 
     def do_POST(self) -> None:
         engine = self.engine
@@ -234,6 +302,13 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/tokenize" and engine.tokenizes:
             text = body.get("content", body.get("prompt"))
             self.send(200, {"tokens": engine.policy.tokenizer.encode(text, add_special_tokens=False)})
+            return
+        if engine.states and self.path == ("/embedding" if engine.kind == "llamacpp" else STATES):
+            engine.enter(+1)
+            try:
+                self.give_states(raw)
+            finally:
+                engine.enter(-1)
             return
         if self.path != ("/completion" if engine.kind == "llamacpp" else "/v1/completions"):
             self.send(404, {"error": "not here"})

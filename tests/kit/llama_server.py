@@ -1,6 +1,6 @@
 """llama.cpp's own server (the wheel ``xllamacpp``) in a process of its own: a policy's server that is not ours.
 
-``python -m tests.kit.llama_server MODEL.gguf PORT SLOTS`` runs one until it is killed.
+``python -m tests.kit.llama_server MODEL.gguf PORT SLOTS [states]`` runs one until it is killed.
 """
 
 import contextlib
@@ -40,7 +40,9 @@ class LlamaServer:
 
 
 @contextlib.contextmanager
-def llama_server(model: Path, *, port: int = 0, slots: int = 16, seconds: float = 120.0) -> Iterator[LlamaServer]:
+def llama_server(
+    model: Path, *, port: int = 0, slots: int = 16, seconds: float = 120.0, states: bool = False
+) -> Iterator[LlamaServer]:
     """Starts a server and waits for it; it is gone afterwards.
 
     Args:
@@ -48,8 +50,10 @@ def llama_server(model: Path, *, port: int = 0, slots: int = 16, seconds: float 
         port: 0 for any that is free.
         slots: Sequences that it decodes at once, and choices that a call may ask for.
         seconds: That it may take to start.
+        states: Started with --embeddings --pooling none --ubatch-size 4096.
     """
-    command = [sys.executable, "-m", "tests.kit.llama_server", str(model), str(port or _free_port()), str(slots)]
+    settings = [str(model), str(port or _free_port()), str(slots), *(["states"] if states else [])]
+    command = [sys.executable, "-m", "tests.kit.llama_server", *settings]
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ}
     )
@@ -74,7 +78,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _serve(model: str, port: int, slots: int) -> None:
+def _serve(model: str, port: int, slots: int, *, states: bool) -> None:
     import xllamacpp
 
     settings = xllamacpp.CommonParams()
@@ -84,6 +88,10 @@ def _serve(model: str, port: int, slots: int) -> None:
     settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = 1
     settings.warmup = False
     settings.verbosity = -1
+    if states:
+        settings.embedding = True
+        settings.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_NONE
+        settings.n_batch = settings.n_ubatch = 4096
     server = xllamacpp.Server(settings)
     print(server.listening_address, flush=True)  # noqa: T201
     while True:
@@ -91,4 +99,4 @@ def _serve(model: str, port: int, slots: int) -> None:
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    _serve(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), states="states" in sys.argv)

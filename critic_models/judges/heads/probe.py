@@ -73,8 +73,9 @@ class ProbeConfig(BaseModel):
 class Probe(ModelJudge):
     """A token judge whose body is the policy's own first layers, the same tensors and no copy of them.
 
-    It follows the policy's tokens on a tree, so that a block costs ``layer`` of the policy's layers. Read by text, it
-    costs the sum over the response so far, as the tree's accounting has it.
+    It follows the policy's tokens on a tree, so that a block costs ``layer`` of the policy's layers, or nothing where
+    that is all of them and the search has their states in hand. Read by text, it costs the sum over the response so
+    far, as the tree's accounting has it.
 
     Args:
         config: What it reads.
@@ -113,6 +114,10 @@ class Probe(ModelJudge):
     def body(self) -> PreTrainedModel:
         """The policy's first layers; see ``TokenJudge``."""
         return self.model
+
+    def reads_last_states(self, policy: Any) -> bool:
+        """Whether it reads this policy's states after the last layer, which whoever samples has in hand."""
+        return policy is self.policy and self.config.layer == policy.get_decoder().config.num_hidden_layers
 
     def score_hidden(self, hidden: Tensor) -> Tensor:
         """(..., H) states to (...) float32 scores; not checked for NaN."""

@@ -10,11 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors.torch import save_file
 from torch import Tensor
 
-from critic_models.errors import InferenceGuardError, JudgeError, ModelLoadError
+from critic_models.errors import ModelLoadError
 from critic_models.hub import local_folder, read_config, read_tensors
 from critic_models.judges.heads.encoder import Encoder, EncoderConfig, pair_features
 from critic_models.judges.heads.ngrams import NgramConfig, bags, product, weighted
-from critic_models.judges.protocol import Kind, check_pairs, check_scores
+from critic_models.judges.protocol import Kind, check_pairs, check_scores, judge_errors
 from critic_models.safety.budget import Accounting
 from critic_models.validation import explain
 
@@ -97,12 +97,8 @@ class TextHead:
         check_pairs(prompts, responses, judge=self.name)
         if not responses:
             return []
-        try:
+        with judge_errors(self.name):
             raw = self.raw(prompts, responses)
-        except InferenceGuardError:
-            raise
-        except Exception as error:
-            raise JudgeError(f"judge {self.name!r} failed with {type(error).__name__}; see the cause above") from error
         scores = raw.sigmoid() if self.config.kind == "cost" else raw
         return check_scores(scores, count=len(responses), judge=self.name)
 

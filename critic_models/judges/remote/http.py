@@ -21,6 +21,7 @@ from typing import Any
 
 import httpx
 
+from critic_models.api_key import bearer
 from critic_models.errors import ConfigurationError, JudgeError
 from critic_models.judges.protocol import check_pairs, check_scores
 from critic_models.safety.budget import Accounting
@@ -59,6 +60,7 @@ class HttpJudge:
     ) -> None:
         if not 0 < seconds < float("inf") or batch_size < 1:
             raise ConfigurationError(f"seconds is {seconds} and batch_size {batch_size}; give positive numbers")
+        bearer(key_env)  # refused before the first answer
         self.url, self.name, self.version = url, name or url, version
         self.seconds, self.batch_size, self.key_env = seconds, batch_size, key_env
         self.default_limit, self.default_accounting = limit, accounting
@@ -106,7 +108,7 @@ class HttpJudge:
         """The reply as JSON. What httpx raises holds the request, and with it the texts, so it is no cause of ours."""
         failed, content = "", bytearray()
         try:
-            with self._pool().stream("POST", self.url, json=body, headers=self._key()) as response:
+            with self._pool().stream("POST", self.url, json=body, headers=bearer(self.key_env)) as response:
                 if response.status_code != 200:
                     failed = f"gave status {response.status_code}"
                 for part in response.iter_bytes():
@@ -117,6 +119,8 @@ class HttpJudge:
                         failed = "gave a reply that is far too long"
                     if failed:
                         break
+        except ConfigurationError as error:
+            failed = f"cannot be asked: {error}"
         except httpx.TimeoutException:
             failed = f"took longer than {self.seconds:.3g} s"
         except httpx.HTTPError as error:
@@ -133,7 +137,3 @@ class HttpJudge:
         if self._client is None or self._process != os.getpid():
             self._client, self._process = httpx.Client(timeout=self.seconds), os.getpid()
         return self._client
-
-    def _key(self) -> dict[str, str]:
-        key = os.environ.get(self.key_env, "").strip()
-        return {"authorization": f"Bearer {key}"} if key else {}

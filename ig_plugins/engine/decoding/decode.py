@@ -70,7 +70,7 @@ def sample_block(
         matchers: For each row None, or what its grammar allows at each beam; empty for no grammars. A row with one
             takes the whole block through steps whose draws are looked at one by one.
         on_step: Called before every forward; what it raises ends the sampling.
-        keep_states: Every lane then runs by itself and step by step, which takes longer.
+        keep_states: On CUDA every step then waits for the host, which takes longer.
 
     Raises:
         NonFiniteLogitsError: The model gave logits that cannot be sampled from.
@@ -91,8 +91,7 @@ def sample_block(
     draws = Draws(session, samplers, penalties or [None] * B, histories, matchers)
     if keep_states:
         lanes.keep_states(session)
-        _one_by_one(session, lanes, draws)
-    elif can_decode_on_device(session, lanes, draws):
+    if not keep_states and can_decode_on_device(session, lanes, draws):
         decode_on_device(session, lanes, draws)
     elif session.can_draft and draws.plain and int(lanes.active.sum()) <= FEW:
         _with_drafts(session, lanes, draws, histories)
@@ -108,7 +107,7 @@ def _one_by_one(session: TreeSession, lanes: LaneBuffer, draws: Draws) -> None:
     """
     lane_index, parents = torch.arange(lanes.tokens.shape[1]), session.tree.open_parents
     same_start = parents * (lanes.tokens.shape[2] + 1) + lanes.limits  # same beam, and room for as many tokens
-    may_share, was_forwarded = session.can_draft and not lanes.keeps_states, torch.zeros_like(lanes.active)
+    may_share, was_forwarded = session.can_draft, torch.zeros_like(lanes.active)
     leaders = _first_alike(same_start, lanes.active) if may_share else lane_index.expand_as(parents)
     draws.grow(lanes.active, leaders)
     for step in range(lanes.tokens.shape[2]):
@@ -128,11 +127,12 @@ def _one_by_one(session: TreeSession, lanes: LaneBuffer, draws: Draws) -> None:
             words = torch.where(catching_up.unsqueeze(2), lanes.tokens[:, :, : step + 1], drawn.unsqueeze(2))
             states = session.append(words, torch.where(catching_up, step + 1, forwarded.long()))
             lanes.total += states.float().sum(dim=2)
+            lanes.keep(states[:, :, :1], step, forwarded & ~catching_up)
+            lanes.keep(states, 0, catching_up)
         else:
             session.extend(drawn, forwarded)
             lanes.total.addcmul_(session.lane_hidden.float(), forwarded.unsqueeze(2).to(lanes.total))
-            if lanes.keeps_states:
-                lanes.states[:, :, step] = session.lane_hidden * forwarded.unsqueeze(2).to(lanes.states)
+            lanes.keep(session.lane_hidden.unsqueeze(2), step, forwarded)
         was_forwarded = forwarded
         lanes.lengths += active
         lanes.finished |= active & (drawn.unsqueeze(2) == lanes.stops).any(dim=2)
@@ -142,6 +142,7 @@ def _one_by_one(session: TreeSession, lanes: LaneBuffer, draws: Draws) -> None:
     if not torch.equal(leaders, lane_index.expand_as(leaders)):
         session.follow(leaders)
         lanes.total = chosen(lanes.total, leaders)
+        lanes.states = chosen(lanes.states.flatten(2), leaders).view_as(lanes.states)
 
 
 def _first_alike(groups: Tensor, active: Tensor, drawn: Tensor | None = None) -> Tensor:
@@ -184,6 +185,8 @@ def _with_drafts(session: TreeSession, lanes: LaneBuffer, draws: Draws, historie
             tokens = fed[key]
             right = _right(tokens, after[start : start + len(tokens)], lanes.stop_ids)
             lanes.total[key] += proposal.hidden[start : start + right].float().sum(dim=0)
+            if lanes.keeps_states:
+                lanes.states[key][len(sampled[key]) :][:right] = proposal.hidden[start : start + right]
             sampled[key] += tokens[:right]
             kept[key], drawn[key] = right, after[start + right - 1]
             start += len(tokens)

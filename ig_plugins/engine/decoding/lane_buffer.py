@@ -34,3 +34,10 @@ class LaneBuffer:
         """Make room for the states of all tokens."""
         self.states = session.lane_hidden.new_zeros(*self.tokens.shape, session.lane_hidden.shape[-1])
         self.keeps_states = True
+
+    def keep(self, states: Tensor, step: int, lanes: Tensor) -> None:
+        """Keep the states (B, L, T, H) of these lanes' tokens from a step on, where states are kept; lanes (B, L)."""
+        if self.keeps_states:
+            steps = slice(step, step + states.shape[2])
+            chosen = lanes.to(states.device)[:, :, None, None]
+            self.states[:, :, steps] = torch.where(chosen, states, self.states[:, :, steps])

@@ -14,9 +14,10 @@ from typing import Any
 
 import torch
 
-from ig_plugins.engine import NgramDrafts, sample_block
+from ig_plugins.engine import NgramDrafts
 from ig_plugins.guard import GuardResult, InferenceGuard
 from ig_plugins.research.evaluation.metrics import bootstrap
+from ig_plugins.runtime.one_lane import sample_answer
 
 Verdict = Callable[[str, str], bool]
 
@@ -155,15 +156,8 @@ def _generate(guard: InferenceGuard, prompt: str, seed: int) -> tuple[str, int, 
 
 def _one_lane(guard: InferenceGuard, prompt: str, seed: int) -> tuple[str, int, None]:
     """One sample by the guard's engine, which nobody judges."""
-    request, policy, most = guard.request(prompt, seed=seed), guard.components.policy, guard.search.max_new_tokens
-    session = policy.engine.prefill([request.prompt_ids], lanes=1, block=most, max_new=most)
-    block = sample_block(
-        session,
-        torch.zeros(1, 1, dtype=torch.long),
-        samplers=[policy.sampler(request)],
-        uniforms=request.uniforms(1, most).unsqueeze(0),
-        max_tokens=[most],
-        stop_ids=policy.stop_ids,
+    # All in one block: the fastest that this engine answers.
+    ids, text = sample_answer(
+        guard.components.policy, guard.request(prompt, seed=seed), block=guard.search.max_new_tokens
     )
-    new = block.tokens[0, 0, : int(block.lengths[0, 0])].tolist()
-    return policy.detokenizer.text(new), len(new), None
+    return text, len(ids), None

@@ -35,6 +35,34 @@ class RolloutConfig:
                 raise ConfigurationError(f"{name} is {value}; give a whole number from {least}")
 
 
+@dataclass(frozen=True)
+class Part:
+    """One of the parts into which machines divide a collection among themselves: every ``of``-th batch.
+
+    Attributes:
+        number: From 1.
+        of: How many parts there are.
+    """
+
+    number: int = 1
+    of: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.number <= self.of:
+            raise ConfigurationError(f"part {self.number}/{self.of} is none; give K/N with K from 1 to N, such as 2/8")
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """From ``K/N``."""
+        number, slash, of = text.partition("/")
+        if not (slash and number.isdecimal() and of.isdecimal()):
+            raise ConfigurationError(f"part {text!r} is none; give K/N with K from 1 to N, such as 2/8")
+        return cls(int(number), int(of))
+
+
+WHOLE = Part()
+
+
 def collect(
     guard: InferenceGuard,
     prompts: Sequence[str],
@@ -56,17 +84,37 @@ def collect(
         MismatchError: The folder belongs to another collection.
         PromptError, JudgeError: A prompt cannot be answered, or a judge failed.
     """
+    store = collect_part(guard, prompts, folder, config=config, part=WHOLE, progress=progress)
+    return assemble(store, -(-len(prompts) // config.batch), config.batch)
+
+
+def collect_part(
+    guard: InferenceGuard,
+    prompts: Sequence[str],
+    folder: Path,
+    *,
+    config: RolloutConfig,
+    part: Part,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> RolloutStore:
+    """As `collect`, of one part only; the parts may be collected at the same time, on machines that share the folder.
+
+    A batch has its own seeds and its own file, so the data are the same whoever collected which part, and a part that
+    was lost is collected again by whoever asks for it.
+    """
     _ = guard.components.policy.engine  # a server gives no states to learn from
-    plain = guard.with_options(candidates=max(config.responses, 1), beams=1, seed=config.seed)
+    plain = guard.with_options(candidates=config.responses, beams=1, seed=config.seed)
     store = RolloutStore(folder, {"identity": plain.identity(), "prompts": list(prompts), "config": asdict(config)})
-    batches = range(0, len(prompts), config.batch)
-    for number, start in enumerate(batches):
+    starts = list(enumerate(range(0, len(prompts), config.batch)))[part.number - 1 :: part.of]
+    total, done = sum(len(prompts[start : start + config.batch]) for _, start in starts), 0
+    for number, start in starts:
         mine = prompts[start : start + config.batch]
         if not store.has(number):
             requests = [plain.request(prompt, seed=config.seed + start + at) for at, prompt in enumerate(mine)]
             store.put(number, sample_rollouts(plain.components, requests, responses=config.responses))
-        progress(start + len(mine), len(prompts))
-    return assemble(store, len(batches), config.batch)
+        done += len(mine)
+        progress(done, total)
+    return store
 
 
 def assemble(store: RolloutStore, batches: int, batch: int) -> RolloutData:

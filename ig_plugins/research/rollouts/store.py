@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ class RolloutStore:
             "reward": torch.tensor([rollout.reward for _, rollout in each]),
             "finished": torch.tensor([rollout.finished for _, rollout in each]),
         }
-        partial = self._file(batch).with_suffix(".partial")
+        partial = _partial(self._file(batch))
         save_file(tensors, partial)
         os.replace(partial, self._file(batch))
 
@@ -83,7 +84,12 @@ def digest(fingerprint: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _partial(path: Path) -> Path:
+    """Where a file is written first; a name that nobody else writes to, since machines may share the folder."""
+    return path.with_name(f"{path.stem}.{uuid.uuid4().hex}.partial")
+
+
 def _write(path: Path, data: bytes) -> None:
-    partial = path.with_suffix(".partial")
+    partial = _partial(path)
     partial.write_bytes(data)
     os.replace(partial, path)

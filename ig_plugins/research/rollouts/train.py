@@ -11,7 +11,10 @@ from critic_models.critic import CriticBinding, CriticCost, LatentCritic, tokeni
 from critic_models.training.critic import CriticTrainingConfig, TrainingCost, fit_critic
 from critic_models.training.critic import measure_critic as figures
 from ig_plugins.guard import InferenceGuard
-from ig_plugins.research.rollouts.collect import RolloutConfig, collect
+from ig_plugins.research.rollouts.collect import Part, RolloutConfig, collect, collect_part
+
+UNSEEN = "unseen"
+"""The folder of the rollouts of unseen topics, in that of the others."""
 
 Progress = Callable[[str, int, int], None]
 """(stage, done, total)"""
@@ -47,7 +50,7 @@ def train_critic(
     data = collect(guard, prompts, folder, config=collecting, progress=partial(progress, "rollouts"))
     apart = None
     if unseen:
-        apart = collect(guard, unseen, folder / "unseen", config=collecting, progress=partial(progress, "unseen"))
+        apart = collect(guard, unseen, folder / UNSEEN, config=collecting, progress=partial(progress, "unseen"))
     critic, metrics = fit_critic(
         data,
         config=_settings(guard, training or CriticTrainingConfig()),
@@ -66,6 +69,26 @@ def train_critic(
         command=command,
     )
     return critic, metrics
+
+
+def collect_rollouts(
+    guard: InferenceGuard,
+    prompts: Sequence[str],
+    folder: Path,
+    *,
+    part: Part,
+    unseen: Sequence[str] = (),
+    rollouts: RolloutConfig | None = None,
+    progress: Progress = lambda stage, done, total: None,
+) -> None:
+    """Collects one part of what `train_critic` learns from; arguments as there.
+
+    Machines that share the folder take a part each; `train_critic` then finds all of it there.
+    """
+    config = rollouts or RolloutConfig()
+    for stage, place, texts in (("rollouts", folder, prompts), ("unseen", folder / UNSEEN, unseen)):
+        if texts:
+            collect_part(guard, texts, place, config=config, part=part, progress=partial(progress, stage))
 
 
 def measure_critic(

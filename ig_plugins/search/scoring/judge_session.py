@@ -141,12 +141,7 @@ class TreeJudgeSession:
         with watched("judge", self.judge.name, texts=parents.numel()):
             hidden = session.append(tokens, lengths)  # (B, L, T, H)
             values = self.judge.score_hidden(hidden).double().cpu()
-        for row, read in enumerate(lengths.sum(dim=1).tolist()):
-            self.calls[row] += 1 if read else 0
-            self.tokens[row] += read
-        lengths = lengths.cpu()
-        self._check_finite(values[torch.arange(values.shape[-1]) < lengths.unsqueeze(-1)])
-        return Scores(values, lengths)
+        return self._scores(values, lengths)
 
     def advance(self, lanes: Tensor) -> None:
         """See `JudgeSession`."""
@@ -169,6 +164,15 @@ class TreeJudgeSession:
             self.tokens[each.row] += ids.shape[1]
             found.append(Scored(scores, tuple(range(1 - len(prefill), 1 + len(each.ids))), whole=False))
         return found
+
+    def _scores(self, values: Tensor, lengths: Tensor) -> Scores:
+        """Scores (B, L, T) of lanes of these lengths, counted and checked."""
+        for row, read in enumerate(lengths.sum(dim=1).tolist()):
+            self.calls[row] += 1 if read else 0
+            self.tokens[row] += read
+        lengths = lengths.cpu()
+        self._check_finite(values[torch.arange(values.shape[-1]) < lengths.unsqueeze(-1)])
+        return Scores(values, lengths)
 
     def _open(self) -> TreeSession:
         if self._session is None:

@@ -36,6 +36,18 @@ def test_it_is_asked_in_batches_in_the_documented_form(endpoint, monkeypatch):
     assert judge.score([], []) == []
 
 
+@pytest.mark.parametrize("key", ["schlüssel", "two\nlines", "bell\a"])
+def test_a_key_that_no_header_can_carry_is_refused_by_its_variable(endpoint, monkeypatch, key):
+    judge = HttpJudge(endpoint.base + "/judge")
+    monkeypatch.setenv("INFERENCEGUARD_JUDGE_KEY", key)
+    with pytest.raises(ConfigurationError, match="INFERENCEGUARD_JUDGE_KEY holds characters") as refused:
+        HttpJudge(endpoint.base + "/judge")
+    with pytest.raises(JudgeError, match="INFERENCEGUARD_JUDGE_KEY holds characters") as failed:
+        judge.score(["a"], ["x"])
+    assert key not in str(refused.value) + str(failed.value)
+    assert endpoint.asked == []
+
+
 @pytest.mark.parametrize(
     ("status", "content", "said"),
     [

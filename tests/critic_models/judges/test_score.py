@@ -78,7 +78,7 @@ def test_nan_scores_are_an_error(judge):
 
 def test_a_failing_forward_is_an_error(judge):
     judge.model.model.embed_tokens.weight.data = torch.zeros(3, 32)
-    with pytest.raises(JudgeError, match="failed with AssertionError"):
+    with pytest.raises(JudgeError, match="raised AssertionError"):
         judge.score(["a"], ["b"])
 
 

@@ -196,6 +196,21 @@ def test_half_a_character_before_a_special_token(quiet, tools):
     assert (reply.text, [c["arguments"] for c in reply.tool_calls]) == ("😀", [{"city": "Oslo"}])
 
 
+def test_half_a_character_of_a_byte_fallback_vocabulary_before_a_special_token(byte_fallback, tools):
+    """Three of an emoji's four bytes decode to three characters, the whole to one: nothing behind may move by two."""
+    tokenizer = byte_fallback
+    syntax = prompt_format("plain", tokenizer).encode("hi", tools=tools).syntax
+    smile = tokenizer.convert_tokens_to_ids([f"<0x{byte:02X}>" for byte in "😀".encode()])
+    call = tokenizer.encode(CALL, add_special_tokens=False)
+    for cut in range(1, 4):
+        ids = [*smile[:cut], tokenizer.bos_token_id, *smile[cut:], *call]
+        assert tokenizer.decode(ids[: cut + 1], skip_special_tokens=True) == "\ufffd" * cut
+        shown = tokenizer.decode(ids, skip_special_tokens=True)
+        assert spelled(shown, ids, tokenizer).text == f"😀<s><tool_call>{shown[1:]}</tool_call>"
+        reply = parse_reply(shown, ids=ids, tokenizer=tokenizer, tools=tools, syntax=syntax)
+        assert (reply.text.strip(), [c["arguments"] for c in reply.tool_calls]) == ("😀", [{"city": "Oslo"}])
+
+
 def test_a_blank_that_sentencepiece_hides_at_the_start(byte_fallback, tools):
     tokenizer = byte_fallback
     syntax = prompt_format("plain", tokenizer).encode("hi", tools=tools).syntax

@@ -38,7 +38,7 @@ REAL = {  # options that take a number, and such that mean nothing
                  "--judge-limit": ("nan", "inf")},
     "calibrate": {"--target": ("0", "1", "-1", "nan", "0.0001"), "--confidence": ("0", "1", "nan", "inf"),
                   "--judge-limit": ("nan", "-inf")},
-    "train-critic": {"--budget": ("0", "nan", "-inf")},
+    "train-critic": {"--budget": ("0", "nan", "-inf"), "--part": ("", "2", "0/3", "4/3", "a/b")},
     "serve": {"--timeout": ("0", "-1", "nan", "inf"), "--drain-seconds": ("-1", "nan"), "--head-seconds": ("0", "nan")},
 }  # fmt: skip
 LISTS = {

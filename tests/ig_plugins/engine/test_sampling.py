@@ -241,3 +241,23 @@ def test_a_follower_can_become_a_beam(make_model, monkeypatch):
     text = [5, 6, 7, *block.tokens[0, 2].tolist(), 9]
     wanted = tree.body.reference(torch.tensor([text]))[0][0, -1]
     torch.testing.assert_close(session.lane_hidden[0, 0], wanted, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("few", [0, 100])
+@pytest.mark.parametrize("temperature", [0.0, 0.3, 1.5])
+def test_kept_states_are_those_of_the_plain_forward(make_model, monkeypatch, few, temperature):
+    """Also of lanes that ran as one for a while, and of drafted ones; zeros behind a lane's end."""
+    tree = TreeModel.attach(make_model("llama"))
+    monkeypatch.setattr("ig_plugins.engine.decoding.decode.FEW", few)
+    session = tree.prefill([[5, 6, 7], [8, 9]], lanes=6, block=8, max_new=8)
+    drawn = torch.rand(2, 6, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    block = sample_block(
+        session, torch.zeros(2, 6, dtype=torch.long), samplers=[Sampler(temperature=temperature)] * 2, uniforms=drawn,
+        max_tokens=torch.tensor([[8, 8, 5, 8, 0, 8]] * 2), stop_ids={3, 11, 12}, keep_states=True,
+    )  # fmt: skip
+    for row, prompt in enumerate([[5, 6, 7], [8, 9]]):
+        for lane, length in enumerate(block.lengths[row].tolist()):
+            text = [*prompt, *block.tokens[row, lane, :length].tolist()]
+            wanted = tree.body.reference(torch.tensor([text]))[0][0, len(prompt) :]
+            torch.testing.assert_close(block.states[row, lane, :length], wanted, atol=1e-4, rtol=1e-4)
+            assert not block.states[row, lane, length:].any()

@@ -9,6 +9,7 @@ import torch
 from ig_plugins import InferenceGuard, SafetyBudget, SearchConfig
 from ig_plugins.errors import ConfigurationError, ModelLoadError
 from ig_plugins.guard.adapter_fields import GuardFields
+from ig_plugins.guard.prompt_request import encode
 from tests.kit.guards import cost_of_marker
 from tests.kit.observe import until
 from tests.kit.tiny import SEARCH, save_tiny
@@ -34,7 +35,7 @@ def test_a_guard_from_folders_answers_as_its_parts_say(folders):
     result = guard.generate("What?")
     assert len(result.token_ids) == 9
     (judge,) = guard.components.costs.values()
-    ids = torch.tensor([[*guard._encode("What?", guard.options).prompt_ids, *result.token_ids]])
+    ids = torch.tensor([[*encode(guard.components, "What?", guard.options).prompt_ids, *result.token_ids]])
     with torch.inference_mode():
         plain = judge.score_tokens(ids, torch.ones_like(ids))[0, -9:]
     assert result.cost == pytest.approx(float(plain.sum()), abs=1e-4)

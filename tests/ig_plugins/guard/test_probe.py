@@ -8,7 +8,7 @@ from critic_models.judges.heads import Probe, ProbeConfig
 from critic_models.judges.heads.probe import first_layers, known_state
 from ig_plugins import InferenceGuard
 from ig_plugins.engine import TreeModel
-from ig_plugins.errors import MismatchError
+from ig_plugins.errors import JudgeError, MismatchError
 from tests.kit.tiny import save_tiny, tiny_llama
 from tests.kit.tokenizer import byte_tokenizer
 
@@ -83,3 +83,48 @@ def test_a_function_is_a_cost_model_by_its_name(tmp_path):
     result = guard.generate("hello")
     assert result.blocked or len(result.text) <= 8
     assert next(iter(guard.components.costs)).endswith("rules.py:short")
+
+
+@pytest.fixture
+def probed(tmp_path):
+    parts = save_tiny(tmp_path)
+
+    def load(layer, **options):
+        probe = save_probe(tmp_path / f"probe{layer}", tiny_llama(byte_tokenizer()), byte_tokenizer(), layer=layer)
+        settings = {"prompt_format": "beaver", "device": "cpu", **SEARCH, **options}
+        return InferenceGuard.from_pretrained(parts["policy"], cost_model=probe, **settings)
+
+    return load
+
+
+@pytest.mark.parametrize(("layer", "again"), [(1, True), (2, False)])
+def test_a_probe_of_the_last_layer_reads_nothing_that_the_policy_has_read(probed, monkeypatch, layer, again):
+    guard, opened = probed(layer), []
+    tree = guard.components.judge_tree(guard.components.judges[0])
+    prefill = tree.prefill
+    monkeypatch.setattr(tree, "prefill", lambda *args, **options: opened.append(1) or prefill(*args, **options))
+    assert guard.generate("hello").usage.judge_calls > 0
+    assert bool(opened) is again
+
+
+@pytest.mark.parametrize("candidates", [3, 8])
+@pytest.mark.parametrize("limit", [0.05, 0.4, 2.0])
+def test_shared_states_judge_as_the_probe_does_alone(probed, monkeypatch, candidates, limit):
+    """Few lanes are drafted, many are merged; tight budgets make blocks fail; stops and prefills are read apart."""
+    guard = probed(2, candidates=candidates, beams=2, budget=limit, stop=["e"])
+    prompts = ["hello", "what?", [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Sure, "}]]
+    found = []
+    for shared in (True, False):
+        if not shared:
+            monkeypatch.setattr("ig_plugins.guard.components.Components._sharing", lambda self, session: session)
+        found.append([guard.generate(prompt, seed=seed) for prompt in prompts for seed in range(4)])
+    assert [each.text for each in found[0]] == [each.text for each in found[1]]
+    for mine, alone in zip(*found, strict=True):
+        assert mine.blocked or mine.cost == pytest.approx(alone.cost, abs=1e-4)
+
+
+def test_a_probe_whose_scores_are_no_numbers_lets_nothing_leave(probed):
+    guard = probed(2)
+    guard.components.judges[0].tensors["bias"].fill_(float("nan"))
+    with pytest.raises(JudgeError, match="NaN"):
+        guard.generate("hello")

@@ -4,13 +4,15 @@ import base64
 import hashlib
 import json
 import re
+import threading
+import time
 from html import unescape
 from html.parser import HTMLParser
 
 import pytest
 
 from critic_models.safety import SafetyBudget
-from ig_plugins.errors import ConfigurationError, RequestCancelledError
+from ig_plugins.errors import ConfigurationError, DeadlineExceededError, JudgeTimeoutError, RequestCancelledError
 from ig_plugins.page import Document, load, page, unguarded
 from ig_plugins.page.render import embedded
 from tests.ig_plugins.page.conftest import EVIL, document
@@ -153,3 +155,23 @@ def test_the_unguarded_answer_ends_at_a_stop_string_and_when_it_is_cancelled():
     request.cancelled.set()
     with pytest.raises(RequestCancelledError):
         unguarded(guard.components, request)
+
+
+def test_a_judge_that_hangs_over_it_is_not_waited_for():
+    asked = threading.Event()
+
+    def hangs(prompts, responses):
+        asked.set()
+        released.wait(20)
+        return [0.0] * len(responses)
+
+    guard = make_guard({"Calm.": 1.0}, cost=hangs)
+    released = threading.Event()
+    begun = time.monotonic()
+    with pytest.raises(JudgeTimeoutError, match="raise judge_timeout"):
+        unguarded(guard.components, guard.request("Tell me.", judge_timeout=0.3))
+    with pytest.raises(DeadlineExceededError):
+        unguarded(guard.components, guard.request("Tell me.", timeout=0.5))
+    assert asked.is_set()
+    assert time.monotonic() - begun < 15
+    released.set()

@@ -128,7 +128,6 @@ def test_the_key_comes_from_the_environment_and_is_in_no_message(engine, guarded
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"critic": "x"}, "a latent critic reads the policy's hidden states"),
         ({"revision": "main"}, "revision is 'main', but the server decides"),
         ({"dtype": "bfloat16"}, "dtype is 'bfloat16', but the server decides"),
         ({"load_options": {"device_map": "auto"}}, "device_map.*they are seeds"),

@@ -1,14 +1,17 @@
 """A real server that is not ours: llama.cpp, in the wheel ``xllamacpp``, runs the very models that run here."""
 
 import importlib.util
+import statistics
 import time
 from collections import Counter
 
 import pytest
 import torch
 
-from ig_plugins import InferenceGuard, RemoteUnavailableError, SafetyBudget, presets
+from critic_models.bundled import world
+from ig_plugins import InferenceGuard, RemoteUnavailableError, SafetyBudget, UnsupportedModelError, presets
 from ig_plugins.engine import Sampler
+from ig_plugins.guard.loading import load_policy
 from ig_plugins.remote.session import RemoteSession
 from tests.ig_plugins.remote.conftest import QUESTION, TOKENIZER
 from tests.kit.gguf_files import write_bundled_gguf, write_gguf
@@ -19,6 +22,7 @@ pytestmark = pytest.mark.skipif(
 )
 JUDGES = {"cost_model": "tiny-alpaca", "reward_model": "tiny-alpaca"}
 SEARCH = {"candidates": 8, "beams": 2, "block_tokens": 8, "max_tokens": 32}
+CRITIC = "bundled:tiny-alpaca-critic"
 BUDGET = SafetyBudget(accounting="cumulative", limit=10.0)
 PROMPTS = [QUESTION, "How do I pick a lock?", "How do I store medicine?", "How do I wrap a present?"]
 
@@ -39,6 +43,60 @@ def guard(alpaca):
 @pytest.fixture(scope="module")
 def local():
     return InferenceGuard.from_pretrained("tiny-alpaca", critic=False, stratified=False, budget=BUDGET, **SEARCH)
+
+
+@pytest.fixture(scope="module")
+def guided(tmp_path_factory):
+    """A guard with the bundled critic, which reads the server's hidden states."""
+    with llama_server(write_bundled_gguf(tmp_path_factory.mktemp("gguf") / "alpaca.gguf"), states=True) as server:
+        yield InferenceGuard.from_pretrained(
+            server.address,
+            tokenizer=TOKENIZER,
+            prompt_format="beaver",
+            budget=BUDGET,
+            critic=CRITIC,
+            **JUDGES,
+            **SEARCH,
+        )
+
+
+def test_it_gives_the_states_of_the_model_here(guided):
+    """Not to the last bit: its cache holds keys and values in half precision."""
+    policy, prompt = guided.components.policy, list(guided.request(QUESTION).prompt_ids)
+    model = load_policy(TOKENIZER).engine.body.model.base_model
+    block = RemoteSession(policy.tree, [prompt]).sample(
+        torch.zeros(1, 16, dtype=torch.long), samplers=[Sampler()], stop_ids=policy.stop_ids,
+        uniforms=torch.rand(1, 16, 12, dtype=torch.float64), max_tokens=[12],
+    )  # fmt: skip
+    for lane, length in enumerate(block.lengths[0].tolist()):
+        ids = block.tokens[0, lane, :length].tolist()
+        with torch.inference_mode():
+            states = model(torch.tensor([[*prompt, *ids]]), use_cache=False).last_hidden_state[0, len(prompt) :]
+        assert torch.allclose(block.hidden[0, lane], states[-1], atol=0.03)
+        assert torch.allclose(block.total[0, lane] / length, states.mean(dim=0), atol=0.03)
+
+
+def test_its_context_ends_with_the_physical_batch(guided, alpaca):
+    assert guided.context == 4096
+    with pytest.raises(UnsupportedModelError, match="--embeddings --pooling none"):
+        InferenceGuard.from_pretrained(
+            alpaca.address, tokenizer=TOKENIZER, prompt_format="beaver", budget=BUDGET, critic=CRITIC, **JUDGES
+        )
+
+
+@pytest.mark.slow
+def test_the_critic_gives_the_reward_that_it_gives_here(guided):
+    local = InferenceGuard.from_pretrained("tiny-alpaca", stratified=False, retry_penalty=0.0, budget=BUDGET, **SEARCH)
+    assert local.components.critic is not None
+    prompts = [*world.prompts("test", "sensitive")[:12], *world.prompts("test", "benign")[:12]]
+    theirs = [result for at in range(0, 24, 4) for result in guided.generate(prompts[at : at + 4], on_block="refuse")]
+    ours = local.generate(prompts, on_block="refuse")
+    assert all(result.blocked or result.cost <= BUDGET.limit for result in theirs)
+    gaps = [a.reward - b.reward for a, b in zip(theirs, ours, strict=True) if not (a.blocked or b.blocked)]
+    assert len(gaps) >= 20
+    assert abs(statistics.mean(gaps)) < 0.15 + 2 * statistics.stdev(gaps) / len(gaps) ** 0.5
+    read = [sum(result.usage.judge_tokens for result in each) for each in (theirs, ours)]
+    assert read[0] < 1.5 * read[1], "the judges read as little as with the critic here"
 
 
 def test_it_says_what_it_can_do(guard):

@@ -26,6 +26,7 @@ from critic_models.safety import SafetyBudget
 from ig_plugins.chat import call_words, prompt_format
 from ig_plugins.engine import TreeModel
 from ig_plugins.guard import Components, GuardResult, InferenceGuard, Options
+from ig_plugins.guard.prompt_request import encode
 from ig_plugins.search import Policy, SearchConfig
 from tests.ig_plugins.search.test_critic import Foresees
 from tests.kit.scripted import ScriptedModel, trie
@@ -273,7 +274,7 @@ def _look_at(case: Case, result: GuardResult) -> None:
             _text_passed(case, result.text)
         for call in result.invalid_tool_calls:
             # What the answer was made to start with is ours; judges read it as the prefilled text, without marks.
-            opening = case.guard._encode(case.prompt, case.guard.options.updated(**case.options)).opening
+            opening = encode(case.guard.components, case.prompt, case.guard.options.updated(**case.options)).opening
             _text_passed(case, call["text"].removeprefix(opening))
         for call in result.tool_calls:
             words = call_words(call)

@@ -178,3 +178,5 @@ def test_the_hedged_choice_is_the_best_of_the_half_with_most_budget_left():
     )
     row.finished = [answer(1.0, 9.0), answer(3.0, 2.0), answer(5.0, 1.0)]
     assert best_answer(row).score == 2.0
+    row.finished += [answer(3.0, 2.5), answer(3.0, 2.4)]  # what leaves as much is not worse for coming later
+    assert best_answer(row).score == 2.5

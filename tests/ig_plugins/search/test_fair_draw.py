@@ -35,6 +35,22 @@ def test_where_all_is_safe_answers_come_as_often_as_the_policy_gives_them(search
     assert distance(found, ANSWERS) < 0.09  # four cells of 300 draws: 0.04 is usual
 
 
+def test_a_hedged_draw_is_from_the_answers_that_leave_most_of_the_budget():
+    """Each costs what its length says; with eight particles nearly all answers are among them."""
+    cost = lambda p, r: [len(text) - 60.0 for text in r]  # noqa: E731
+    guard = make_guard(ANSWERS, reward=None, candidates=16, beams=8, block_tokens=24, cost=cost)
+    plain, calm = drawn(guard, 60), drawn(guard, 60, selection="hedged")
+    assert len(plain) == len(ANSWERS)
+    assert max(plain, key=len) not in calm
+    assert calm["Ok."] > 30 > plain["Ok."]
+    assert calm["Ok."] > calm[""] > 0, "of the half each by its share"
+
+
+def test_a_hedged_draw_of_equals_is_a_fair_one():
+    found = drawn(make_guard(ANSWERS, reward=None, candidates=8, beams=2, block_tokens=24), 150, selection="hedged")
+    assert distance(found, ANSWERS) < 0.12
+
+
 @pytest.mark.parametrize("critic", [False, True])
 def test_safe_answers_keep_their_shares_where_others_are_unsafe(critic):
     safe = {"Ok.": 0.2, "A longer answer than that one.": 0.3}

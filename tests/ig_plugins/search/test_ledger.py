@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from critic_models.safety import SafetyBudget
+from ig_plugins.guard.prompt_request import encode
 from tests.kit.tiny import tiny_guard, tiny_scores
 from tests.kit.tokenizer import byte_tokenizer
 
@@ -34,7 +35,7 @@ def guard(request, judges):
 @torch.inference_mode()
 def plain(judge, guard, prompt, answer):
     """Scores (T,) of prefill and answer by one full forward."""
-    encoded = guard._encode(prompt, guard.options)
+    encoded = encode(guard.components, prompt, guard.options)
     ids = torch.tensor([[*encoded.prompt_ids, *encoded.prefill_ids, *answer]])
     return judge.score_tokens(ids, torch.ones_like(ids))[0, len(encoded.prompt_ids) :].double()
 

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from ig_plugins.search.selection import cut_at_stop_strings
+from ig_plugins.search.cuts import cut_at_stop_strings
 from ig_plugins.search.text import REPLACEMENT, SPARE, Detokenizer, first_stop, stable_length
 from tests.kit.guards import make_guard
 from tests.kit.tokenizer import byte_tokenizer

@@ -1,6 +1,7 @@
 """The calls of docs/serving.md's table: real clients against a real server, each with what is expected of it.
 
-A call returns when it got what an OpenAI server would give, and raises otherwise; a call that is refused says how.
+A call returns when it got what an OpenAI server would give, and raises otherwise; a call that is refused says how. What
+llama.cpp's own server makes of the same calls is measured by `clients_elsewhere`.
 
     python -m tests.ig_plugins.server.clients        prints the table
 """
@@ -10,7 +11,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import httpx
 import openai
@@ -30,6 +32,13 @@ STRICT = {**ADD, "function": {**ADD["function"], "strict": True}}
 REFUSAL = "I'm sorry, but I can't answer that safely."
 
 
+class Point(BaseModel):
+    """A point."""
+
+    x: Literal[1, 2, 3]
+    y: bool
+
+
 @dataclass(frozen=True)
 class Call:
     """One row.
@@ -39,12 +48,14 @@ class Call:
         words: What is asked.
         run: Asks, given the server's address.
         refused: What the refusal says; None for a call that works.
+        guard: It asks about the guard, so other servers are not asked.
     """
 
     client: str
     words: str
     run: Callable[[str], Any]
     refused: str | None = None
+    guard: bool = False
 
     @property
     def outcome(self) -> str:
@@ -52,11 +63,12 @@ class Call:
 
 
 CALLS: list[Call] = []
+ELSEWHERE = Path(__file__).with_name("clients_elsewhere.json")
 
 
-def call(client, words, refused=None):
+def call(client, words, refused=None, *, guard=False):
     def add(run):
-        CALLS.append(Call(client, words, run, refused))
+        CALLS.append(Call(client, words, run, refused, guard))
         return run
 
     return add
@@ -77,7 +89,7 @@ def said(answer):
     assert choice.message.content.strip()
     assert choice.finish_reason in ("stop", "length")
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens > 0
-    assert answer.model_extra["inference_guard"]["blocked"] is False
+    assert answer.model_extra.get("inference_guard", {}).get("blocked", False) is False
     return choice.message.content
 
 
@@ -132,7 +144,7 @@ def _(url):
     assert "".join(deltas) == final.choices[0].message.content
 
 
-@call(SDK, "with_raw_response: the report's figures as headers")
+@call(SDK, "with_raw_response: the report's figures as headers", guard=True)
 def _(url):
     raw = sdk(url).chat.completions.with_raw_response.create(model=MODEL, messages=ASK, max_tokens=16, seed=3)
     assert raw.headers["x-inference-guard-blocked"] == "false"
@@ -163,10 +175,9 @@ def _(url):
 def _(url):
     answer = chat(url, n=3, seed=5)
     assert [choice.index for choice in answer.choices] == [0, 1, 2]
-    assert [choice.model_extra["inference_guard"]["seed"] for choice in answer.choices] == [5, 6, 7]
-    alone = [said(chat(url, seed=seed)) for seed in (5, 6, 7)]
-    assert [choice.message.content for choice in answer.choices] == alone
-    assert answer.usage.completion_tokens == sum(chat(url, seed=s).usage.completion_tokens for s in (5, 6, 7))
+    alone = [chat(url, seed=seed) for seed in (5, 6, 7)]
+    assert [choice.message.content for choice in answer.choices] == [said(each) for each in alone]
+    assert answer.usage.completion_tokens == sum(each.usage.completion_tokens for each in alone)
 
 
 @call(SDK, "n=2, stream=True")
@@ -189,7 +200,7 @@ def _(url):
     assert "." not in one
 
 
-@call(SDK, "the guard's options through extra_body")
+@call(SDK, "the guard's options through extra_body", guard=True)
 def _(url):
     answer = chat(url, extra_body={"candidates": 4, "beams": 2, "budget": 5.0})
     assert {block["candidates"] for block in answer.model_extra["inference_guard"]["blocks"]} == {4}
@@ -200,7 +211,7 @@ def _(url):
     chat(url, extra_body={"candidats": 4})
 
 
-@call(SDK, "a budget looser than the operator's", "budget is 1000000.0; give at most 10.0")
+@call(SDK, "a budget looser than the operator's", "budget is 1000000.0; give at most 10.0", guard=True)
 def _(url):
     chat(url, extra_body={"budget": 1e6})
 
@@ -281,6 +292,20 @@ def _(url):
     said(chat(url, response_format={"type": "text"}))
 
 
+@call(SDK, "response_format of type json_schema, strict: the text fits it")
+def _(url):
+    schema = {"name": "point", "strict": True, "schema": Point.model_json_schema()}
+    for stream in (False, True):
+        answer = chat(url, max_tokens=64, stream=stream, response_format={"type": "json_schema", "json_schema": schema})
+        Point.model_validate_json(joined(answer) if stream else answer.choices[0].message.content, strict=True)
+
+
+@call(SDK, "chat.completions.parse(response_format=Model)")
+def _(url):
+    answer = sdk(url).chat.completions.parse(model=MODEL, messages=ASK, max_tokens=64, response_format=Point)
+    assert isinstance(answer.choices[0].message.parsed, Point)
+
+
 @call(SDK, "response_format={'type': 'xml'}", "response_format.type may only be text, json_object or json_schema")
 def _(url):
     chat(url, response_format={"type": "xml"})
@@ -321,20 +346,20 @@ def _(url):
         said(chat(url, messages=[*ASK, told, {"role": "user", "content": "And the cup?"}]))
 
 
-@call(SDK, "a blocked answer: finish_reason content_filter, the words in refusal")
+@call(SDK, "a blocked answer: finish_reason content_filter, the words in refusal", guard=True)
 def _(url):
     choice = chat(url, model=BLOCKED).choices[0]
     assert (choice.finish_reason, choice.message.refusal) == ("content_filter", REFUSAL)
 
 
-@call(SDK, "a blocked stream: the words in a delta's refusal")
+@call(SDK, "a blocked stream: the words in a delta's refusal", guard=True)
 def _(url):
     chunks = list(chat(url, model=BLOCKED, stream=True))
     assert chunks[-1].choices[0].finish_reason == "content_filter"
     assert chunks[-1].choices[0].delta.refusal == REFUSAL
 
 
-@call(SDK, "a blocked answer under parse: ContentFilterFinishReasonError")
+@call(SDK, "a blocked answer under parse: ContentFilterFinishReasonError", guard=True)
 def _(url):
     try:
         sdk(url).chat.completions.parse(model=BLOCKED, messages=ASK)
@@ -413,9 +438,8 @@ def _(url):
 
 @call(SDK, "models.list, models.retrieve")
 def _(url):
-    listed = list(sdk(url).models.list())
-    assert [each.id for each in listed][:3] == [MODEL, TOOLS, BLOCKED]
-    assert sdk(url).models.retrieve(MODEL).model_extra["fingerprint"] == listed[0].model_extra["fingerprint"]
+    first = next(iter(sdk(url).models.list()))
+    assert sdk(url).models.retrieve(first.id) == first
 
 
 @call(SDK, "completions.create")
@@ -480,7 +504,7 @@ def _(url):
     assert sdk(url).responses.create(model=MODEL, input=more, max_output_tokens=16).output_text
 
 
-@call(SDK, "responses.create: a blocked answer as a part of type refusal")
+@call(SDK, "responses.create: a blocked answer as a part of type refusal", guard=True)
 def _(url):
     answer = sdk(url).responses.create(model=BLOCKED, input="How?")
     assert (answer.status, answer.incomplete_details.reason) == ("incomplete", "content_filter")
@@ -516,9 +540,17 @@ def _(url):
     except openai.APITimeoutError:
         with httpx.Client(base_url=url, timeout=60) as client:
             for _ in range(600):
-                if client.get("/ready").json()["running"] == 0:
+                if not _decodes(client):
                     return
         raise AssertionError("it still decodes") from None
+
+
+def _decodes(client):
+    """Whether an answer is under way: ours says so at /ready, llama.cpp at /slots."""
+    ready = client.get("/ready")
+    if ready.status_code == 404:
+        return any(slot["is_processing"] for slot in client.get("/slots").json())
+    return ready.json()["running"] > 0
 
 
 # --- LangChain ----------------------------------------------------------------------------------------------------
@@ -575,26 +607,26 @@ def _(url):
     assert "7" in told.content
 
 
-class Point(BaseModel):
-    """A point."""
-
-    x: int
-
-
 @call(LANGCHAIN, "with_structured_output(method='function_calling')")
 def _(url):
     model = langchain(url, model=TOOLS, max_tokens=200)
     assert isinstance(model.with_structured_output(Point, method="function_calling").invoke("a point"), Point)
 
 
-@call(LANGCHAIN, "a blocked answer")
+@call(LANGCHAIN, "with_structured_output(method='json_schema')")
+def _(url):
+    model = langchain(url, max_tokens=64)
+    assert isinstance(model.with_structured_output(Point, method="json_schema").invoke("a point"), Point)
+
+
+@call(LANGCHAIN, "a blocked answer", guard=True)
 def _(url):
     answer = langchain(url, model=BLOCKED).invoke("How?")
     assert answer.response_metadata["finish_reason"] == "content_filter"
     assert answer.additional_kwargs["refusal"] == REFUSAL
 
 
-@call(LANGCHAIN, "extra_body with the guard's options")
+@call(LANGCHAIN, "extra_body with the guard's options", guard=True)
 def _(url):
     assert langchain(url, extra_body={"candidates": 4, "beams": 2}).invoke("How?").content
 
@@ -716,18 +748,22 @@ def _(url):
 
 def _raised(body):
     error = json.loads(body)["error"]
-    assert set(error) == {"type", "message", "param", "code"}
+    assert set(error) - {"param"} == {"type", "message", "code"}
     raise RuntimeError(error["message"])
 
 
 def table():
     """The table of docs/serving.md."""
-    rows = ["| client | call | |", "|---|---|---|"]
-    return "\n".join([*rows, *(f"| {each.client} | {_plain(each.words)} | {_plain(each.outcome)} |" for each in CALLS)])
+    elsewhere = json.loads(ELSEWHERE.read_text(encoding="utf-8"))
+    rows = ["| client | call | here | llama.cpp |", "|---|---|---|---|"]
+    for each in CALLS:
+        cells = (each.client, each.words, each.outcome, elsewhere[f"{each.client}: {each.words}"])
+        rows.append(f"| {' | '.join(map(_plain, cells))} |")
+    return "\n".join(rows)
 
 
 def _plain(text):
-    return text.replace("|", "\\|")
+    return " ".join(text.replace("|", "\\|").split())
 
 
 if __name__ == "__main__":

@@ -153,3 +153,11 @@ def test_a_reward_head_is_no_cost_model(tmp_path):
 def test_lists_that_do_not_pair_are_refused():
     with pytest.raises(JudgeError, match="2 prompts and 1 responses"):
         head().score(["a", "b"], ["c"])
+
+
+def test_what_its_computing_raises_is_told_as_a_judges_error():
+    broken = head()
+    broken.tensors["ngrams.weight"] = torch.zeros(3)
+    with pytest.raises(JudgeError, match=r"judge 'head' raised \w+; see the cause above") as caught:
+        broken.score(["a"], ["b c d"])
+    assert caught.value.__cause__ is not None

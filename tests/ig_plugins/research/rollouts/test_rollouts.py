@@ -1,6 +1,7 @@
 """Rollouts: the policy's own samples, features of the decode, and a collection that survives its interruption."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -8,8 +9,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from critic_models.safety import SafetyBudget
 from ig_plugins.engine import TreeModel
-from ig_plugins.errors import MismatchError
-from ig_plugins.research.rollouts import RolloutConfig, collect, sample_rollouts
+from ig_plugins.errors import ConfigurationError, MismatchError
+from ig_plugins.research.rollouts import Part, RolloutConfig, collect, collect_part, sample_rollouts
 from ig_plugins.search import Policy
 from tests.kit.guards import MARKER, make_guard
 from tests.kit.tokenizer import byte_tokenizer
@@ -153,3 +154,36 @@ def test_progress_reaches_the_end(tmp_path):
         progress=lambda done, total: seen.append((done, total)),
     )
     assert seen == [(2, 3), (3, 3)]
+
+
+def test_parts_that_machines_collect_at_once_are_one_collection(tmp_path, monkeypatch):
+    guard, config = make_guard(ANSWERS), RolloutConfig(responses=3, batch=2, seed=7)
+    prompts = [f"Question {n}?" for n in range(7)]
+    whole = collect(guard, prompts, tmp_path / "whole", config=config)
+
+    def part(number):
+        collect_part(guard, prompts, tmp_path / "shared", config=config, part=Part(number, 3))
+
+    with ThreadPoolExecutor(3) as machines:
+        list(machines.map(part, (3, 1, 2)))
+
+    monkeypatch.setattr(sys.modules["ig_plugins.research.rollouts.collect"], "sample_rollouts", None)  # nothing is left
+    together = collect(guard, prompts, tmp_path / "shared", config=config)
+    assert together.fingerprint() == whole.fingerprint()
+    assert not list((tmp_path / "shared").glob("*.partial"))
+
+
+def test_a_part_is_its_own_batches_and_no_others(tmp_path):
+    config, told = RolloutConfig(responses=2, batch=2), []
+    prompts = [f"Question {n}?" for n in range(7)]
+    store = collect_part(
+        make_guard(ANSWERS), prompts, tmp_path, config=config, part=Part(2, 3), progress=lambda *done: told.append(done)
+    )
+    assert [store.has(number) for number in range(4)] == [False, True, False, False]
+    assert told == [(2, 2)]
+
+
+@pytest.mark.parametrize("text", ["", "1", "0/3", "4/3", "1/0", "-1/3", "a/b", "1/2/3", "1.5/3"])
+def test_a_part_that_is_none_is_named(text):
+    with pytest.raises(ConfigurationError, match="give K/N with K from 1 to N"):
+        Part.parse(text)

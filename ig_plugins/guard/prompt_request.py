@@ -1,0 +1,117 @@
+"""From a prompt and a call's options to what the search works on: encoded once, checked against the context."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from ig_plugins.chat import EncodedPrompt, Message, parse_reply, special_in, tool_region
+from ig_plugins.chat.messages import check_unicode
+from ig_plugins.errors import ContextLengthError, PromptError
+from ig_plugins.guard.components import Components
+from ig_plugins.guard.held import grammar_of
+from ig_plugins.guard.options import Options
+from ig_plugins.search import Request
+from ig_plugins.search.trace import Recorder
+
+Prompt = str | Sequence[Message]
+
+
+def encode(components: Components, prompt: Prompt, options: Options) -> EncodedPrompt:
+    """The prompt in tokens, tools included.
+
+    Raises:
+        PromptError: It cannot be rendered; the message says why.
+    """
+    if options.raw_prompt:
+        return _encode_raw(components.policy.tokenizer, prompt)
+    return components.prompt_format.encode(
+        prompt,
+        tools=list(options.tools) or None,
+        tool_choice=options.tool_choice,
+        last_assistant=options.last_assistant,
+        variables=options.chat_template_kwargs,
+    )
+
+
+def build_request(components: Components, encoded: EncodedPrompt, options: Options, *, stream: bool) -> Request:
+    """The search's view of an encoded prompt. Its time runs from now on.
+
+    Raises:
+        ContextLengthError: Prompt and answer together are longer than the context.
+        ConfigurationError: The policy cannot do what the options ask for.
+    """
+    policy, search = components.policy, options.search
+    policy.check(search, options.logits_processors)
+    prompt_ids = [*encoded.prompt_ids, *encoded.prefill_ids]
+    check_fits(components, len(prompt_ids), search.max_new_tokens)
+    return Request(
+        prompt_ids=prompt_ids,
+        judge_ids=encoded.prompt_ids,
+        judge_prompt=encoded.judge_prompt,
+        search=search,
+        budgets=options.budgets,
+        seed=secrets.randbelow(2**63) if search.seed is None else search.seed,
+        prefill_ids=encoded.prefill_ids,
+        prefill_text=policy.detokenizer.text(encoded.prefill_ids) if encoded.prefill_ids else "",
+        stop=options.stop,
+        stop_ids=_stop_ids(components, options),
+        **_reply_readers(components.policy.tokenizer, encoded),
+        stream=stream,
+        deadline=None if options.timeout is None else time.monotonic() + options.timeout,
+        judge_timeout=options.judge_timeout,
+        processors=options.logits_processors,
+        watcher=Recorder() if options.trace else None,
+        grammar=grammar_of(policy, encoded, options.held_to),
+    )
+
+
+def check_fits(components: Components, prompt_tokens: int, answer_tokens: int) -> None:
+    """Refuses what the context does not hold.
+
+    Raises:
+        ContextLengthError: Naming both lengths and the context.
+    """
+    context = components.context
+    if context is not None and prompt_tokens + answer_tokens > context:
+        raise ContextLengthError(
+            f"the prompt has {prompt_tokens} tokens and the answer may have {answer_tokens}, but the "
+            f"context holds {context}{components.context_note}; shorten the prompt, or lower max_tokens"
+        )
+
+
+def _encode_raw(tokenizer: Any, prompt: Prompt) -> EncodedPrompt:
+    """A text as it is, without a format; the beginning-of-text token is added where it isn't there."""
+    if not isinstance(prompt, str) or not prompt:
+        raise PromptError("raw_prompt=True needs a non-empty text; leave it out for a list of messages")
+    check_unicode(prompt, "the prompt")
+    begun = bool(tokenizer.bos_token) and prompt.startswith(tokenizer.bos_token)
+    ids = tokenizer.encode(prompt, add_special_tokens=not begun)
+    return EncodedPrompt(prompt_ids=list(ids), prefill_ids=[], judge_prompt=prompt)
+
+
+def _stop_ids(components: Components, options: Options) -> frozenset[int]:
+    """Tokens that end this call's answer: those named, and special tokens in stop strings, which no text shows."""
+    policy = components.policy
+    return (frozenset(options.stop_token_ids) | special_in(policy.tokenizer, options.stop)) - policy.stop_ids
+
+
+def _reply_readers(tokenizer: Any, encoded: EncodedPrompt) -> dict[str, Any]:
+    """How answers are taken apart where tools were offered, and what of them a stream holds back."""
+    if not encoded.tools:
+        return {}
+    return {
+        "parse": lambda text, ids: parse_reply(
+            text,
+            ids=ids,  # the stop token too: in some formats it is what ends a call
+            tokenizer=tokenizer,
+            tools=encoded.tools,
+            tool_choice=encoded.tool_choice,
+            opening=encoded.opening,
+            syntax=encoded.syntax,
+            prompt_ids=encoded.prompt_ids,
+        ),
+        "held_from": lambda text: tool_region(text, opening=encoded.opening, syntax=encoded.syntax),
+    }

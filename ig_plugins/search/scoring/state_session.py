@@ -1,0 +1,70 @@
+"""A probe on the policy's last states follows a search by the states that sampling left, and reads nothing again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from critic_models.judges import TokenJudge
+from ig_plugins.observing import watched
+from ig_plugins.search.request import Request
+from ig_plugins.search.scoring.judge_session import Scores, TextOf, TreeJudgeSession
+
+
+class StateJudgeSession(TreeJudgeSession):
+    """A block is scored by `score_states`; text that the policy has not sampled is read in one plain forward.
+
+    Args:
+        judge: Its ``score_hidden`` takes the policy's states after the final norm.
+    """
+
+    def __init__(self, judge: TokenJudge) -> None:
+        self.judge = judge
+        self._requests: list[Request] = []
+        self.calls: list[int] = []
+        self.tokens: list[int] = []
+
+    def add_rows(self, requests: Sequence[Request]) -> None:
+        """See `JudgeSession`. The policy reads the prompts."""
+        self._requests += requests
+        self.calls += [0] * len(requests)
+        self.tokens += [0] * len(requests)
+
+    def keep_rows(self, rows: Sequence[int]) -> None:
+        """See `JudgeSession`."""
+        self._requests = [self._requests[row] for row in rows]
+        self.calls = [self.calls[row] for row in rows]
+        self.tokens = [self.tokens[row] for row in rows]
+
+    @torch.inference_mode()
+    def score_states(self, states: Tensor, lengths: Tensor) -> Scores:
+        """Scores the open block.
+
+        Args:
+            states: Shape (B, L, T, H), the policy's states at the block's tokens.
+            lengths: Shape (B, L); lanes of length 0 are not judged.
+
+        Raises:
+            JudgeError: A score is not finite.
+        """
+        with watched("judge", self.judge.name, texts=lengths.numel()):
+            values = self.judge.score_hidden(states).double().cpu()
+        return self._scores(values, lengths)
+
+    def score(self, parents: Tensor, tokens: Tensor, lengths: Tensor, text_of: TextOf) -> Scores:
+        """See `JudgeSession`. Only prefilled text is asked about like this, which stands right behind the prompt."""
+        values = torch.zeros(tokens.shape, dtype=torch.float64)
+        for row, lane in lengths.nonzero().tolist():
+            length, prompt = int(lengths[row, lane]), self._requests[row].judge_ids
+            ids = torch.tensor([[*prompt, *tokens[row, lane, :length].tolist()]], device=self.judge.body.device)
+            with watched("judge", self.judge.name, texts=1):
+                values[row, lane, :length] = self.judge.score_tokens(ids, torch.ones_like(ids))[0, -length:].double()
+        return self._scores(values, lengths)
+
+    def advance(self, lanes: Tensor) -> None:
+        """See `JudgeSession`. It stands nowhere."""
+
+    def rollback(self) -> None:
+        """See `JudgeSession`. Nothing is remembered of it."""
