@@ -3,7 +3,8 @@
 ``python -m tests.ig_plugins.remote.measure alpaca 100`` compares a guard whose policy llama.cpp runs with the one whose
 policy runs here, prompt by prompt; ``... smollm2 40`` counts what leaves over budget; ``... cpu 4`` is the processor
 time of a generated token, against a single call for sixteen whole answers. A third word says which server: ``llamacpp``
-(the default), ``vllm`` (see ``examples/remote/serve_vllm.sh``; ``VLLM_VENV`` names its environment), or an address.
+(the default), ``vllm`` (see ``examples/remote/serve_vllm.sh``; ``VLLM_VENV`` names its environment; more words are its
+options), or an address.
 """
 
 import contextlib
@@ -54,7 +55,7 @@ def serving(engine: str, model: str) -> Iterator[Any]:
             yield SimpleNamespace(address=engine)
         elif engine == "vllm":
             folder = bundled.path("tiny-alpaca") if model == "alpaca" else converted(smollm2())
-            yield stack.enter_context(vllm_server(folder, name=model))
+            yield stack.enter_context(vllm_server(folder, *sys.argv[4:], name=model))
         else:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             file = write_bundled_gguf(folder / "a.gguf") if model == "alpaca" else smollm2()
