@@ -35,7 +35,8 @@ serve() {
     export OMP_NUM_THREADS="${THREADS:-1}" VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_CPU_KVCACHE_SPACE="${KV_GIB:-1}"
     export VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1
     # The command "vllm" asks for a distribution of that name, and this one is called vllm-cpu.
-    # A page of 32 tokens: a block behind a prefix computes what its last page holds again, and the default has 128.
+    # Pages of 32 tokens, the smallest that this build takes (its default is 128): a block behind a prefix computes again
+    # what the prefix has on its last page.
     exec "$VENV/bin/python" -m vllm.entrypoints.openai.api_server --model "$model" --served-model-name "$name" \
         --host 127.0.0.1 --port "$port" --dtype float32 --enforce-eager --max-model-len 2048 --block-size 32 "$@"
 }
