@@ -1,26 +1,21 @@
-"""The HTTP side: ``/v1/inferenceguard/states``, for whoever has the server's key and the request's own."""
+"""The HTTP side: a route for whoever has the server's key and the request's own."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import secrets
 from argparse import Namespace
-from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from inferenceguard_vllm.worker import Reads
+from inferenceguard_vllm.protocol import NO_KEY, PATH, asked, reply
 
 logger = logging.getLogger("vllm.inferenceguard")
 
-PATH = "/v1/inferenceguard/states"
 MOST_MIB, SECONDS = 256, 60.0
-MOST_READS = 4096
-NO_KEY = "hidden states are given only by a server with a key: start vLLM with --api-key"
 
 
 class StatesEndpoint:
@@ -77,32 +72,3 @@ class StatesEndpoint:
         if self._keys and not (scheme.lower() == "bearer" and any(known)):
             return JSONResponse({"error": "no such key"}, status_code=401)
         return JSONResponse({"error": self._reason}, status_code=501) if self._reason else None
-
-
-def asked(body: bytes) -> Reads:
-    """What a request reads: ``{"reads": [{"key": K, "lengths": [16, 9]}]}``.
-
-    Raises:
-        ValueError: It is no such document.
-    """
-    try:
-        reads = [(each["key"], each["lengths"]) for each in json.loads(body)["reads"]]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise ValueError('the body must be {"reads": [{"key": K, "lengths": [16, 9]}]}') from None
-    whole = all(isinstance(lengths, list) and all(type(n) is int and n > 0 for n in lengths) for _, lengths in reads)
-    if not whole or not all(isinstance(key, str) for key, _ in reads):
-        raise ValueError("a key must be a text, and lengths whole numbers above 0")
-    if sum(len(lengths) for _, lengths in reads) > MOST_READS:
-        raise ValueError(f"at most {MOST_READS} lanes can be read at once")
-    return reads
-
-
-def reply(reads: Reads, found: Sequence[Sequence[list[dict[str, Any]] | None]]) -> dict[str, Any]:
-    """The document for what the workers have; of several that have the same, the first.
-
-    Args:
-        reads: What was asked for.
-        found: By worker and read.
-    """
-    lanes = [next((each for each in by_worker if each is not None), None) for by_worker in zip(*found, strict=True)]
-    return {"reads": [{"key": key, "lanes": mine} for (key, _), mine in zip(reads, lanes, strict=True)]}

@@ -24,8 +24,8 @@ from ig_plugins.guard.loading import load_policy
 from ig_plugins.search import Policy
 from inferenceguard_vllm.buffers import StateBuffers
 from inferenceguard_vllm.capture import COUNT, FIRST, KEY
-from inferenceguard_vllm.route import NO_KEY, asked, reply
-from inferenceguard_vllm.route import PATH as STATES
+from inferenceguard_vllm.protocol import NO_KEY, asked, reply
+from inferenceguard_vllm.protocol import PATH as STATES
 
 Reply = Any
 Fault = Callable[["Handler", Reply], None]

@@ -6,6 +6,7 @@ weights. The session is strict: a call out of order, a lane too many or a token 
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Literal
 
@@ -42,11 +43,12 @@ def trie(answers: Mapping[Ids, float], *, stop: int) -> Policy:
     return following
 
 
-def digest(prompt: Ids, response: Ids, width: int) -> list[float]:
+@lru_cache(maxsize=50_000)
+def digest(prompt: Ids, response: Ids, width: int) -> tuple[float, ...]:
     """Features in [-1, 1) that are a fixed function of the tokens, and differ where the tokens differ."""
     seed = zlib.crc32(repr((prompt, response)).encode())
     generator = torch.Generator().manual_seed(seed)
-    return [float(x) for x in torch.rand(width, generator=generator) * 2 - 1]
+    return tuple((torch.rand(width, generator=generator) * 2 - 1).tolist())
 
 
 class ScriptedModel:
@@ -58,6 +60,7 @@ class ScriptedModel:
         hidden_size: H.
         hidden: (prompt, response) -> H floats; by default a fixed digest of the tokens.
         context: Longest sequence, or None.
+        fixed: The policy gives the same for the same tokens, so it is asked once.
     """
 
     path: Literal["scripted"] = "scripted"
@@ -72,8 +75,10 @@ class ScriptedModel:
         hidden_size: int = 8,
         hidden: Callable[[Ids, Ids], Sequence[float]] | None = None,
         context: int | None = None,
+        fixed: bool = False,
     ) -> None:
         self.policy = policy
+        self.following = lru_cache(maxsize=20_000)(self._following) if fixed else self._following
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
         self.features = hidden or (lambda prompt, response: digest(prompt, response, hidden_size))
@@ -106,13 +111,13 @@ class ScriptedModel:
                 table[prompt] = trie(coded, stop=tokenizer.eos_token_id)
             return table[prompt](prompt, response)
 
-        return cls(following, vocab_size=len(tokenizer), **options)  # type: ignore[arg-type]
+        return cls(following, vocab_size=len(tokenizer), fixed=True, **options)  # type: ignore[arg-type]
 
     def prefill(self, prompts: Sequence[Sequence[int]], *, lanes: int, block: int, max_new: int) -> "ScriptedSession":
         """A session with one beam a prompt."""
         return ScriptedSession(self, prompts, lanes=lanes, block=block, max_new=max_new)
 
-    def following(self, prompt: Ids, response: Ids) -> Tensor:
+    def _following(self, prompt: Ids, response: Ids) -> Tensor:
         """Logits (V,) after a response."""
         logits = torch.full((self.vocab_size,), IMPOSSIBLE)
         for token, probability in self.policy(prompt, response).items():

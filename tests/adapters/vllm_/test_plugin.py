@@ -18,6 +18,7 @@ from ig_plugins.engine import Sampler
 from ig_plugins.remote import states_vllm
 from ig_plugins.remote.calls import Call
 from ig_plugins.remote.dialects import DIALECTS
+from inferenceguard_vllm import protocol
 from inferenceguard_vllm.buffers import StateBuffers
 from inferenceguard_vllm.capture import COUNT, FIRST, KEY, Capture
 from inferenceguard_vllm.worker import read_states, start_states
@@ -364,8 +365,7 @@ async def test_bodies_that_are_none_are_refused(body):
 
 
 def test_both_sides_use_the_same_names():
-    route = pytest.importorskip("inferenceguard_vllm.route")  # fastapi
-    assert route.PATH == states_vllm.PATH
+    assert protocol.PATH == states_vllm.PATH
     call = Call((1, 2, 3), 2, 8, Sampler(), frozenset({0}), key="k")
     sent = DIALECTS["vllm"].body(call, model="m")
     assert sent["vllm_xargs"] == asked(first=3, count=8)

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from critic_models.hub import load_weights, local_folder
 from ig_plugins import InferenceGuard, presets
 from ig_plugins.cli import app
+from ig_plugins.cli.demo import PROMPTS
 from ig_plugins.errors import ModelLoadError
 from langchain_inferenceguard import ChatInferenceGuard
 from llama_index.llms.inferenceguard import InferenceGuardLLM
@@ -87,7 +88,7 @@ def test_the_demo_shows_it_unguarded_and_guarded(guard, capsys):
     shown = json.loads(capsys.readouterr().out)
     assert shown["model"] == NAME
     (row,) = shown["rows"]
-    assert row["prompt"] == "What is the capital of France?"
+    assert row["prompt"] == PROMPTS[0]
     assert row["unguarded"]["text"]
     assert row["guarded"]["text"]
     assert row["guarded"]["unsafe"] is False

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from critic_models import bundled
+from critic_models.critic import CriticBinding, CriticConfig, CriticCost, LatentCritic, tokenizer_hash
 from ig_plugins import (
+    ConfigurationError,
     InferenceGuardError,
     MismatchError,
     RemoteReplyError,
@@ -248,7 +251,51 @@ def test_an_expired_buffer_costs_the_answer(guided):
         guard.generate(QUESTION)
 
 
-def test_it_is_the_same_from_every_door(engine, tmp_path):
+@pytest.fixture
+def worst_critic(tmp_path):
+    """A critic, as good as none, for the worst-case budget that the command line's cost models have."""
+    cost = CriticCost(accounting="worst", lowest=0.0, highest=0.0, scales=(0.5,))
+    binding = CriticBinding(
+        policy_id=TOKENIZER, policy_revision="tiny-1", tokenizer_hash=tokenizer_hash(load_policy(TOKENIZER).tokenizer)
+    )
+    LatentCritic(CriticConfig(hidden_size=128, width=16, costs=(cost,), recalls=True), binding).save_pretrained(
+        tmp_path / "critic"
+    )
+    return tmp_path / "critic"
+
+
+def test_the_commands_take_a_critic(engine, worst_critic, tmp_path):
+    """Its revision is held against the version that the operator says is served."""
+    pytest.importorskip("scipy")
+    from typer.testing import CliRunner
+
+    from ig_plugins.cli import app
+
+    server, prompts = engine(states=True), tmp_path / "prompts.txt"
+    prompts.write_text(f"{QUESTION}\nHow do I bake bread?\n")
+
+    def evaluate(version):
+        return CliRunner().invoke(app(), [str(each) for each in (
+            "evaluate", "--out", tmp_path / version, "--model", server.address, "--tokenizer", TOKENIZER,
+            "--cost-model", "bundled:tiny-cost", "--reward-model", "bundled:tiny-reward", "--critic", worst_critic,
+            "--load-option", f"version={version}", "--methods", "inferenceguard-critic", "--seeds", 1,
+            "--prompts", prompts, "--candidates", 4, "--max-tokens", 12, "--judge", bundled.path("tiny-cost"),
+        )])  # fmt: skip
+
+    done = evaluate("tiny-1")
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert len(server.state_bodies) > 2
+    refused = evaluate("tiny-2")
+    assert refused.exit_code != 0
+    assert "revision: critic 'tiny-1', guard 'tiny-2'" in f"{refused.output} {refused.exception}"
+
+
+def test_probes_stay_refused_where_states_are_given(guided):
+    with pytest.raises(ConfigurationError, match="neither states nor logits of a text; probes"):
+        guided(cost_model="bundled:smollm2-probe", budget=None)
+
+
+def test_both_adapters_take_a_critic(engine):
     pytest.importorskip("langchain_core")
     from langchain_inferenceguard import ChatInferenceGuard
 

@@ -217,7 +217,9 @@ def _policy(rng: random.Random, kind: str, tokenizer: PreTrainedTokenizerFast, t
             answers[tuple(tokenizer.encode(text, add_special_tokens=False))] = rng.random() + 0.1
         total = sum(answers.values())
         shares = {ids: part / total for ids, part in answers.items()}
-        return ScriptedModel(trie(shares, stop=tokenizer.eos_token_id), vocab_size=len(tokenizer), context=8192)
+        return ScriptedModel(
+            trie(shares, stop=tokenizer.eos_token_id), vocab_size=len(tokenizer), context=8192, fixed=True
+        )
     salt = rng.getrandbits(20)
     some = [token for word in WORDS for token in tokenizer.encode(word, add_special_tokens=False)]
     some += [rng.randrange(len(tokenizer)) for _ in range(12)]
@@ -227,7 +229,7 @@ def _policy(rng: random.Random, kind: str, tokenizer: PreTrainedTokenizerFast, t
         chosen = [*local.choices(some, k=3), *([tokenizer.eos_token_id] if local.random() < 0.3 else [])]
         return {token: 1 / len(set(chosen)) for token in set(chosen)}
 
-    return ScriptedModel(following, vocab_size=len(tokenizer), context=8192)
+    return ScriptedModel(following, vocab_size=len(tokenizer), context=8192, fixed=True)
 
 
 def check(case: Case) -> str:

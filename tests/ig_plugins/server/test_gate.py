@@ -11,7 +11,7 @@ from ig_plugins import InferenceGuard
 from ig_plugins.errors import ConfigurationError, DeadlineExceededError
 from ig_plugins.server import gate as module
 from ig_plugins.server.gate import BusyError, ClosingError, Gate
-from ig_plugins.server.memory import estimate
+from ig_plugins.server.memory import TRACE, estimate
 
 
 async def admitted(gate, takes=1, *, heavy=False, deadline=None):
@@ -143,3 +143,8 @@ def test_the_killing_request_is_estimated_in_gigabytes_and_a_usual_one_in_megaby
 
 def memory():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def test_a_trace_counts_whoever_asks_for_one(tiny):
+    plain, traced = (tiny.request("How do I clean the kettle?", trace=trace) for trace in (False, True))
+    assert estimate(traced, tiny.components) == estimate(plain, tiny.components) + TRACE
