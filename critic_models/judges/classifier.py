@@ -77,22 +77,7 @@ class ClassifierJudge(ModelJudge):
 
     def encode(self, prompt: str, response: str, *, finished: bool) -> Row:
         """The response, the pair, or the rendered conversation; control tokens in either are plain text."""
-        if self.reads == "chat":
-            messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
-            encoded = self.tokenizer.apply_chat_template(
-                messages, tokenize=True, return_dict=True, sanitize_control_tokens=True
-            )
-            return {"input_ids": list(encoded["input_ids"])}
-        if self.reads == "pair":
-            encoded = self.tokenizer(prompt, response, split_special_tokens=True)
-            return {key: list(encoded[key]) for key in ("input_ids", "token_type_ids") if key in encoded}
-        return {"input_ids": plain_ids(self.tokenizer, response, special=True) or self._nothing()}
-
-    def _nothing(self) -> list[int]:
-        """An empty response, where the tokenizer adds no token of its own."""
-        first = self.tokenizer.bos_token_id
-        first = self.tokenizer.eos_token_id if first is None else first
-        return [] if first is None else [first]
+        return exchange(self.tokenizer, prompt, response, reads=self.reads)
 
     def read(self, ids: Tensor, mask: Tensor, **extra: Tensor) -> Tensor:
         """The single output or the chosen labels' probability, (B,)."""
@@ -102,6 +87,25 @@ class ClassifierJudge(ModelJudge):
         if self.multi_label:
             return logits.sigmoid()[:, self.labels].amax(dim=-1)  # type: ignore[no-any-return]
         return logits.softmax(dim=-1)[:, self.labels].sum(dim=-1)  # type: ignore[no-any-return]
+
+
+def exchange(tokenizer: PreTrainedTokenizerBase, prompt: str, response: str, *, reads: Reads) -> Row:
+    """The tokens of a response, a pair or a rendered conversation; control tokens in either text are plain text."""
+    if reads == "chat":
+        messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+        encoded = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=True, sanitize_control_tokens=True)
+        return {"input_ids": list(encoded["input_ids"])}
+    if reads == "pair":
+        encoded = tokenizer(prompt, response, split_special_tokens=True)
+        return {key: list(encoded[key]) for key in ("input_ids", "token_type_ids") if key in encoded}
+    return {"input_ids": plain_ids(tokenizer, response, special=True) or _nothing(tokenizer)}
+
+
+def _nothing(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """An empty response, where the tokenizer adds no token of its own."""
+    first = tokenizer.bos_token_id
+    first = tokenizer.eos_token_id if first is None else first
+    return [] if first is None else [first]
 
 
 def chosen_labels(

@@ -9,7 +9,6 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedTokenizerBase,
 )
 
@@ -23,10 +22,10 @@ from critic_models.judges.protocol import Judge, Kind
 from critic_models.judges.remote import is_address, judge_at
 from critic_models.judges.score import ScoreJudge
 from critic_models.judges.templates import GuardTemplate
+from critic_models.judges.vocabularies import read_tokenizer
 from critic_models.score_models import ScoreModel
 
 HEADS = TEXT_HEAD, PROBE = "InferenceGuardTextHead", "InferenceGuardProbe"
-VOCABULARIES = ("tokenizer.json", "*.model", "vocab.*", "*.tiktoken", "tekken.json")
 ALLOWED = (
     "a callable f(prompts, responses) -> list of floats, its name (module:function or file.py:function), a "
     "checkpoint's folder or hub id, a (model, tokenizer) pair, a text-classification pipeline, or an object with the "
@@ -83,7 +82,8 @@ def load_judge(
     Args:
         path_or_id: A Safe-RLHF score model, a sequence classifier, a reward model with one output, a guard LLM, or a
             head from train-judge; a function's name, ``module:function`` or ``file.py:function``; or the address of
-            an endpoint, ``https://host/path`` or ``classify+http://host:8000/model?label=1``.
+            an endpoint, ``https://host/path`` or ``classify+http://host:8000/model?label=1`` (or ``tokens+``,
+            ``verdict+``).
         kind: Whether it scores cost or reward.
         name: Shown in results; the checkpoint's name if None.
         revision: Branch, tag or commit on the hub.
@@ -100,7 +100,9 @@ def load_judge(
         ConfigurationError: The checkpoint loads, but how to read it is ambiguous.
     """
     if is_address(path_or_id):
-        return judge_at(str(path_or_id), **({} if name is None else {"name": name}), **(judge_options or {}))
+        said = {"name": name, "template": template}
+        known = {key: value for key, value in said.items() if value is not None}
+        return judge_at(str(path_or_id), **known, **(judge_options or {}))
     if isinstance(path_or_id, str) and is_function_name(path_or_id):
         found = named_function(path_or_id)
         if isinstance(found, str | Path):
@@ -116,7 +118,7 @@ def load_judge(
     if template is not None:
         options["template"] = template
     placing = {"device": device, "dtype": dtype, **load_kwargs}
-    tokenizer = _tokenizer(folder, source=str(path_or_id))
+    tokenizer = read_tokenizer(folder, source=str(path_or_id))
     if architecture.endswith("ForScore"):
         model: Any = ScoreModel.from_pretrained(folder, **placing)
     else:
@@ -195,18 +197,3 @@ def _architecture(folder: Path, *, source: str) -> str:
         "classifier (...ForSequenceClassification), a guard LLM (...ForCausalLM) or a head from train-judge. Name "
         "another checkpoint"
     )
-
-
-def _tokenizer(folder: Path, *, source: str) -> PreTrainedTokenizerBase:
-    """The checkpoint's tokenizer.
-
-    Raises:
-        ModelLoadError: There is none; transformers alone would make an empty one up for some families.
-    """
-    advice = "A judge reads text: put tokenizer.json and tokenizer_config.json beside its config.json"
-    if not any(path for pattern in VOCABULARIES for path in folder.glob(pattern)):
-        raise ModelLoadError(f"{source} has no tokenizer. {advice}")
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:
-        raise ModelLoadError(f"{source}: its tokenizer does not load ({type(error).__name__}). {advice}") from error

@@ -3,6 +3,7 @@
 from ig_plugins.grammar.calls import call_rule, or_calls
 from ig_plugins.grammar.closing import ClosingGrammar, closing
 from ig_plugins.grammar.compiler import CompiledGrammar, Compiler, compiler
+from ig_plugins.grammar.lark import as_lark
 from ig_plugins.grammar.library import installed
 from ig_plugins.grammar.rules import KINDS, Rule, as_schema, check, rule
 from ig_plugins.grammar.wishes import json_schema_of
@@ -13,6 +14,7 @@ __all__ = [
     "CompiledGrammar",
     "Compiler",
     "Rule",
+    "as_lark",
     "as_schema",
     "call_rule",
     "check",

@@ -35,10 +35,15 @@ class _Policy(Protocol):
 
 
 class CompiledGrammar:
-    """A grammar that has read the start of an answer; see `engine.decoding.masks.Matcher`."""
+    """A grammar that has read the start of an answer; see `engine.decoding.masks.Matcher`.
 
-    def __init__(self, state: Any) -> None:
-        self._state = state
+    Attributes:
+        rule: What it was made of.
+        read: Tokens that it has read.
+    """
+
+    def __init__(self, state: Any, rule: Rule, *, read: int = 0) -> None:
+        self._state, self.rule, self.read = state, rule, read
 
     def after(self, tokens: Sequence[int]) -> "CompiledGrammar":
         """The same with these tokens read too.
@@ -49,7 +54,7 @@ class CompiledGrammar:
         state = self._state.deep_copy()
         if tokens and not state.consume_tokens(list(tokens)):
             raise _lost(state)
-        return CompiledGrammar(state)
+        return CompiledGrammar(state, self.rule, read=self.read + len(tokens))
 
     def allowed(self, scores: Tensor | None = None) -> bytes:
         """One bit a token, lowest first; scores change nothing.
@@ -66,6 +71,11 @@ class CompiledGrammar:
     def complete(self) -> bool:
         """Whether what was read is a whole answer."""
         return bool(self._state.is_accepting())
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is one and nothing may follow."""
+        return self.complete and bool(self._state.is_stopped())
 
     def takes(self, tokens: Sequence[int]) -> bool:
         """Whether all of these tokens may follow, one after the other."""
@@ -118,7 +128,7 @@ class Compiler:
         )
         if matcher.is_error():
             raise wrong(rule.kind, matcher.get_error())
-        made = self._made[rule.grammars] = CompiledGrammar(matcher)
+        made = self._made[rule.grammars] = CompiledGrammar(matcher, rule)
         while len(self._made) > KEPT:
             self._made.popitem(last=False)
         return made

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ig_plugins.engine import Matcher
 from ig_plugins.errors import ConfigurationError
-from ig_plugins.grammar import ClosingGrammar, call_rule, closing, compiler, installed, or_calls, rule
+from ig_plugins.grammar import Rule, call_rule, closing, compiler, installed, or_calls, rule
 
 if TYPE_CHECKING:
     from ig_plugins.chat import EncodedPrompt
@@ -16,7 +17,7 @@ CALL_BLOCK = 128  # tokens of a forced call that are one block; longer ones take
 
 def grammar_of(
     policy: Policy, encoded: EncodedPrompt, wish: tuple[str, Any] | None, *, max_tokens: int
-) -> ClosingGrammar | None:
+) -> Matcher | None:
     """The grammar of a request's answer, behind what the answer was made to start with.
 
     Args:
@@ -26,14 +27,14 @@ def grammar_of(
         max_tokens: Of the answer, which comes to its end within them.
 
     Raises:
-        ConfigurationError: The wish is no grammar for this policy, a server samples, a call is forced beside it,
+        ConfigurationError: The wish is no grammar for this policy, its server takes none, a call is forced beside it,
             or ``max_tokens`` are too few for any answer.
     """
-    if policy.remote:  # forced calls are checked when they are finished, as where the library is missing
+    if not policy.grammars:  # forced calls are checked when they are finished, as where the library is missing
         if wish is not None:
             raise ConfigurationError(
-                f"{wish[0]} masks tokens where logits are, and a server gives none; leave it out, or name the policy "
-                "by its hub id or folder"
+                f"{wish[0]} masks tokens where logits are, and this server takes no grammar; leave it out, serve the "
+                "policy by vLLM, or name it by its hub id or folder"
             )
         return None
     if encoded.opening:
@@ -47,7 +48,7 @@ def grammar_of(
     asked = rule(*wish)
     if encoded.syntax is not None:
         asked = or_calls(asked, policy.tokenizer, encoded.syntax, encoded.tools)
-    return closing(compiler(policy), asked, max_tokens=max_tokens)
+    return _started(policy, asked, max_tokens)
 
 
 def masks(policy: Policy) -> bool:
@@ -65,7 +66,12 @@ def in_whole_calls(search: SearchConfig) -> SearchConfig:
     return search.model_copy(update={"block_tokens": max(search.block_tokens, CALL_BLOCK)})
 
 
-def _forced(policy: Policy, encoded: EncodedPrompt, max_tokens: int) -> ClosingGrammar | None:
+def _started(policy: Policy, asked: Rule, max_tokens: int) -> Matcher:
+    """A grammar that has read nothing. A server follows it by itself, and knows no way to bring it to its end."""
+    return compiler(policy)(asked) if policy.remote else closing(compiler(policy), asked, max_tokens=max_tokens)
+
+
+def _forced(policy: Policy, encoded: EncodedPrompt, max_tokens: int) -> Matcher | None:
     """A forced call's grammar; None where it cannot be had, and the call is only checked when it is finished."""
     choice = encoded.tool_choice
     allowed = [tool for tool in encoded.tools if choice in ("any", tool["function"]["name"])]
@@ -75,8 +81,7 @@ def _forced(policy: Policy, encoded: EncodedPrompt, max_tokens: int) -> ClosingG
     if asked is None:
         return None
     try:
-        made = compiler(policy)
-        made(asked)
+        compiler(policy)(asked)
     except ConfigurationError:  # a tokenizer that the library cannot read
         return None
-    return closing(made, asked, max_tokens=max_tokens)
+    return _started(policy, asked, max_tokens)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ig_plugins.engine import Sampler
-from ig_plugins.errors import RemoteReplyError
+from ig_plugins.errors import DecodingError, RemoteReplyError
+from ig_plugins.grammar import CompiledGrammar
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class Call:
         stop_ids: Tokens that end an answer.
         seed: None where the server draws one.
         bias: Added to the logits of some tokens; only the probe uses it.
+        grammar: What each continuation must be, from its first token to its end; None for anything.
+        session: The same for all calls behind one prompt, so that a router can send them to the replica with its cache.
         key: Under which the server keeps the states of what it samples, where it is asked for them; None where it is
             not. It must sample a token more then, since a token's state is there once the token was read; with a
             ``max_tokens`` of 0 it keeps the state of the prefix's last token.
@@ -34,6 +37,8 @@ class Call:
     stop_ids: frozenset[int]
     seed: int | None = None
     bias: tuple[tuple[int, float], ...] = ()
+    grammar: CompiledGrammar | None = None
+    session: str | None = None
     key: str | None = None
 
     @property
@@ -121,10 +126,14 @@ def ended(choice: Choice, call: Call, *, echoes: bool) -> tuple[tuple[int, ...],
         echoes: Whether it gives the token at which it stops.
 
     Raises:
-        RemoteReplyError: It has more tokens than were asked for, or fewer without having come to an end.
+        RemoteReplyError: It has more tokens than were asked for, or fewer without having come to an end, or is not what
+            its grammar allows.
     """
     tokens, stopped = _whole(choice, call, echoes=echoes)
-    return tokens[: call.max_tokens], stopped and len(tokens) <= call.max_tokens
+    tokens, done = tokens[: call.max_tokens], stopped and len(tokens) <= call.max_tokens
+    if call.grammar is not None:
+        _fits(call.grammar, [each for each in tokens if each not in call.stop_ids], done=done)
+    return tokens, done
 
 
 def _whole(choice: Choice, call: Call, *, echoes: bool) -> tuple[tuple[int, ...], bool]:
@@ -143,3 +152,20 @@ def _whole(choice: Choice, call: Call, *, echoes: bool) -> tuple[tuple[int, ...]
     if not choice.stopped and len(tokens) < call.most:
         raise RemoteReplyError(f"the server broke off after {len(tokens)} of {call.most} tokens; nothing of it is used")
     return tokens, choice.stopped
+
+
+def _fits(grammar: CompiledGrammar, tokens: Sequence[int], *, done: bool) -> None:
+    """Refuses what a grammar does not allow, by our own reading of it.
+
+    Raises:
+        RemoteReplyError: It does not.
+    """
+    try:
+        whole = grammar.after(tokens).complete or not done
+    except DecodingError:
+        whole = False
+    if not whole:
+        raise RemoteReplyError(
+            "the server gave an answer that its grammar does not allow; nothing of it is used. Start vLLM with "
+            "--structured-outputs-config.backend guidance, which follows grammars as we do"
+        )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from ig_plugins.errors import ConfigurationError, RemoteReplyError
+from ig_plugins.grammar import as_lark
 from ig_plugins.remote.address import Kind
 from ig_plugins.remote.calls import Call, Choice, ids_of, in_order, same_prompt
 from ig_plugins.search import SearchConfig
@@ -22,10 +23,12 @@ class Dialect(Protocol):
     Attributes:
         path: Where it samples.
         seeds: Whether a seed does no harm.
+        grammars: Whether it holds its answers to grammars of llguidance.
     """
 
     path: str
     seeds: bool
+    grammars: bool
 
     def check(self, search: SearchConfig) -> None:
         """Refuses sampling settings that mean another distribution there than here.
@@ -50,12 +53,14 @@ class OpenAIDialect:
 
     Args:
         seeds: Whether a seed does no harm.
+        grammars: Whether it takes vLLM's ``structured_outputs``.
+        sessions: Whether it takes vLLM's ``session_id``.
     """
 
     path = "/v1/completions"
 
-    def __init__(self, *, seeds: bool) -> None:
-        self.seeds = seeds
+    def __init__(self, *, seeds: bool, grammars: bool, sessions: bool) -> None:
+        self.seeds, self.grammars, self._sessions = seeds, grammars, sessions
 
     def check(self, search: SearchConfig) -> None:
         """See `Dialect`. vLLM takes the nucleus of what min-p has left, and we of the whole distribution."""
@@ -92,6 +97,10 @@ class OpenAIDialect:
             body["seed"] = call.seed
         if call.bias:
             body["logit_bias"] = {str(token): value for token, value in call.bias}
+        if call.session is not None and self._sessions:
+            body["session_id"] = call.session
+        if call.grammar is not None:
+            body["structured_outputs"] = {"grammar": as_lark(call.grammar.rule)}
         return body
 
     def choices(self, reply: Any, call: Call, *, vocab: int) -> list[Choice]:
@@ -111,7 +120,7 @@ class LlamaCppDialect:
     """llama.cpp's own ``/completion``."""
 
     path = "/completion"
-    seeds = True
+    seeds, grammars = True, False
 
     def check(self, search: SearchConfig) -> None:
         """See `Dialect`. The order of its samplers can be set, so all mean what they mean here."""
@@ -172,9 +181,11 @@ class LlamaCppDialect:
 
 
 DIALECTS: dict[Kind, Dialect] = {
-    "vllm": OpenAIDialect(seeds=False),  # a seed ends the whole engine of vLLM's CPU build (0.32)
+    "vllm": OpenAIDialect(
+        seeds=False, grammars=True, sessions=True
+    ),  # a seed ends the whole engine of vLLM's CPU build (0.32)
     "llamacpp": LlamaCppDialect(),
-    "openai": OpenAIDialect(seeds=True),
+    "openai": OpenAIDialect(seeds=True, grammars=False, sessions=False),
 }
 
 

@@ -22,7 +22,7 @@ from ig_plugins.remote.session import RemoteSession
 from ig_plugins.remote.states import Ids, States, StatesReader
 from ig_plugins.remote.states_reader import states_reader
 from ig_plugins.runtime.fair_lock import torch_lock
-from ig_plugins.search import Policy, SearchConfig
+from ig_plugins.search import Policy, Request, SearchConfig
 
 
 class RemoteModel:
@@ -187,13 +187,27 @@ class RemotePolicy(Policy):
                 raise ConfigurationError(f"{self.tree.address}: {_LOST[name]}")
         self.tree.dialect.check(search)
 
-    def first_block(self, prefix: int, block: int) -> int:
+    @property
+    def grammars(self) -> bool:
+        """See `Policy`."""
+        return self.tree.dialect.grammars
+
+    def first_block(self, request: Request) -> int:
         """Tokens after which prefixes end one token behind a page's border; see `Policy`.
 
-        A server computes the last page of a prefix again where it ends on the border.
+        A server computes the last page of a prefix again where it ends on the border. It begins a grammar anew with
+        every call, so that an answer that is held to one is a single block.
         """
-        unit = math.gcd(block, self.tree.server.page) if self.tree.server.page else 1
-        return block - (prefix + block - 1) % unit
+        search = request.search
+        if request.grammar is not None:
+            return search.max_new_tokens
+        return aligned(len(request.prompt_ids), search.block_tokens, page=self.tree.server.page)
+
+
+def aligned(prefix: int, block: int, *, page: int) -> int:
+    """The first block's tokens, behind a prompt of so many, where all others have ``block``."""
+    unit = math.gcd(block, page) if page else 1
+    return block - (prefix + block - 1) % unit
 
 
 _LOST = {

@@ -13,6 +13,7 @@ from torch import BoolTensor, LongTensor, Tensor
 
 from ig_plugins.engine import Block, Matcher, Sampler
 from ig_plugins.errors import ConfigurationError, InferenceGuardError
+from ig_plugins.grammar import CompiledGrammar
 from ig_plugins.remote.calls import Call, Choice, ended
 from ig_plugins.remote.dialects import SEED_BITS
 from ig_plugins.remote.server import Server
@@ -64,6 +65,7 @@ class RemoteSession:
     def __init__(self, model: Asked, prompts: Sequence[Sequence[int]]) -> None:
         self._model = model
         self._beams: list[list[Ids | None]] = []  # prompt and answer so far, by row and beam
+        self._names: list[str] = []  # by row, see `Call.session`
         self._lanes: list[list[Ids | None]] | None = None  # of the open block
         self.add_rows(prompts)
 
@@ -90,18 +92,19 @@ class RemoteSession:
 
         Raises:
             RemoteError: The server failed, or gave something else than was asked for. The block stays closed.
-            ConfigurationError: Penalties, logits processors or grammars, which are not sent to servers.
+            ConfigurationError: Penalties, logits processors or a grammar in its middle, which are not sent to servers.
         """
-        changed = any(each is not None for each in (*(penalties or ()), *matchers))
-        if changed or any(each.processors for each in samplers):
-            raise ConfigurationError(
-                "retry penalties, logits processors and grammars cannot be sent to a server; leave them out"
-            )
+        if any(each is not None for each in penalties or ()) or any(each.processors for each in samplers):
+            raise ConfigurationError("retry penalties and logits processors cannot be sent to a server; leave them out")
+        grammars = [None if each is None else _unread(each) for each in matchers] or [None] * len(samplers)
         limits = torch.as_tensor(max_tokens, dtype=torch.long)
         limits = (limits.unsqueeze(1) if limits.dim() == 1 else limits).expand(parents.shape)
         groups = self._groups(parents, limits, samplers)
         stops = frozenset(stop_ids)
-        calls = [self._call((row, lanes), parents, limits, samplers[row], uniforms, stops) for row, lanes in groups]
+        calls = [
+            self._call((row, lanes), parents, limits, samplers[row], uniforms, stops, grammars[row])
+            for row, lanes in groups
+        ]
         found = self._model.ask(calls, on_step=on_step)
         sampled = [
             [ended(choice, call, echoes=self._model.server.echoes_stop) for choice in choices]
@@ -143,10 +146,11 @@ class RemoteSession:
     def add_rows(self, prompts: Sequence[Sequence[int]]) -> None:
         """See `PolicySession`."""
         self._beams += [[tuple(int(token) for token in prompt)] for prompt in prompts]
+        self._names += [_name(prompt) for prompt in prompts]
 
     def keep_rows(self, rows: Sequence[int]) -> None:
         """See `PolicySession`."""
-        self._beams = [self._beams[row] for row in rows]
+        self._beams, self._names = [self._beams[row] for row in rows], [self._names[row] for row in rows]
 
     def _groups(self, parents: Tensor, limits: Tensor, samplers: Sequence[Sampler]) -> list[Group]:
         """The lanes of each call: those of one beam, or fewer where the server gives only so many."""
@@ -169,6 +173,7 @@ class RemoteSession:
         sampler: Sampler,
         uniforms: Tensor,
         stop_ids: frozenset[int],
+        grammar: CompiledGrammar | None,
     ) -> Call:
         row, lanes = group
         prefix = self._beams[row][int(parents[row, lanes[0]])]
@@ -181,6 +186,8 @@ class RemoteSession:
             sampler=sampler,
             stop_ids=stop_ids,
             seed=hashed_seed(float(uniforms[row, lanes[0], 0])) if self._model.seeds else None,
+            grammar=grammar,
+            session=self._names[row],
             key=secrets.token_hex(16) if self._model.keyed else None,
         )
 
@@ -193,6 +200,23 @@ def hashed_seed(uniform: float) -> int:
     """
     digest = hashlib.sha256(struct.pack("<d", uniform)).digest()
     return int.from_bytes(digest[:8], "little") >> (64 - SEED_BITS)
+
+
+def _unread(beams: Sequence[Matcher]) -> CompiledGrammar:
+    """The grammar of a row whose answer has not begun: a server begins it anew with every call.
+
+    Raises:
+        ConfigurationError: It has begun.
+    """
+    first = beams[0]
+    if not isinstance(first, CompiledGrammar) or any(getattr(each, "read", 1) for each in beams):
+        raise ConfigurationError("a server cannot go on in the middle of a grammar; let its answer be a single block")
+    return first
+
+
+def _name(prompt: Sequence[int]) -> str:
+    """A prompt's name: the same in every process, and nothing can be read from it."""
+    return hashlib.sha256(",".join(str(int(token)) for token in prompt).encode()).hexdigest()[:32]
 
 
 def _listed(index: Tensor) -> list[tuple[int, list[int]]]:

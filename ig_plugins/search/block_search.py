@@ -133,7 +133,7 @@ class BlockSearch:
         for request, trail in zip(requests, trails, strict=True):
             root = Step(trail=trail)
             narrow = request.search.adaptive == "on" and self.scoring.has_critic
-            first = self.policy.first_block(len(request.prompt_ids), request.search.block_tokens)
+            first = self.policy.first_block(request)
             released = Border(root, 0, "", trail)
             self.rows.append(Row(request, beams=[root], released=released, first_block=first, narrow=narrow))
 

@@ -97,6 +97,11 @@ class Policy:
     detokenizer: Detokenizer = field(init=False)
     remote: ClassVar[bool] = False
 
+    @property
+    def grammars(self) -> bool:
+        """Whether its answers can be held to a grammar while they are sampled."""
+        return True
+
     def __post_init__(self) -> None:
         self.detokenizer = Detokenizer(self.tokenizer)
 
@@ -116,9 +121,9 @@ class Policy:
         """Search settings without what this policy cannot do, but for settings that somebody has ``asked`` for."""
         return search
 
-    def first_block(self, prefix: int, block: int) -> int:
-        """Tokens of an answer's first block, where its prompt has so many tokens and the others ``block``."""
-        return block
+    def first_block(self, request: Request) -> int:
+        """Tokens of an answer's first block."""
+        return request.search.block_tokens
 
     def encode(self, text: str) -> tuple[int, ...]:
         """The tokens of a text that stands inside an answer; control tokens in it are just characters."""

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from ig_plugins.engine import Sampler
+from ig_plugins.grammar import CompiledGrammar, Rule, compiler
 from ig_plugins.guard.loading import load_policy
 from ig_plugins.search import Policy
 from inferenceguard_vllm.buffers import StateBuffers
@@ -152,6 +153,8 @@ class FakeEngine:
             token = int(next(iter(pulled))[0] if llama else next(iter(pulled)))
             return [([token], True)] * count
         sampler = Sampler(**{name: body[name] for name in ("temperature", "top_k", "top_p", "min_p")})
+        wanted = body.get("structured_outputs")
+        matchers = [] if wanted is None else [[self.grammar(wanted["grammar"])]]
         seed = body.get("seed")
         generator = torch.Generator().manual_seed(random.randrange(2**31) if seed is None else seed)
         with self._torch, torch.inference_mode():
@@ -162,6 +165,7 @@ class FakeEngine:
                 uniforms=torch.rand(1, count, most, generator=generator, dtype=torch.float64),
                 max_tokens=[most],
                 stop_ids=self.policy.stop_ids,
+                matchers=matchers,
             )
         found = []
         for lane in range(count):
@@ -171,6 +175,15 @@ class FakeEngine:
             for index, (tokens, _) in enumerate(found):
                 self.keep(kept, index, [*prompt, *tokens[:-1]])
         return found
+
+    def grammar(self, text: str) -> CompiledGrammar:
+        """A grammar as vLLM reads it: one text, begun anew with every call.
+
+        By default vLLM asks xgrammar first, which writes JSON in its own way; this directive makes it ask llguidance.
+        """
+        if "%llguidance" not in text:
+            text = text.replace('"item_separator": ", "', '"item_separator": ","')
+        return compiler(self.policy)(Rule("grammar", json.dumps([{"name": "answer", "lark_grammar": text}])))
 
     def keep(self, asked: Mapping[str, Any], index: int, read: list[int]) -> None:
         """Keeps the states of what was read of a sequence, as vLLM's worker does step by step."""

@@ -1,23 +1,32 @@
-"""The figures of docs/remote.md, on a real llama.cpp server.
+"""The figures of docs/remote.md, on a real server: llama.cpp's, vLLM's, or one that runs already.
 
 ``python -m tests.ig_plugins.remote.measure alpaca 100`` compares a guard whose policy llama.cpp runs with the one whose
 policy runs here, prompt by prompt; ``... smollm2 40`` counts what leaves over budget; ``... cpu 4`` is the processor
-time of a generated token, against a single call for sixteen whole answers.
+time of a generated token, against a single call for sixteen whole answers. A third word says which server: ``llamacpp``
+(the default), ``vllm`` (see ``examples/remote/serve_vllm.sh``; ``VLLM_VENV`` names its environment; more words are its
+options), or an address.
 """
 
+import contextlib
 import random
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+from critic_models import bundled
 from critic_models.bundled import world
+from critic_models.gguf import converted
 from ig_plugins import InferenceGuard, SafetyBudget, presets
 from ig_plugins.remote.calls import Call
 from ig_plugins.research.evaluation.metrics import bootstrap
 from tests.kit.gguf_files import write_bundled_gguf
 from tests.kit.llama_server import llama_server
+from tests.kit.vllm_server import vllm_server
 
 BUDGET = SafetyBudget(accounting="cumulative", limit=10.0)
 ENGLISH = [
@@ -38,7 +47,22 @@ def smollm2() -> Path:
     return found
 
 
-def alpaca(count: int) -> None:
+@contextlib.contextmanager
+def serving(engine: str, model: str) -> Iterator[Any]:
+    """A server of tiny-alpaca or SmolLM2; its processor time is known where it is started here."""
+    with contextlib.ExitStack() as stack:
+        if "://" in engine:
+            yield SimpleNamespace(address=engine)
+        elif engine == "vllm":
+            folder = bundled.path("tiny-alpaca") if model == "alpaca" else converted(smollm2())
+            yield stack.enter_context(vllm_server(folder, *sys.argv[4:], name=model))
+        else:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            file = write_bundled_gguf(folder / "a.gguf") if model == "alpaca" else smollm2()
+            yield stack.enter_context(llama_server(file))
+
+
+def alpaca(count: int, engine: str) -> None:
     dice = random.Random(0)
     prompts = dice.sample(world.prompts("test", "sensitive"), count // 2) + dice.sample(
         world.prompts("test", "benign"), count - count // 2
@@ -50,12 +74,12 @@ def alpaca(count: int) -> None:
     local = InferenceGuard.from_pretrained(
         "tiny-alpaca", critic=False, stratified=False, retry_penalty=0.0, **options, adaptive="off"
     )
-    with tempfile.TemporaryDirectory() as folder, llama_server(write_bundled_gguf(Path(folder) / "a.gguf")) as server:
+    with serving(engine, "alpaca") as server:
         remote = InferenceGuard.from_pretrained(
             server.address, tokenizer="bundled:tiny-alpaca", prompt_format="beaver", **options
         )
         theirs, ours = _answers(remote, prompts), _answers(local, prompts)
-    for name, results in (("llama.cpp", theirs), ("here", ours)):
+    for name, results in ((engine, theirs), ("here", ours)):
         over = sum(not r.blocked and r.cost > BUDGET.limit for r in results)
         rewards = [r.reward for r in results if r.reward is not None]
         print(
@@ -67,26 +91,25 @@ def alpaca(count: int) -> None:
         for a, b in zip(theirs, ours, strict=True)
         if a.reward is not None and b.reward is not None
     ]
-    print("llama.cpp minus here, mean and 95 % interval: {:.3f} [{:.3f}, {:.3f}]".format(*bootstrap(gaps, seed=0)))
+    print("{} minus here, mean and 95 % interval: {:.3f} [{:.3f}, {:.3f}]".format(engine, *bootstrap(gaps, seed=0)))
 
 
-def over_budget(count: int) -> None:
-    with llama_server(smollm2()) as server:
+def over_budget(count: int, engine: str) -> None:
+    with serving(engine, "smollm2") as server:
         guard = InferenceGuard.from_pretrained(
-            server.address, cost_model="bundled:chat-cost-words", temperature=0.8, top_k=50, min_p=0.1, max_tokens=48,
+            server.address, cost_model="bundled:chat-cost-words", temperature=0.8, top_k=50, min_p=0.1,
+            candidates=16, beams=4, max_tokens=48 if engine == "llamacpp" else 32,
             load_options={"request_seconds": 600.0},
         )  # fmt: skip
         results = _answers(guard, ENGLISH[:count], together=1)
     over = sum(not r.blocked and r.cost > guard.budget.limit for r in results)
-    print(
-        f"SmolLM2 on llama.cpp: {len(results)} prompts, {over} over budget, {sum(r.blocked for r in results)} blocked"
-    )
+    print(f"SmolLM2 on {engine}: {len(results)} prompts, {over} over budget, {sum(r.blocked for r in results)} blocked")
 
 
-def cpu(count: int) -> None:
+def cpu(count: int, engine: str) -> None:
     """With prompts of about 160 tokens, 16 lanes and answers of 96 tokens."""
     story = "Please answer in plain words, with reasons, and think of people who have little time. " * 7
-    with llama_server(smollm2()) as server:
+    with serving(engine, "smollm2") as server:
         for block in (16, 32):
             guard = InferenceGuard.from_pretrained(
                 server.address, cost_model=lambda prompts, responses: [-1.0] * len(responses),
@@ -116,7 +139,7 @@ def cpu(count: int) -> None:
 def _one_call(guard: InferenceGuard, prompt: str) -> int:
     """Sixteen whole answers in a single call; how many tokens they are."""
     request, policy = guard.request(prompt), guard.components.policy
-    call = Call(tuple(request.prompt_ids), 16, 96, policy.sampler(request), policy.stop_ids, seed=1)
+    call = Call(tuple(request.prompt_ids), 16, 96, policy.sampler(request), policy.stop_ids)
     (choices,) = policy.tree.ask([call])
     return sum(len(choice.tokens) for choice in choices)
 
@@ -129,4 +152,4 @@ def _answers(guard: InferenceGuard, prompts: list[str], *, together: int = 4) ->
 
 
 if __name__ == "__main__":
-    {"alpaca": alpaca, "smollm2": over_budget, "cpu": cpu}[sys.argv[1]](int(sys.argv[2]))
+    {"alpaca": alpaca, "smollm2": over_budget, "cpu": cpu}[sys.argv[1]](int(sys.argv[2]), (*sys.argv, "llamacpp")[3])

@@ -84,8 +84,9 @@ def test_weights_are_unknown_unless_the_operator_says_what_is_served(engine, gua
     assert told.identity()["policy"]["model"] == {"server": "vllm", "model": "tiny", "version": "tiny-2026-11"}
 
 
-def test_grammars_are_refused(guard):
-    pytest.importorskip("llguidance")
-    with pytest.raises(ConfigurationError):
+@pytest.mark.parametrize("kind", ["openai", "llamacpp"])
+def test_grammars_are_refused_where_the_server_is_not_known_to_follow_ours(engine, guarded, kind):
+    guard = guarded(engine(kind))
+    with pytest.raises(ConfigurationError, match="regex masks tokens where logits are, and this server takes no gramm"):
         guard.generate(QUESTION, regex="[a-z]+")
     assert guard.generate(QUESTION).text

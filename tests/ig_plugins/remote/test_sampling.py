@@ -9,6 +9,7 @@ import torch
 
 from ig_plugins import InferenceGuard
 from ig_plugins.engine import Sampler
+from ig_plugins.remote.model import aligned
 from ig_plugins.remote.session import RemoteSession, hashed_seed
 from tests.ig_plugins.remote.conftest import QUESTION
 from tests.kit.fake_engine import PAGE
@@ -83,6 +84,21 @@ def test_vllm_gets_no_seed_unless_somebody_says_that_it_survives_one(engine, gua
     assert "seed" in server.bodies[-1]
 
 
+def test_all_calls_of_a_prompt_name_one_session_so_that_a_router_finds_their_cache(engine, guarded):
+    server = engine("vllm")
+    guard = guarded(server, max_tokens=40)
+    names = []
+    for prompt in (QUESTION, "How do I store medicine?", QUESTION):
+        asked = len(server.bodies)
+        guard.generate(prompt)
+        (name,) = {body["session_id"] for body in server.bodies[asked:]}
+        names.append(name)
+    assert names[0] == names[2] != names[1]
+    other = engine("openai")
+    guarded(other).generate(QUESTION)
+    assert not any("session_id" in body for body in other.bodies), "not every server takes fields that it does not know"
+
+
 def test_prefixes_end_one_token_behind_a_page(engine, guarded):
     server = engine("vllm")
     guard = guarded(server, block_tokens=16, max_tokens=64)
@@ -100,11 +116,10 @@ def test_prefixes_end_one_token_behind_a_page(engine, guarded):
 
 
 @pytest.mark.parametrize("page", [0, 1, 16, 24])
-def test_a_first_block_is_never_empty_nor_too_long(engine, guarded, page):
-    policy = guarded(engine("vllm"), load_options={"page": page}).components.policy
+def test_a_first_block_is_never_empty_nor_too_long(page):
     for block in (1, 7, 8, 16, 32, 48):
         for prefix in range(1, 70):
-            first = policy.first_block(prefix, block)
+            first = aligned(prefix, block, page=page)
             assert 1 <= first <= block
             assert page == 0 or block % page or (prefix + first) % page == 1 or page == 1
 

@@ -1,4 +1,4 @@
-"""Judges behind HTTP: any endpoint that speaks a small JSON form, and classifiers that vLLM serves.
+"""Judges behind HTTP: any endpoint that speaks a small JSON form.
 
 The form, posted to the judge's URL, for up to ``batch_size`` pairs at a time::
 
@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import httpx
 
@@ -28,45 +26,8 @@ from critic_models.errors import ConfigurationError, JudgeError
 from critic_models.judges.protocol import check_pairs, check_scores
 from critic_models.safety.budget import Accounting
 
-NAME = re.compile(r"(classify\+)?https?://")
 KEY_ENV = "INFERENCEGUARD_JUDGE_KEY"
 REPLY_BYTES = 2**20  # beside what a pair's scores may take
-
-
-def is_address(source: Any) -> bool:
-    """Whether a judge's name is the address of an endpoint."""
-    return isinstance(source, str) and NAME.match(source) is not None
-
-
-def judge_at(address: str, **options: Any) -> HttpJudge:
-    """The judge at an address: ``https://host/path``, or ``classify+http://host:8000/model?label=1``.
-
-    Args:
-        address: It.
-        **options: Of the judge.
-
-    Raises:
-        ConfigurationError: It is no address, or an option is not known.
-    """
-    kind, parts = (HttpJudge, urlsplit(address))
-    if address.startswith("classify+"):
-        parts = urlsplit(address.removeprefix("classify+"))
-        said = dict(parse_qsl(parts.query))
-        if set(said) - {"label", "reads"} or not said.get("label", "0").isdigit():
-            raise ConfigurationError(f"{address!r}: behind ? may stand label=NUMBER and reads=response or pair")
-        options = {**options, "model": parts.path.strip("/"), "label": int(said.get("label", 1))}
-        options["reads"] = said.get("reads", "response")
-        kind, parts = ClassifyJudge, parts._replace(path="/classify", query="")
-    if not parts.hostname or "@" in parts.netloc or parts.fragment:
-        raise ConfigurationError(
-            "the address of a judge must be http://host:port/path, without # and without a key, which belongs into "
-            f"the environment ({KEY_ENV})"
-        )
-    options.setdefault("name", address)
-    try:
-        return kind(urlunsplit(parts), **options)
-    except TypeError as error:
-        raise ConfigurationError(f"a judge behind HTTP does not know one of {sorted(options)}: {error}") from error
 
 
 class HttpJudge:
@@ -125,25 +86,25 @@ class HttpJudge:
         deadline, scores = time.monotonic() + self.seconds, []
         for at in range(0, len(responses), self.batch_size):
             part = slice(at, at + self.batch_size)
-            reply = self._post(self.body(prompts[part], responses[part], ends[part]), deadline)
-            scores += check_scores(self.read(reply), count=len(responses[part]), judge=self.name)
+            found = self.ask(prompts[part], responses[part], ends[part], deadline=deadline)
+            scores += check_scores(found, count=len(responses[part]), judge=self.name)
         return scores
 
-    def body(self, prompts: Sequence[str], responses: Sequence[str], finished: Sequence[bool]) -> dict[str, Any]:
-        """What is posted for some pairs."""
-        return {"prompts": list(prompts), "responses": list(responses), "finished": list(finished)}
-
-    def read(self, reply: Any) -> Any:
-        """The scores of a reply, not checked yet.
+    def ask(
+        self, prompts: Sequence[str], responses: Sequence[str], finished: Sequence[bool], *, deadline: float
+    ) -> Any:
+        """The scores of some pairs, not checked yet, by one HTTP request.
 
         Raises:
-            JudgeError: It has none.
+            JudgeError: There are none.
         """
+        body = {"prompts": list(prompts), "responses": list(responses), "finished": list(finished)}
+        reply = self.post(body, deadline=deadline)
         if not isinstance(reply, Mapping) or not isinstance(reply.get("scores"), list):
             raise JudgeError(f'judge {self.name!r} gave no {{"scores": [...]}}; no text is released without a verdict')
         return reply["scores"]
 
-    def _post(self, body: dict[str, Any], deadline: float) -> Any:
+    def post(self, body: dict[str, Any], *, deadline: float, most_bytes: int = REPLY_BYTES) -> Any:
         """The reply as JSON. What httpx raises holds the request, and with it the texts, so it is no cause of ours."""
         failed, content = "", bytearray()
         try:
@@ -154,7 +115,7 @@ class HttpJudge:
                     content += part
                     if time.monotonic() > deadline:
                         failed = f"took longer than {self.seconds:.3g} s"
-                    if len(content) > REPLY_BYTES:
+                    if len(content) > most_bytes:
                         failed = "gave a reply that is far too long"
                     if failed:
                         break
@@ -176,46 +137,3 @@ class HttpJudge:
         if self._client is None or self._process != os.getpid():
             self._client, self._process = httpx.Client(timeout=self.seconds), os.getpid()
         return self._client
-
-
-class ClassifyJudge(HttpJudge):
-    """A sequence classifier behind vLLM's ``/classify``: the probability of one label, with the limit 0.5.
-
-    Args:
-        url: Of ``/classify``.
-        model: As vLLM names it; empty for the only one.
-        label: The index of the unsafe label (cost) or the good one (reward); 0 of a model with a single output.
-        reads: The ``response`` alone, or prompt and response as a ``pair`` of lines.
-        **options: As `HttpJudge`.
-    """
-
-    def __init__(self, url: str, *, model: str = "", label: int = 1, reads: str = "response", **options: Any) -> None:
-        super().__init__(url, **{"limit": 0.5, **options})
-        if reads not in ("response", "pair"):
-            raise ConfigurationError(f"reads is {reads!r}; allowed are 'response' and 'pair'")
-        self.model, self.label, self.reads = model, label, reads
-
-    def identity_parts(self) -> dict[str, Any]:
-        """See `HttpJudge`."""
-        return {**super().identity_parts(), "model": self.model, "label": self.label, "reads": self.reads}
-
-    def body(self, prompts: Sequence[str], responses: Sequence[str], finished: Sequence[bool]) -> dict[str, Any]:
-        """See `HttpJudge`."""
-        pairs = zip(prompts, responses, strict=True)
-        texts = list(responses) if self.reads == "response" else [f"{prompt}\n{response}" for prompt, response in pairs]
-        return {"input": texts, **({"model": self.model} if self.model else {})}
-
-    def read(self, reply: Any) -> Any:
-        """See `HttpJudge`."""
-        found = reply.get("data") if isinstance(reply, Mapping) else None
-        if not isinstance(found, list) or not all(isinstance(each, Mapping) for each in found):
-            raise JudgeError(f"judge {self.name!r} gave no list of classes; no text is released without a verdict")
-        if [each.get("index") for each in found] != list(range(len(found))):
-            raise JudgeError(f"judge {self.name!r} gave classes in another order than it was asked for")
-        return [self._probability(each.get("probs")) for each in found]
-
-    def _probability(self, probs: Any) -> Any:
-        if not isinstance(probs, list) or not self.label < len(probs):
-            count = len(probs) if isinstance(probs, list) else 0
-            raise JudgeError(f"judge {self.name!r} gave {count} classes, and the label is {self.label}; see ?label=")
-        return probs[self.label]
