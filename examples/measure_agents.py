@@ -29,7 +29,7 @@ from workflows.errors import WorkflowRuntimeError
 from langchain_inferenceguard import ChatInferenceGuard, ToolChoiceMiddleware
 from llama_index.llms.inferenceguard import InferenceGuardLLM
 
-STEPS = 6
+STEPS = 4
 """Calls of the model that an agent may make for a task."""
 
 
