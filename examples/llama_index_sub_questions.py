@@ -32,7 +32,7 @@ FORM = {"type": "object", "properties": {"items": LIST}, "required": ["items"]}
 
 def main(model: str = "smollm2-135m") -> None:
     llm = InferenceGuardLLM(model=model, candidates=4, beams=1, max_tokens=40, seed=1)
-    asker = InferenceGuardLLM(model=model, candidates=4, beams=1, max_tokens=96, seed=1, json_schema=FORM)
+    asker = llm.model_copy(update={"json_schema": FORM, "max_tokens": 96, "on_block": "raise"})
     tools = []
     for name, text in CITIES.items():
         index = VectorStoreIndex.from_documents([Document(text=text)], embed_model=MiniLMEmbedding())
@@ -41,6 +41,7 @@ def main(model: str = "smollm2-135m") -> None:
         )
     engine = SubQuestionQueryEngine.from_defaults(
         tools,
+        llm=llm,
         question_gen=LLMQuestionGenerator.from_defaults(llm=asker),
         response_synthesizer=get_response_synthesizer(llm=llm),
         verbose=False,

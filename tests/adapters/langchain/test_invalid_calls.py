@@ -65,6 +65,19 @@ async def test_an_answer_that_is_nothing_but_an_invalid_call_is_no_empty_message
     assert "".join(streamed) == answer
 
 
+def test_the_search_begins_anew_where_no_call_is_valid(make_chat):
+    """Seven of eight answers are invalid calls; one candidate alone finds the valid one in a later search."""
+    good = CALL % ("double", '{"number": 21}')
+    answers = {CALL % ("double", f'{{"number": "{n}"}}'): 1 / 8 for n in range(7)} | {good: 1 / 8}
+    options = {"candidates": 1, "beams": 1, "max_tokens": 99, "block_tokens": 99}
+
+    def valid(tries):
+        bound = make_chat(answers, **options, tries=tries).bind_tools([double])
+        return sum(bool(bound.invoke("21?", seed=seed).tool_calls) for seed in range(12))
+
+    assert valid(1) < 6 < valid(24)
+
+
 def test_it_stands_once_in_the_next_turn(make_chat):
     seen = []
     answer = next(iter(BROKEN))
