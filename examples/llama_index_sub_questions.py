@@ -5,8 +5,8 @@
     python examples/llama_index_sub_questions.py
 
 `json_schema` holds the list of questions to LlamaIndex's form and to the tools that there are. SmolLM2 (135 million
-parameters) fills that form, but takes its questions from the prompt's example or from its head as often as from what
-was asked, and the last answer is no comparison: the mechanics are real, the meaning needs a larger model.
+parameters) fills that form, but its sub-questions mostly repeat the question, and its last answer is wrong: the
+mechanics are real, the meaning needs a larger model.
 """
 
 from llama_index.core import Document, VectorStoreIndex, get_response_synthesizer

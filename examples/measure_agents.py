@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--skip", type=int, default=0, help="leave the first so many out")
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--candidates", type=int, default=4)
-    parser.add_argument("--max-tokens", type=int, default=64)
+    parser.add_argument("--max-tokens", type=int, default=48)
     parser.add_argument("--agents", nargs="*", default=list(AGENTS), choices=list(AGENTS))
     parser.add_argument("--first", default="any", help="the first step's tool_choice: any, or auto")
     parser.add_argument("--then", default="auto", help="create_agent's choice after a result: auto, or none")
