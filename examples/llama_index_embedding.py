@@ -1,4 +1,4 @@
-"""A small embedding that needs no download: hashed words, so texts that share words are near each other."""
+"""Two embeddings that need no download: hashed words, so texts that share words are near each other; and a real one."""
 
 import math
 import re
@@ -31,3 +31,21 @@ class WordEmbedding(BaseEmbedding):
 
     def __init__(self, **data: Any) -> None:
         super().__init__(model_name="hashed-words", **data)
+
+
+class MiniLMEmbedding(BaseEmbedding):
+    """all-MiniLM-L6-v2, see `minilm.py`."""
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._get_text_embeddings([text])[0]
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        from minilm import embed
+
+        return embed(texts)
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        return self._get_text_embedding(query)
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        return self._get_text_embedding(query)

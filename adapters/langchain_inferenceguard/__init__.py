@@ -5,7 +5,8 @@
                           with the guard's report in the metadata of the last chunk
 
 `ChatInferenceGuard` is for chat and agents, `InferenceGuardLLM` for plain text chains, and `InferenceGuardMiddleware`
-(needs `langchain`, extra `agents`) for agents that run on somebody else's model.
+(needs `langchain`, extra `agents`) for agents that run on somebody else's model. `ToolChoiceMiddleware` (likewise) says
+when an agent's model must call a tool.
 """
 
 from importlib.metadata import PackageNotFoundError, version
@@ -24,8 +25,16 @@ from langchain_inferenceguard.llms import InferenceGuardLLM
 
 if TYPE_CHECKING:
     from langchain_inferenceguard.middleware import InferenceGuardMiddleware
+    from langchain_inferenceguard.tool_choice import ToolChoiceMiddleware
 
-__all__ = ["ChatInferenceGuard", "GuardBlockedError", "InferenceGuardLLM", "InferenceGuardMiddleware", "__version__"]
+__all__ = [
+    "ChatInferenceGuard",
+    "GuardBlockedError",
+    "InferenceGuardLLM",
+    "InferenceGuardMiddleware",
+    "ToolChoiceMiddleware",
+    "__version__",
+]
 
 del langchain_core
 
@@ -41,4 +50,8 @@ def __getattr__(name: str) -> Any:
         from langchain_inferenceguard.middleware import InferenceGuardMiddleware
 
         return InferenceGuardMiddleware
+    if name == "ToolChoiceMiddleware":
+        from langchain_inferenceguard.tool_choice import ToolChoiceMiddleware
+
+        return ToolChoiceMiddleware
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

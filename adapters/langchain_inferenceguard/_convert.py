@@ -67,8 +67,10 @@ def _assistant(message: AIMessage) -> dict[str, Any]:
     """An answer with its calls; invalid ones as they were written, so that the model can do better."""
     calls = [{"id": c["id"] or "", "name": c["name"], "arguments": c["args"]} for c in message.tool_calls]
     blocks = message.content if isinstance(message.content, list) else [message.content]
-    written = [f"\n{call['args']}" for call in message.invalid_tool_calls if call["args"]]
-    return {"role": "assistant", "content": [*blocks, *written], **({"tool_calls": calls} if calls else {})}
+    written = [call["args"] for call in message.invalid_tool_calls if call["args"]]
+    whole = message.content if isinstance(message.content, str) else ""  # of nothing else, where it holds them already
+    further = [] if whole and "".join(written) in (whole, unparsable(whole)) else [f"\n{text}" for text in written]
+    return {"role": "assistant", "content": [*blocks, *further], **({"tool_calls": calls} if calls else {})}
 
 
 def usage_metadata(usage: Usage) -> UsageMetadata:
@@ -110,7 +112,7 @@ def _refusal(result: GuardResult) -> dict[str, Any]:
 def to_chat_generation(result: GuardResult, model_name: str) -> ChatGeneration:
     """A whole answer as an AIMessage."""
     message = AIMessage(
-        content=result.text,
+        content=result.content,
         additional_kwargs=_refusal(result),
         tool_calls=[tool_call(id=c["id"], name=c["name"], args=c["arguments"]) for c in result.tool_calls],
         invalid_tool_calls=[
@@ -146,7 +148,7 @@ def to_chat_chunk(text: str, result: GuardResult | None, model_name: str) -> Cha
         for index, c in enumerate(result.invalid_tool_calls)
     ]
     message = AIMessageChunk(
-        content=text,
+        content=text if result.text else text + result.content,  # nothing of it has been streamed
         additional_kwargs=_refusal(result),
         tool_call_chunks=calls,
         usage_metadata=usage_metadata(result.usage),

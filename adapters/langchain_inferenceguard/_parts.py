@@ -7,7 +7,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 
-from ig_plugins.chat import call_words
+from ig_plugins.chat import argument_words, call_words
 
 
 def _kinds(words: str) -> frozenset[str]:
@@ -134,7 +134,7 @@ def _call(block: Mapping[str, Any]) -> str:
         if key in keys and isinstance(value, str):
             lines += [value, *_parsed(value)]
         elif key in keys and isinstance(value, Mapping):
-            lines.append(call_words({"name": "", "arguments": value}).removeprefix("\n"))
+            lines.append(argument_words(value))
         elif key != "name" and key not in _MARKS:
             lines += _strings(value)
     return "\n".join(line for line in lines if line)

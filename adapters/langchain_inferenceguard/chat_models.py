@@ -99,7 +99,8 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         The event loop goes on meanwhile; cancelling the task frees the model.
 
     Tool calling:
-        For models with the skill, which the bundled ones are not; printed by the tests' scripted model.
+        For models with the skill, which the bundled ones are not; printed by the tests' scripted model. Agents on small
+        models force their first call: `ToolChoiceMiddleware`.
         ```python
         def weather(city: str) -> str:
             'The weather in a city.'
@@ -107,11 +108,14 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         chat.bind_tools([weather]).invoke("What is the weather in 'Oslo'?").tool_calls
         ```
         ```
-        [{'name': 'weather', 'args': {'city': 'Oslo'}, 'id': 'call_ec79...', 'type': 'tool_call'}]
+        [{'name': 'weather', 'args': {'city': 'Oslo'}, 'id': 'call_...', 'type': 'tool_call'}]
         ```
 
     Structured output:
         ```python
+        from pydantic import BaseModel
+
+
         class Joke(BaseModel):
             'A joke.'
             setup: str

@@ -2,7 +2,7 @@
 
 from ig_plugins.chat.formats import FORMATS, EncodedPrompt, PromptFormat, TemplateFormat, prompt_format
 from ig_plugins.chat.messages import Message, as_messages, defuse_turns, judge_prompt
-from ig_plugins.chat.rendering import call_words
+from ig_plugins.chat.rendering import argument_words, call_words
 from ig_plugins.chat.replies import InvalidCall, ParsedReply, parse_reply, tool_region
 from ig_plugins.chat.schema import schema_fault, schema_problem
 from ig_plugins.chat.special import special_in, special_tokens, turn_ids
@@ -21,6 +21,7 @@ __all__ = [
     "Tool",
     "ToolChoice",
     "ToolSyntax",
+    "argument_words",
     "as_messages",
     "as_tools",
     "call_words",

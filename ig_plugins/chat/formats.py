@@ -33,7 +33,7 @@ from ig_plugins.chat.rendering import (
 from ig_plugins.chat.syntax import ToolSyntax, native_syntax, prompted_syntax
 from ig_plugins.chat.tools import Tool, ToolChoice, as_tools, choose
 from ig_plugins.chat.variables import check_variables
-from ig_plugins.chat.wording import instruction
+from ig_plugins.chat.wording import BEHIND_RESULT, instruction
 from ig_plugins.errors import ConfigurationError, PromptError
 
 _NOTHING: dict[str, Any] = {"role": "user", "content": "x"}
@@ -222,8 +222,11 @@ class TemplateFormat:
         if native:
             return [native_turn(message) for message in lone_results_in_words(history)]
         turns = [in_words(message) for message in history]
+        answered = history[-1]["role"] == "tool"
+        if answered and choice in ("auto", "none"):
+            turns[-1]["content"] += f"\n\n{BEHIND_RESULT}"
         if tools:
-            turns = with_head(turns, instruction(tools, choice, masked=masked))
+            turns = with_head(turns, instruction(tools, choice, masked=masked, answered=answered))
         if self.name == "plain" and len(turns) > 1:
             return [indented(turn) for turn in turns]
         if self.name != "beaver":

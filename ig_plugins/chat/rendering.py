@@ -60,14 +60,24 @@ def in_words(message: Message) -> dict[str, Any]:
 def call_words(call: Mapping[str, Any]) -> str:
     """One tool call in plain text, for judges: what the tool gets, and not how the model wrote it.
 
-    The name, then a line for every value with the path of keys that leads to it. Strings and keys stand as they are,
-    without JSON's escapes; numbers, booleans, null and what is empty stand as in JSON.
+    It begins as a sentence: judges learn from answers in prose, and take a bare list of words for anything.
 
     Args:
         call: With ``name`` and ``arguments``, as in ``ParsedReply.tool_calls``.
     """
-    lines = [str(call["name"])]
-    open_values: list[tuple[str, Any]] = [("", call["arguments"])]  # no recursion: nesting is the model's choice
+    said = f"I call {call['name']}"
+    words = argument_words(call["arguments"])
+    return f"{said} with\n{words}" if words else said
+
+
+def argument_words(arguments: Any) -> str:
+    """A line for every value of a call's arguments, with the path of keys that leads to it.
+
+    Strings and keys stand as they are, without JSON's escapes; numbers, booleans, null and what is empty stand as in
+    JSON.
+    """
+    lines: list[str] = []
+    open_values: list[tuple[str, Any]] = [("", arguments)]  # no recursion: nesting is the model's choice
     while open_values:
         path, value = open_values.pop()
         if isinstance(value, Mapping) and value:

@@ -15,20 +15,27 @@ _SHOWN = frozenset({"type", "properties", "required", "description", "title", "d
 _DEPTH = 4
 
 
-def instruction(tools: Sequence[Tool], choice: str, *, masked: bool = False) -> str:
+BEHIND_RESULT = "Say this in a sentence that answers my question."
+"""What stands behind a tool's result that is to be answered: small models else write of tools, or call one again."""
+
+
+def instruction(tools: Sequence[Tool], choice: str, *, masked: bool = False, answered: bool = False) -> str:
     """The words put before a conversation.
 
     Args:
         tools: As returned by ``as_tools``.
         choice: As returned by ``choose``; not "none".
         masked: A forced call is held to its schema while it is sampled.
+        answered: The conversation ends with a tool's result.
     """
     forced = choice not in ("auto", "any")
     offered = [tool for tool in tools if not forced or tool["function"]["name"] == choice]
     if masked and choice != "auto":
         return _by_schema([tool["function"] for tool in offered])
     listed = "\n\n".join(_shown(tool["function"]) for tool in offered)
-    if choice == "auto":
+    if choice == "auto" and answered:
+        end = "The tools have been called. Answer in plain words with their results."
+    elif choice == "auto":
         end = "Call a tool if it helps: write its line with the values of the request. Else answer in plain words."
     else:
         names = " or ".join(tool["function"]["name"] for tool in offered)

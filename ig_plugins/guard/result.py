@@ -108,6 +108,16 @@ class GuardResult(_Record):
     certified: bool | None = None
     trace: Trace | None = Field(default=None, repr=False)
 
+    @property
+    def content(self) -> str:
+        """What a message shows: the text, or where all of the answer was meant as calls and is none, that as written.
+
+        So that no agent ends with an empty message: what was written has been judged, and says more than nothing.
+        """
+        if self.text or self.tool_calls:
+            return self.text
+        return "".join(call["text"] for call in self.invalid_tool_calls)
+
     def report(self) -> dict[str, Any]:
         """What adapters pass on as ``inference_guard``: all but words, their tokens and valid calls, as plain JSON."""
         return self.model_dump(mode="json", exclude={"text", "token_ids", "tool_calls", "trace"})

@@ -90,10 +90,8 @@ class Outcome:
 
     @property
     def empty(self) -> bool:
-        """Whether the search found nothing that may leave, or nothing whole where a grammar asks for that."""
-        if self.answer is None:
-            return self.error is None
-        return self.row.request.grammar is not None and not self.answer.fits
+        """Whether the search found nothing that may leave, or no answer that is whole and whose calls are valid."""
+        return self.error is None if self.answer is None else not self.answer.fits
 
 
 class BlockSearch:

@@ -50,6 +50,48 @@ async def test_an_invalid_call_is_in_the_message_with_its_problem(make_chat, ans
     assert problem in whole.invalid_tool_calls[0]["error"]
 
 
+@pytest.mark.parametrize("answer", BROKEN)
+async def test_an_answer_that_is_nothing_but_an_invalid_call_is_no_empty_message(make_chat, answer):
+    chat = make_chat({answer: 1.0})
+    bound = chat.bind_tools([double])
+    summed = sum(bound.stream("21?"), AIMessageChunk(""))
+    for message in (bound.invoke("21?"), await bound.ainvoke("21?"), summed):
+        assert (message.content, message.tool_calls) == (answer, [])
+        assert len(message.invalid_tool_calls) == 1
+    agent = create_agent(chat, [double])
+    for state in (agent.invoke({"messages": [("user", "21?")]}), await agent.ainvoke({"messages": [("user", "21?")]})):
+        assert state["messages"][-1].content == answer
+    streamed = [chunk.content for chunk, _ in agent.stream({"messages": [("user", "21?")]}, stream_mode="messages")]
+    assert "".join(streamed) == answer
+
+
+def test_the_search_begins_anew_where_no_call_is_valid(make_chat):
+    """Seven of eight answers are invalid calls; one candidate alone finds the valid one in a later search."""
+    good = CALL % ("double", '{"number": 21}')
+    answers = {CALL % ("double", f'{{"number": "{n}"}}'): 1 / 8 for n in range(7)} | {good: 1 / 8}
+    options = {"candidates": 1, "beams": 1, "max_tokens": 99, "block_tokens": 99}
+
+    def valid(tries):
+        bound = make_chat(answers, **options, tries=tries).bind_tools([double])
+        return sum(bool(bound.invoke("21?", seed=seed).tool_calls) for seed in range(12))
+
+    assert valid(1) < 6 < valid(24)
+
+
+def test_it_stands_once_in_the_next_turn(make_chat):
+    seen = []
+    answer = next(iter(BROKEN))
+
+    def policy(prompt):
+        seen.append(prompt)
+        return {"Well.": 1.0} if answer in prompt else {answer: 1.0}
+
+    chat = make_chat(policy).bind_tools([double])
+    first = chat.invoke("21?")
+    assert chat.invoke([HumanMessage("21?"), first, HumanMessage("Again?")]).content == "Well."
+    assert seen[-1].count('{"number": 21') == 1
+
+
 def test_langchain_never_completes_an_invalid_call():
     """It parses what looks like cut-off JSON, and would make a call of it."""
     text = '{"number": 21'

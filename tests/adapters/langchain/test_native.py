@@ -102,6 +102,18 @@ def test_alternatives_and_retries_wrap_it(make_chat):
     assert make_chat({"One.": 1.0}).with_retry().invoke("Go").content == "One."
 
 
+def test_init_chat_model_takes_no_further_provider():
+    """As docs/langchain.md says; what it offers there is this."""
+    from langchain.chat_models import init_chat_model
+
+    with pytest.raises(ValueError, match="inferenceguard"):
+        init_chat_model("tiny-beaver", model_provider="inferenceguard")
+    chat = ChatInferenceGuard(model="tiny-beaver", candidates=2, beams=1, max_tokens=4, seed=1)
+    chosen = chat.configurable_fields(model=ConfigurableField(id="model"))
+    for config, name in (({}, "tiny-beaver"), ({"configurable": {"model": "tiny-alpaca"}}, "tiny-alpaca")):
+        assert chosen.invoke("Hi", config).response_metadata["model_name"] == name
+
+
 # ---- checkpoints ----
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 from llama_index.core.agent.workflow import FunctionAgent
+from llama_index.core.llms import ChatMessage
 from llama_index.core.tools import FunctionTool
 
 from llama_index.llms.inferenceguard import InferenceGuardLLM
@@ -36,6 +37,31 @@ def test_an_invalid_call_is_in_the_message_with_its_problem():
 async def test_an_agent_that_ends_so_says_why():
     answer = await FunctionAgent(tools=TOOLS, llm=llm_of({BROKEN: 1.0})).run(user_msg="21?")
     assert "expected integer" in answer.response.additional_kwargs["invalid_tool_calls"][0]["problem"]
+    assert answer.response.content == BROKEN
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+async def test_an_answer_that_is_nothing_but_an_invalid_call_is_no_empty_message(streaming):
+    llm = llm_of({BROKEN: 1.0})
+    *_, last = items = list(llm.stream_chat_with_tools(TOOLS, "21?"))
+    assert last.message.content == "".join(item.delta for item in items) == BROKEN
+    assert (await llm.achat_with_tools(TOOLS, "21?")).message.content == BROKEN
+    answer = await FunctionAgent(tools=TOOLS, llm=llm, streaming=streaming).run(user_msg="21?")
+    assert str(answer) == BROKEN
+
+
+def test_it_stands_once_in_the_next_turn():
+    seen = []
+
+    def policy(prompt):
+        seen.append(prompt)
+        return {BROKEN: 1.0} if len(seen) == 1 else {"Well.": 1.0}
+
+    llm = llm_of(policy)
+    first = llm.chat_with_tools(TOOLS, "21?")
+    asked = [ChatMessage(role="user", content=text) for text in ("21?", "Again?")]
+    llm.chat([asked[0], first.message, asked[1]])
+    assert seen[-1].count('"21"') == 1
 
 
 @pytest.mark.usefixtures("no_grammar")
@@ -68,7 +94,5 @@ def test_the_next_turn_sees_the_invalid_call():
 
     llm = llm_of(policy)
     first = llm.chat_with_tools(TOOLS, "21?")
-    from llama_index.core.llms import ChatMessage
-
     llm.chat([ChatMessage(role="user", content="21?"), first.message, ChatMessage(role="user", content="Again?")])
     assert BROKEN in seen[-1]

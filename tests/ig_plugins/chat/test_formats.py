@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ig_plugins.chat import prompt_format
+from ig_plugins.chat.wording import BEHIND_RESULT
 from ig_plugins.errors import ConfigurationError, PromptError
 
 TALK = [
@@ -183,7 +184,7 @@ def test_strict_templates_get_what_they_can_read(chatml):
 
     form = strict(deepcopy(chatml), "m.role == 'system' or (m.role == 'user') != (loop.index0 % 2 == 0)")
     talk = [{"role": "system", "content": "s"}, TALK[0], TALK[0], {"role": "tool", "content": "9"}]
-    assert text_of(chatml, form.encode(talk)) == "[user]s\n\na\n\na\n\nResult of the function: 9"
+    assert text_of(chatml, form.encode(talk)) == f"[user]s\n\na\n\na\n\nResult of the function: 9\n\n{BEHIND_RESULT}"
     greeted = form.encode([{"role": "assistant", "content": "b"}, TALK[0]])
     assert text_of(chatml, greeted) == "[user]You began this conversation: b\n\na"
     assert text_of(chatml, form.encode([{"role": "system", "content": "s"}])) == "[user]s"

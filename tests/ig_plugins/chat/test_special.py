@@ -91,11 +91,11 @@ def test_the_words_of_a_call_are_what_the_tool_gets():
         "": "nameless",
     }
     words = call_words({"name": "remove", "arguments": arguments})
-    assert words.startswith('remove\npath: C:\\new\n"A"\n')
+    assert words.startswith('I call remove with\npath: C:\\new\n"A"\n')
     for line in ("deep.list[0]: 1", "deep.list[2]: null", "deep.list[3]: true", "deep.list[4].x: é", "deep.empty: {}"):
         assert line in words.splitlines()
     assert words.endswith("deep.none: []\n: nameless")
-    assert call_words({"name": "stop", "arguments": {}}) == "stop"
+    assert call_words({"name": "stop", "arguments": {}}) == "I call stop"
 
 
 def test_the_words_of_a_call_nested_without_end():
@@ -107,7 +107,7 @@ def test_the_words_of_a_call_nested_without_end():
 
 def test_everything_handed_out_is_listed(tools):
     reply = parse_reply(f"Let me look. {CALL}{CALL}", tools=tools)
-    call = "weather\ncity: Oslo"
+    call = "I call weather with\ncity: Oslo"
     assert reply.handed_out() == ("Let me look.", call, call, f"Let me look.\n{call}\n{call}")
     assert parse_reply(CALL, tools=tools).handed_out() == (call,)
     assert parse_reply("Hello", tools=tools).handed_out() == ("Hello",)
@@ -115,7 +115,7 @@ def test_everything_handed_out_is_listed(tools):
     assert parse_reply(f"Hm. {broken}", tools=tools).handed_out() == ("Hm.", broken, f"Hm.\n{broken}")
     assert ParsedReply("").handed_out() == ()
     escaped = CALL.replace("Oslo", "\\u0041\\n")
-    assert parse_reply(escaped, tools=tools).handed_out() == ("weather\ncity: A\n",)
+    assert parse_reply(escaped, tools=tools).handed_out() == ("I call weather with\ncity: A\n",)
 
 
 # ---- what a tool gets is what was written, and no more than was shown ----

@@ -14,6 +14,7 @@ from ig_plugins.chat import (
     prompt_format,
 )
 from ig_plugins.chat.syntax import template_reads
+from ig_plugins.chat.wording import BEHIND_RESULT
 from ig_plugins.errors import ConfigurationError, PromptError
 
 
@@ -234,8 +235,25 @@ def test_calls_and_results_in_the_history(hermes, chatml, tools):
     assert "<tool_response>sunny</tool_response>" in native
     told = chatml.decode(prompt_format("chat_template", chatml).encode(HISTORY, tools=tools).prompt_ids)
     assert 'assistant\n<tool_call>{"name": "weather", "arguments": {"city": "Ärö"}}</tool_call><|im_end|>' in told
-    assert "<|im_start|>user\nResult of weather: sunny<|im_end|>" in told
+    assert f"<|im_start|>user\nResult of weather: sunny\n\n{BEHIND_RESULT}<|im_end|>" in told
     assert "calls" in prompt_format("beaver", chatml).encode(HISTORY).judge_prompt
+
+
+def test_words_behind_a_result_ask_for_the_answer(chatml, tools):
+    """Where the answer is free, and while the result is the last that was said."""
+    form = prompt_format("chat_template", chatml)
+
+    def told(history, **options):
+        return chatml.decode(form.encode(history, **options).prompt_ids)
+
+    asked, answered = told(HISTORY[:1], tools=tools), told(HISTORY, tools=tools)
+    assert "Call a tool if it helps" in asked
+    assert "Call a tool if it helps" not in answered
+    assert "Answer in plain words with their results" in answered
+    assert BEHIND_RESULT in told(HISTORY, tools=tools, tool_choice="none")
+    for other in (told(HISTORY, tools=tools, tool_choice="any"), told([*HISTORY, HISTORY[0]], tools=tools), asked):
+        assert BEHIND_RESULT not in other
+        assert "with their results" not in other
 
 
 def test_calls_without_results_cannot_be_answered(chatml):

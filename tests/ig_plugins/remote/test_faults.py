@@ -206,7 +206,7 @@ async def test_a_cancelled_task_aborts_its_calls_on_the_server(engine, guarded):
 
 def test_a_closed_stream_aborts_its_calls_on_the_server(engine, guarded):
     server = engine()
-    guard = guarded(server, max_tokens=60)
+    guard = guarded(server, max_tokens=60, candidates=4, beams=1)  # one beam, which need not agree with others
     chunks, calls = guard.stream(QUESTION), threading.Event()
 
     def plan(number, body):

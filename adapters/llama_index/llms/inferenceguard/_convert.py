@@ -54,7 +54,8 @@ def to_messages(messages: Sequence[ChatMessage], *, system_prompt: str | None = 
 def _message(message: ChatMessage) -> dict[str, Any]:
     pieces = [_piece(block) for block in message.blocks if not isinstance(block, ToolCallBlock)]
     if ROLES[message.role] == "assistant":  # what it wrote, so that it can do better
-        pieces += [str(call["text"]) for call in message.additional_kwargs.get("invalid_tool_calls", ())]
+        written = [str(call["text"]) for call in message.additional_kwargs.get("invalid_tool_calls", ())]
+        pieces += [] if pieces == ["".join(written)] else written
     lines = [piece for found in pieces if found is not None for piece in ("\n", found)][1:]
     words = [line for line in lines if isinstance(line, str)]
     content = "".join(words) if len(words) == len(lines) else lines

@@ -241,13 +241,13 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
     def _answer(self, prompt: Prompt, options: dict[str, Any], reply: Callable[..., Reply]) -> Reply:
         with _loud():
             result = self.guard.generate(prompt, **options)
-        return reply(result.text, result=result)
+        return reply(result.content, result=result)
 
     async def _aanswer(self, prompt: Prompt, options: dict[str, Any], reply: Callable[..., Reply]) -> Reply:
         guard = await self._aguard()
         with _loud():
             result = await guard.agenerate(prompt, **options)
-        return reply(result.text, result=result)
+        return reply(result.content, result=result)
 
     def _stream(
         self, prompt: Prompt, options: dict[str, Any], reply: Callable[..., Reply]
@@ -301,4 +301,5 @@ def _item(reply: Callable[..., Reply], text: str, chunk: Any) -> Reply:
     """One item of a stream. The last one says what the guard's result says: on a block, the refusal alone."""
     if chunk.result is None:
         return reply(text, delta=chunk.text)
-    return reply(chunk.result.text, delta=chunk.text, result=chunk.result)
+    result = chunk.result
+    return reply(result.content, delta=chunk.text if result.text else chunk.text + result.content, result=result)
