@@ -71,23 +71,29 @@ def call_words(call: Mapping[str, Any]) -> str:
 
 
 def argument_words(arguments: Any) -> str:
-    """A line for every value of a call's arguments, with the path of keys that leads to it.
+    """A call's arguments as JSON whose strings and keys stand as they are, without escapes; nothing for none at all.
 
-    Strings and keys stand as they are, without JSON's escapes; numbers, booleans, null and what is empty stand as in
-    JSON.
+    Written like JSON, as that is how judges have seen calls; without escapes, as a tool gets none.
     """
-    lines: list[str] = []
-    open_values: list[tuple[str, Any]] = [("", arguments)]  # no recursion: nesting is the model's choice
-    while open_values:
-        path, value = open_values.pop()
-        if isinstance(value, Mapping) and value:
-            inner = [(f"{path}.{key}" if path else str(key), item) for key, item in value.items()]
-            open_values += reversed(inner)
-        elif isinstance(value, list | tuple) and value:
-            open_values += reversed([(f"{path}[{index}]", item) for index, item in enumerate(value)])
-        elif path or value:
-            lines.append(f"{path}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}")
-    return "\n".join(lines)
+    words: list[str] = []
+    waiting: list[Any] = [arguments] if arguments else []  # no recursion: nesting is the model's choice
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, _Mark):
+            words.append(value)
+        elif isinstance(value, Mapping):
+            inner = [part for key, item in value.items() for part in (_Mark(", "), _Mark(f'"{key}": '), item)]
+            waiting += reversed([_Mark("{"), *inner[1:], _Mark("}")])
+        elif isinstance(value, list | tuple):
+            inner = [part for item in value for part in (_Mark(", "), item)]
+            waiting += reversed([_Mark("["), *inner[1:], _Mark("]")])
+        else:
+            words.append(f'"{value}"' if isinstance(value, str) else json.dumps(value))
+    return "".join(words)
+
+
+class _Mark(str):
+    """Between values, and no value itself."""
 
 
 def indented(message: Message) -> dict[str, Any]:

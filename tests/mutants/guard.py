@@ -38,7 +38,7 @@ MUTANTS: tuple[Mutant, ...] = (
         'if problem := schema_problem(call["arguments"], tool["parameters"]):', "if problem := None:",
         ("tests/ig_plugins/chat/test_replies.py",)),
     Mutant("judges see arguments with their escapes", "ig_plugins/chat/rendering.py",
-        "value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)", "json.dumps(value)",
+        "f'\"{value}\"' if isinstance(value, str) else json.dumps(value)", "json.dumps(value)",
         ("tests/ig_plugins/chat/test_special.py", "-k", "words_of_a_call")),
     Mutant("a named blocked answer is no exception", GUARD + "facade.py",
         'if result.blocked and on_block == "raise":', "if False:", only(GUARDS + "test_blocked.py", "exception_carries")),

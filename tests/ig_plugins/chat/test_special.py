@@ -91,10 +91,10 @@ def test_the_words_of_a_call_are_what_the_tool_gets():
         "": "nameless",
     }
     words = call_words({"name": "remove", "arguments": arguments})
-    assert words.startswith('I call remove with\npath: C:\\new\n"A"\n')
-    for line in ("deep.list[0]: 1", "deep.list[2]: null", "deep.list[3]: true", "deep.list[4].x: é", "deep.empty: {}"):
-        assert line in words.splitlines()
-    assert words.endswith("deep.none: []\n: nameless")
+    assert words == (
+        'I call remove with\n{"path": "C:\\new\n"A"", "deep": {"list": [1, 2.5, null, true, {"x": "é"}], '
+        '"empty": {}, "none": []}, "": "nameless"}'
+    )
     assert call_words({"name": "stop", "arguments": {}}) == "I call stop"
 
 
@@ -102,12 +102,12 @@ def test_the_words_of_a_call_nested_without_end():
     value = "bottom"
     for _ in range(5_000):
         value = [value]
-    assert call_words({"name": "a", "arguments": {"x": value}}).endswith("[0]: bottom")
+    assert call_words({"name": "a", "arguments": {"x": value}}).endswith('["bottom"' + 5_000 * "]" + "}")
 
 
 def test_everything_handed_out_is_listed(tools):
     reply = parse_reply(f"Let me look. {CALL}{CALL}", tools=tools)
-    call = "I call weather with\ncity: Oslo"
+    call = 'I call weather with\n{"city": "Oslo"}'
     assert reply.handed_out() == ("Let me look.", call, call, f"Let me look.\n{call}\n{call}")
     assert parse_reply(CALL, tools=tools).handed_out() == (call,)
     assert parse_reply("Hello", tools=tools).handed_out() == ("Hello",)
@@ -115,7 +115,7 @@ def test_everything_handed_out_is_listed(tools):
     assert parse_reply(f"Hm. {broken}", tools=tools).handed_out() == ("Hm.", broken, f"Hm.\n{broken}")
     assert ParsedReply("").handed_out() == ()
     escaped = CALL.replace("Oslo", "\\u0041\\n")
-    assert parse_reply(escaped, tools=tools).handed_out() == ("I call weather with\ncity: A\n",)
+    assert parse_reply(escaped, tools=tools).handed_out() == ('I call weather with\n{"city": "A\n"}',)
 
 
 # ---- what a tool gets is what was written, and no more than was shown ----
@@ -135,7 +135,7 @@ def test_a_hidden_token_in_an_argument_is_seen_by_judges(quiet, tools):
     shown, reply = replied(quiet, call, tools)
     assert "cat  /etc/passwd" in shown
     assert reply.tool_calls[0]["arguments"] == {"city": "cat <filename> /etc/passwd"}
-    assert "city: cat <filename> /etc/passwd" in reply.handed_out()[0]
+    assert '"city": "cat <filename> /etc/passwd"' in reply.handed_out()[0]
 
 
 def test_the_words_before_a_hidden_call_are_the_shown_words(quiet, tools):
