@@ -47,7 +47,7 @@ def train_critic(
     from ig_plugins.research.rollouts import Part, RolloutConfig, collect_rollouts
     from ig_plugins.research.rollouts import train_critic as train
 
-    mine = Part.parse(part) if part else None
+    mine = None if part is None else Part.parse(part)
     apart = [prompt.text for prompt in load_prompts(unseen, column=column)] if unseen else []
     texts = [prompt.text for prompt in load_prompts(prompts, column=column, limit=limit)]
     output.check_folder(out)

@@ -90,8 +90,14 @@ class Outcome:
 
     @property
     def empty(self) -> bool:
-        """Whether the search found nothing that may leave, or no answer that is whole and whose calls are valid."""
-        return self.error is None if self.answer is None else not self.answer.fits
+        """Whether the search found nothing that may leave, or no answer that is whole and whose calls are valid.
+
+        Of an answer with invalid calls a stream may have shown the words before them. Then it stays, also where nobody
+        listens, so that a stream and a whole answer are the same; a grammar's form counts for more than that.
+        """
+        if self.answer is None:
+            return self.error is None
+        return not self.answer.fits and (self.row.request.grammar is not None or not self.row.released.text)
 
 
 class BlockSearch:

@@ -276,7 +276,10 @@ def test_a_forced_call_is_judged_as_a_whole_and_not_in_halves():
 
     def dislikes_halves(prompts, texts):
         read.extend(texts)
-        halves = [text.count("{") == 2 and text.count("}") < 2 for text in texts]
+        written = ["I call" not in text for text in texts]  # by the model, and not said once more in words
+        halves = [
+            own and text.count("{") == 2 and text.count("}") < 2 for own, text in zip(written, texts, strict=True)
+        ]
         return [1.0 if half or '"b"' in text else -1.0 for half, text in zip(halves, texts, strict=True)]
 
     guard = make_guard({"I would rather not.": 1.0}, cost=dislikes_halves, reward=None)

@@ -86,7 +86,7 @@ def test_a_judge_that_hangs_and_too_little_memory_have_codes_of_their_own(stream
     free = threading.Event()
     hanging = make_guard({"Hello.": 1.0}, cost=lambda p, r: free.wait(30) and [], judge_timeout=0.2)
 
-    def full(self, *given):
+    def full(*given):
         raise MemoryError
 
     for guard, status, kind in (
@@ -94,7 +94,7 @@ def test_a_judge_that_hangs_and_too_little_memory_have_codes_of_their_own(stream
         (make_guard({"Hello.": 1.0}), 503, "NotEnoughMemoryError"),
     ):
         if status == 503:
-            monkeypatch.setattr(type(guard.components.policy.tree), "following", full)
+            monkeypatch.setattr(guard.components.policy.tree, "following", full)
         response = TestClient(create_app(guard)).post("/v1/chat/completions", json={**ASK, "stream": stream})
         assert response.status_code == (200 if stream else status)
         told = events(response)[-1] if stream else response.json()
