@@ -95,8 +95,11 @@ MUTANTS: tuple[Mutant, ...] = (
         """return "".join(call["text"] for call in self.invalid_tool_calls)""", "return self.text",
         only(LANGCHAIN + "test_invalid_calls.py", "no_empty_message")),
     Mutant("an invalid call is good enough", "ig_plugins/search/block_search.py",
-        "self.error is None if self.answer is None else not self.answer.fits", "self.error is None and self.answer is None",
+        "return not self.answer.fits and (self.row.request.grammar is not None or not self.row.released.text)", "return False",
         only(LANGCHAIN + "test_invalid_calls.py", "begins_anew")),
+    Mutant("generate begins anew where a stream cannot", "ig_plugins/search/block_search.py",
+        " and (self.row.request.grammar is not None or not self.row.released.text)", "",
+        only("tests/ig_plugins/search/test_fuzz.py", "200")),
     Mutant("words behind a result ask for nothing", "ig_plugins/chat/formats.py",
         'if answered and choice in ("auto", "none"):', "if False:", only("tests/ig_plugins/chat/test_tools.py", "words_behind")),
 )  # fmt: skip
