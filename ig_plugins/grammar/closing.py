@@ -66,7 +66,7 @@ class ClosingGrammar:
     @property
     def ended(self) -> bool:
         """Whether it is one and nothing may follow."""
-        return self.complete and not any(set(_tokens(self._grammar.allowed())) - self._plan.compiler.stop_ids)
+        return self._grammar.ended
 
     def allowed(self, scores: Tensor) -> bytes:
         """One bit a token, lowest first.

@@ -17,9 +17,8 @@ from ig_plugins.grammar import CompiledGrammar
 from ig_plugins.remote.calls import Call, Choice, ended
 from ig_plugins.remote.dialects import SEED_BITS
 from ig_plugins.remote.server import Server
-from ig_plugins.remote.states import States
+from ig_plugins.remote.states import Ids, States
 
-Ids = tuple[int, ...]
 Group = tuple[int, list[int]]
 """(row, lanes that the same call samples)"""
 

@@ -106,10 +106,46 @@ class JudgeSession(Protocol):
         """
 
 
-class TreeJudgeSession:
-    """A token judge on its own token tree: nothing is read twice, every token gets its score."""
+class TokenScores:
+    """What sessions of token judges have in common: every token gets its score, and none that is not finite."""
 
     reads_text = False
+    judge: TokenJudge
+    calls: list[int]
+    tokens: list[int]
+
+    def score_whole(self, responses: Sequence[Whole]) -> list[Scored]:
+        """See `JudgeSession`."""
+        found = []
+        for each in responses:
+            prompt, prefill = each.request.judge_ids, each.request.prefill_ids
+            ids = torch.tensor([[*prompt, *prefill, *each.ids]], device=self.judge.body.device)
+            with watched("judge", self.judge.name, texts=1):
+                scores = self.judge.score_tokens(ids, torch.ones_like(ids))[0, len(prompt) :].double().cpu()
+            self._check_finite(scores)
+            self.calls[each.row] += 1
+            self.tokens[each.row] += ids.shape[1]
+            found.append(Scored(scores, tuple(range(1 - len(prefill), 1 + len(each.ids))), whole=False))
+        return found
+
+    def _scores(self, values: Tensor, lengths: Tensor) -> Scores:
+        """Scores (B, L, T) of lanes of these lengths, counted and checked."""
+        for row, read in enumerate(lengths.sum(dim=1).tolist()):
+            self.calls[row] += 1 if read else 0
+            self.tokens[row] += read
+        lengths = lengths.cpu()
+        self._check_finite(values[torch.arange(values.shape[-1]) < lengths.unsqueeze(-1)])
+        return Scores(values, lengths)
+
+    def _check_finite(self, scores: Tensor) -> None:
+        if not torch.isfinite(scores).all():
+            raise JudgeError(
+                f"{self.judge.name} returned NaN or an infinite score; no text is released on such a verdict"
+            )
+
+
+class TreeJudgeSession(TokenScores):
+    """A token judge on its own token tree: nothing is read twice."""
 
     def __init__(self, judge: TokenJudge, tree: TreeModel, *, lanes: int, block: int, max_new: int) -> None:
         self.judge, self.tree = judge, tree
@@ -151,54 +187,16 @@ class TreeJudgeSession:
         """See `JudgeSession`."""
         self._open().rollback()
 
-    def score_whole(self, responses: Sequence[Whole]) -> list[Scored]:
-        """See `JudgeSession`."""
-        found = []
-        for each in responses:
-            prompt, prefill = each.request.judge_ids, each.request.prefill_ids
-            ids = torch.tensor([[*prompt, *prefill, *each.ids]], device=self.judge.body.device)
-            with watched("judge", self.judge.name, texts=1):
-                scores = self.judge.score_tokens(ids, torch.ones_like(ids))[0, len(prompt) :].double().cpu()
-            self._check_finite(scores)
-            self.calls[each.row] += 1
-            self.tokens[each.row] += ids.shape[1]
-            found.append(Scored(scores, tuple(range(1 - len(prefill), 1 + len(each.ids))), whole=False))
-        return found
-
-    def _scores(self, values: Tensor, lengths: Tensor) -> Scores:
-        """Scores (B, L, T) of lanes of these lengths, counted and checked."""
-        for row, read in enumerate(lengths.sum(dim=1).tolist()):
-            self.calls[row] += 1 if read else 0
-            self.tokens[row] += read
-        lengths = lengths.cpu()
-        self._check_finite(values[torch.arange(values.shape[-1]) < lengths.unsqueeze(-1)])
-        return Scores(values, lengths)
-
     def _open(self) -> TreeSession:
         if self._session is None:
             raise JudgeError(f"{self.judge.name}: asked for a score before any prompt was added")
         return self._session
 
-    def _check_finite(self, scores: Tensor) -> None:
-        if not torch.isfinite(scores).all():
-            raise JudgeError(
-                f"{self.judge.name} returned NaN or an infinite score; no text is released on such a verdict"
-            )
 
+class RowsOfRequests:
+    """What sessions have in common that know their rows by the requests, and stand nowhere between blocks."""
 
-class TextJudgeSession:
-    """A judge of texts: one call a block for all lanes that are to be judged. Scores are of the text so far.
-
-    Args:
-        judge: Scores the response so far.
-        call: Runs the judge; the runtime passes one that knows the deadline.
-    """
-
-    reads_text = True
-
-    def __init__(self, judge: Judge, *, call: Call | None = None) -> None:
-        self.judge = judge
-        self._call: Call = call or (lambda ask: ask())
+    def __init__(self) -> None:
         self._requests: list[Request] = []
         self.calls: list[int] = []
         self.tokens: list[int] = []
@@ -215,6 +213,28 @@ class TextJudgeSession:
         self.calls = [self.calls[row] for row in rows]
         self.tokens = [self.tokens[row] for row in rows]
 
+    def advance(self, lanes: Tensor) -> None:
+        """See `JudgeSession`. The next text is read from its start."""
+
+    def rollback(self) -> None:
+        """See `JudgeSession`. Nothing is remembered of it."""
+
+
+class TextJudgeSession(RowsOfRequests):
+    """A judge of texts: one call a block for all lanes that are to be judged. Scores are of the text so far.
+
+    Args:
+        judge: Scores the response so far.
+        call: Runs the judge; the runtime passes one that knows the deadline.
+    """
+
+    reads_text = True
+
+    def __init__(self, judge: Judge, *, call: Call | None = None) -> None:
+        super().__init__()
+        self.judge = judge
+        self._call: Call = call or (lambda ask: ask())
+
     def score(self, parents: Tensor, tokens: Tensor, lengths: Tensor, text_of: TextOf) -> Scores:
         """See `JudgeSession`."""
         asked = [(int(row), int(lane)) for row, lane in lengths.nonzero().tolist()]
@@ -223,12 +243,6 @@ class TextJudgeSession:
         for (row, lane), score in zip(asked, scores, strict=True):
             values[row, lane, 0] = score
         return Scores(values, (lengths > 0).long().cpu())
-
-    def advance(self, lanes: Tensor) -> None:
-        """See `JudgeSession`. The next text is read from its start."""
-
-    def rollback(self) -> None:
-        """See `JudgeSession`. Nothing is remembered of it."""
 
     def score_whole(self, responses: Sequence[Whole]) -> list[Scored]:
         """See `JudgeSession`."""

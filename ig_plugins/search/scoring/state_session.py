@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from critic_models.judges import TokenJudge
 from ig_plugins.observing import watched
-from ig_plugins.search.request import Request
-from ig_plugins.search.scoring.judge_session import Scores, TextOf, TreeJudgeSession
+from ig_plugins.search.scoring.judge_session import RowsOfRequests, Scores, TextOf, TokenScores
 
 
-class StateJudgeSession(TreeJudgeSession):
+class StateJudgeSession(RowsOfRequests, TokenScores):
     """A block is scored by `score_states`; text that the policy has not sampled is read in one plain forward.
 
     Args:
@@ -21,22 +18,8 @@ class StateJudgeSession(TreeJudgeSession):
     """
 
     def __init__(self, judge: TokenJudge) -> None:
+        super().__init__()
         self.judge = judge
-        self._requests: list[Request] = []
-        self.calls: list[int] = []
-        self.tokens: list[int] = []
-
-    def add_rows(self, requests: Sequence[Request]) -> None:
-        """See `JudgeSession`. The policy reads the prompts."""
-        self._requests += requests
-        self.calls += [0] * len(requests)
-        self.tokens += [0] * len(requests)
-
-    def keep_rows(self, rows: Sequence[int]) -> None:
-        """See `JudgeSession`."""
-        self._requests = [self._requests[row] for row in rows]
-        self.calls = [self.calls[row] for row in rows]
-        self.tokens = [self.tokens[row] for row in rows]
 
     @torch.inference_mode()
     def score_states(self, states: Tensor, lengths: Tensor) -> Scores:
@@ -62,9 +45,3 @@ class StateJudgeSession(TreeJudgeSession):
             with watched("judge", self.judge.name, texts=1):
                 values[row, lane, :length] = self.judge.score_tokens(ids, torch.ones_like(ids))[0, -length:].double()
         return self._scores(values, lengths)
-
-    def advance(self, lanes: Tensor) -> None:
-        """See `JudgeSession`. It stands nowhere."""
-
-    def rollback(self) -> None:
-        """See `JudgeSession`. Nothing is remembered of it."""
