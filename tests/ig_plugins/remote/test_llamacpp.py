@@ -3,7 +3,6 @@
 import importlib.util
 import statistics
 import time
-from collections import Counter
 
 import pytest
 import torch
@@ -15,6 +14,7 @@ from ig_plugins.guard.loading import load_policy
 from ig_plugins.remote.session import RemoteSession
 from tests.ig_plugins.remote.conftest import QUESTION, TOKENIZER
 from tests.kit.gguf_files import write_bundled_gguf, write_gguf
+from tests.kit.like_here import assert_same_distribution, assert_same_greedy
 from tests.kit.llama_server import llama_server
 
 pytestmark = pytest.mark.skipif(
@@ -116,12 +116,7 @@ def test_nothing_over_budget_leaves(guard):
 
 def test_greedy_it_says_what_the_engine_here_says(guard, local):
     """The same weights in float32: ids in and out, the end of an answer and the samplers' order are all right then."""
-    for prompt in PROMPTS:
-        one = {"temperature": 0, "candidates": 1, "beams": 1, "max_tokens": 64}
-        theirs, ours = guard.generate(prompt, **one), local.generate(prompt, **one)
-        assert theirs.token_ids == ours.token_ids
-        assert theirs.finish_reason == ours.finish_reason
-        assert theirs.cost == pytest.approx(ours.cost, abs=1e-6)
+    assert_same_greedy(guard, local, PROMPTS)
 
 
 @pytest.mark.parametrize(
@@ -135,22 +130,7 @@ def test_greedy_it_says_what_the_engine_here_says(guard, local):
     ],
 )
 def test_lanes_follow_the_policys_distribution(guard, local, sampler):
-    """Two tokens of many lanes; draws of the engine here against one another say how far apart they may be."""
-    policy, lanes = guard.components.policy, 600
-    prompt, generator = guard.request(QUESTION).prompt_ids, torch.Generator().manual_seed(0)
-
-    def drawn(session):
-        uniforms = torch.rand(1, lanes, 2, dtype=torch.float64, generator=generator)
-        parents = torch.zeros(1, lanes, dtype=torch.long)
-        block = session.sample(parents, samplers=[sampler], uniforms=uniforms, max_tokens=[2], stop_ids=policy.stop_ids)
-        return Counter(tuple(each) for each in block.tokens[0].tolist())
-
-    def apart(one, other):
-        return sum(abs(one[key] - other[key]) for key in {*one, *other}) / (2 * lanes)
-
-    tree = local.components.policy.tree
-    ours = [drawn(tree.prefill([prompt], lanes=lanes, block=2, max_new=2)) for _ in range(2)]
-    assert apart(drawn(RemoteSession(policy.tree, [prompt])), ours[0]) < apart(*ours) + 0.06
+    assert_same_distribution(guard, local, sampler, QUESTION)
 
 
 def test_an_answer_that_ends_has_its_stop_token(guard):
