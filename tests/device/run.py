@@ -21,7 +21,8 @@ from typing import Any
 NEEDS = {
     "torch": "2.6", "transformers": "5.20", "tokenizers": "0.22", "pydantic": "2.7.4", "typer": "0.15", "rich": "13",
     "jsonschema-rs": "0.60", "llguidance": "1.9", "safetensors": "0.4", "huggingface_hub": "1.0", "jinja2": "3.1.6",
-    "filelock": "3.12", "pytest": "8", "pytest-asyncio": "1.0", "pytest-socket": "0.7", "pytest-timeout": "2.3", "hypothesis": "6.100",
+    "filelock": "3.12", "pytest": "8", "pytest-asyncio": "1.0", "pytest-socket": "0.7", "pytest-timeout": "2.3",
+    "hypothesis": "6.100",
 }  # fmt: skip
 
 
@@ -131,7 +132,9 @@ def _stages(*, toy: bool, log: Path) -> dict[str, Callable[[], dict[str, Any]]]:
             made.clear()  # the large model's memory
             like = shape if toy else smollm2_shape
             most = sizes["prompt"] + sizes["new"] + MARGIN
-            small.append(DeviceBench(shape=like, device=device, dtype="float32", positions=most, probe=probe, repeats=2))
+            small.append(
+                DeviceBench(shape=like, device=device, dtype="float32", positions=most, probe=probe, repeats=2)
+            )
         return small[0]
 
     def little(candidates: int) -> Case:
