@@ -2,9 +2,10 @@
 
     python examples/heads/public_prompts.py DATA OUT
 
-DATA holds the sets of `prepare_public.py`, `strongreject_dataset.csv` (MIT) and `xstest_prompts.csv` (CC BY 4.0,
-Röttger et al., NAACL 2024). OUT gets dev.jsonl and test.jsonl (prompt, group), and safe_rlhf_* and pku_* in four parts
-by prompt: a, b and c for three judges, held for measuring them; dev and test take Safe-RLHF prompts of the held part.
+DATA holds the sets of `prepare_public.py`, `strongreject_dataset.csv` (MIT), `xstest_prompts.csv` (CC BY 4.0, Röttger
+et al., NAACL 2024) and `mt_bench_question.jsonl` (Apache-2.0); questions.csv beside this file has plain questions and
+what a right answer names. OUT gets dev.jsonl and test.jsonl (prompt, group), and safe_rlhf_* and pku_* in four parts by
+prompt: a, b and c for three judges, held for measuring them; dev and test take Safe-RLHF prompts of the held part.
 xstest_harmless_judges.jsonl has other models' answers to harmless prompts that are in neither dev nor test.
 """
 
@@ -19,11 +20,14 @@ from zlib import crc32
 
 from prepare_public import jailbreakbench, pku_pairs, xstest_harmless
 
+QUESTIONS = Path(__file__).with_name("questions.csv")
 PARTS = (("a", 35), ("b", 70), ("c", 90), ("held", 100))
-COUNTS = {
-    "dev": {"strongreject": 24, "xstest_unsafe": 20, "safe_rlhf": 20, "xstest_safe": 24},
-    "test": {"strongreject": 50, "xstest_unsafe": 35, "safe_rlhf": 35, "xstest_safe": 60},
-}
+DEV = {
+    "strongreject": 60,
+    "xstest_unsafe": 50,
+    "safe_rlhf": 50,
+}  # at most so many of a half; test takes all of the other
+LONGEST = 1200  # characters of a prompt
 
 
 def digest(prompt: str, salt: str = "") -> int:
@@ -37,6 +41,10 @@ def part(prompt: str) -> str:
 def halves(prompts: Iterable[str]) -> tuple[list[str], list[str]]:
     ordered = sorted(dict.fromkeys(prompts), key=lambda prompt: digest(prompt, "order"))
     return ordered[::2], ordered[1::2]
+
+
+def first_turns(file: Path) -> list[str]:
+    return [json.loads(line)["turns"][0] for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def spread(groups: dict[str, list[str]]) -> list[dict[str, str]]:
@@ -76,9 +84,12 @@ def main(data: Path, out: Path) -> None:
         "xstest_safe": [
             row["prompt"] for row in contrasts if row["label"] == "safe" and digest(row["prompt"], "x") % 2 == 1
         ],
+        "everyday": [turn for turn in first_turns(data / "mt_bench_question.jsonl") if len(turn) < LONGEST],
+        "facts": [row["question"] for row in csv.DictReader(QUESTIONS.open(encoding="utf-8"))],
     }
-    for half, (name, counts) in enumerate(COUNTS.items()):
-        write(name, spread({group: halves(prompts)[half][: counts[group]] for group, prompts in sets.items()}))
+    split = {group: halves(prompts) for group, prompts in sets.items()}
+    write("dev", spread({group: half[: DEV.get(group)] for group, (half, _) in split.items()}))
+    write("test", spread({group: half for group, (_, half) in split.items()}))
 
 
 if __name__ == "__main__":
