@@ -28,6 +28,19 @@ def test_searches_and_guarded_answers_are_measured(measured):
     assert set(found["generate"]["seconds"]) == {"1", "16", "64"}
 
 
+def test_a_small_policy_is_measured_and_its_guarded_answers_by_batch(measured):
+    """Its probe passes everything, so that no answer is blocked, and two prompts take more tokens than one."""
+    code, found = measured("--stages", "SmolLM2-shaped")
+    assert code == 0
+    assert found["SmolLM2-shaped N=16"]["ratios"]["step/floor"] > 1
+    for size in ("N=16", "N=64"):
+        assert f"SmolLM2-shaped {size}" in found
+        batches = found[f"SmolLM2-shaped answers {size}"]
+        assert batches["1"]["blocked"] == batches["2"]["blocked"] == 0
+        assert batches["2"]["tokens"] > batches["1"]["tokens"] > 0
+        assert batches["2"]["answers/s"] == pytest.approx(2 / batches["2"]["seconds"])
+
+
 def test_a_run_that_was_cut_goes_on_with_what_is_missing(measured):
     _, first = measured("--stages", "^N=16$")
     _, second = measured("--stages", "^N=(16|64)$")

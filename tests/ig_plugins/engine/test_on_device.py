@@ -4,16 +4,18 @@
 """
 
 import os
+import random
 
 import pytest
 import torch
 from transformers import SuppressTokensLogitsProcessor
 
-from ig_plugins.engine import Sampler, TreeModel, TreeSession
+from ig_plugins.engine import Sampler, TreeModel, TreeSession, sample_block
 from ig_plugins.engine.forward.numerics import difference
 from tests.ig_plugins.engine.conftest import Walk, long_walk, tiny
 from tests.ig_plugins.engine.test_families import MASKED, PORTABLE, SEGMENTS
 from tests.ig_plugins.engine.test_masks import LANGUAGE, Words, sampled
+from tests.ig_plugins.engine.test_random_walks import prompts, walked
 from tests.ig_plugins.engine.test_sampling import PROMPTS, two_blocks
 
 DEVICE = os.environ.get("INFERENCEGUARD_DEVICE", "cuda")
@@ -70,6 +72,46 @@ def test_masked_equals_the_full_forward(family):
 @pytest.mark.parametrize("family", ["bloom", "llama", "mamba"])
 def test_portable_equals_the_full_forward(family):
     long_walk(on_device(family, **PORTABLE[family]), backend="portable")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rows_that_join_and_leave_have_the_states_of_the_full_forward(seed):
+    chance = random.Random(seed)
+    walked(Walk(on_device("llama"), prompts(chance), block=8, max_new=60, seed=seed), chance)
+
+
+def last_rows(tree, block):
+    """Sessions with one row: alone, and behind the slots of a longer prompt that has left."""
+    for longer in ([], [list(range(3, 40))]):
+        session = tree.prefill([*longer, [5, 6, 7]], lanes=4, block=block, max_new=2 * block)
+        session.keep_rows([len(longer)])
+        yield session
+
+
+@pytest.mark.parametrize("sampler", [Sampler(temperature=1.5), Sampler(top_p=0.9)], ids=["ahead", "stepped"])
+def test_the_last_row_samples_what_it_does_alone(sampler):
+    found = []
+    for session in last_rows(TreeModel.attach(on_device("llama")), 6):
+        for block in range(2):
+            uniforms = torch.rand(1, 4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(block))
+            parents = torch.zeros(1, 4, dtype=torch.long)
+            sampled = sample_block(session, parents, samplers=[sampler], uniforms=uniforms, max_tokens=[6], stop_ids=())
+            session.select(torch.tensor([[2]]))
+        found.append((sampled.tokens, session.logits))
+    (alone, logits), (behind, same) = found
+    assert torch.equal(alone, behind)
+    torch.testing.assert_close(same, logits, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, HALF])
+def test_the_last_row_reads_what_it_does_alone(dtype):
+    found = []
+    for session in last_rows(TreeModel.attach(on_device("llama", dtype)), 3):
+        session.fork(torch.tensor([[0, 0]]))
+        session.append(torch.tensor([[[9, 10, 11], [12, 13, 14]]]), torch.tensor([[3, 3]]))
+        found.append(session.lane_hidden)
+    alone, behind = found
+    assert difference(behind, alone) <= (1e-4 if dtype == torch.float32 else 5e-2)
 
 
 @pytest.mark.parametrize("backend", ["segments", "masked", "portable"])

@@ -15,7 +15,7 @@ from critic_models.safety import SafetyBudget
 from ig_plugins import InferenceGuard
 from ig_plugins.page import unguarded
 from tests.ig_plugins.guard.test_grammar import PERSON
-from tests.ig_plugins.guard.test_probe import save_probe
+from tests.ig_plugins.guard.test_probe import PREFILLED, save_probe
 from tests.kit.tiny import save_tiny, tiny_llama
 from tests.kit.tokenizer import byte_tokenizer
 
@@ -84,26 +84,26 @@ def load(tmp_path):
 
 
 def same_answers(guards, prompts, **options):
-    """What both devices say to a batch."""
+    """What both devices say: in a batch, each alone and as a stream."""
     guard, plain = guards
     results = guard.generate(prompts, **options)
-    for mine, wanted in zip(results, plain.generate(prompts, **options), strict=True):
+    for prompt, mine in zip(prompts, results, strict=True):
+        wanted = plain.generate(prompt, **options)
         assert (mine.text, mine.blocked) == (wanted.text, wanted.blocked)
         assert mine.costs == pytest.approx(wanted.costs, abs=1e-3)
+        assert guard.generate(prompt, **options).text == mine.text
+        *texts, last = guard.stream(prompt, **options)
+        streamed = "".join(chunk.text for chunk in [*texts, last])
+        if texts and last.result.blocked:  # a dead end behind text that had left, which cannot begin anew
+            assert streamed.endswith(last.result.text)
+        else:
+            assert streamed == last.result.text == mine.text
     return results
-
-
-def streamed(guard, prompt, **options):
-    *texts, last = guard.stream(prompt, **options)
-    assert "".join(chunk.text for chunk in [*texts, last]) == last.result.text
-    return last.result.text
 
 
 @pytest.mark.parametrize("settings", [{}, {"temperature": 0.0}, {"top_p": 0.9}], ids=["plain", "greedy", "nucleus"])
 def test_answers_under_a_schema_fit_it_and_are_those_of_the_cpu(load, settings):
-    guards = load(max_tokens=40, **settings)
-    for prompt, result in zip(PROMPTS[:2], same_answers(guards, PROMPTS[:2], json_schema=PERSON), strict=True):
-        assert streamed(guards[0], prompt, json_schema=PERSON) == result.text
+    for result in same_answers(load(max_tokens=40, **settings), PROMPTS[:2], json_schema=PERSON):
         value = json.loads(result.text)
         assert set(value) == {"kind", "sure"}
         assert value["kind"] in ("a", "b")
@@ -148,6 +148,18 @@ def test_a_probe_judges_the_states_that_sampling_left_as_on_the_cpu(probed, monk
     for mine, alone in zip(results, guards[0].generate(PROMPTS), strict=True):
         assert mine.text == alone.text
         assert mine.costs == pytest.approx(alone.costs, abs=1e-4)
+
+
+def prefilled(prompt):
+    return [{"role": "user", "content": prompt}, PREFILLED]
+
+
+@pytest.mark.parametrize("judge", ["scores", "probe"])
+def test_a_prefilled_turn_is_judged_as_on_the_cpu(load, probed, judge):
+    """Judges on the tree read it behind its prompt, beside rows that have none."""
+    guards = (probed if judge == "probe" else load)(last_assistant="prefill")
+    results = same_answers(guards, [prefilled(PROMPTS[0]), PROMPTS[1], prefilled(PROMPTS[2])])
+    assert any(not each.blocked for each in results)
 
 
 def test_an_unguarded_answer_is_that_of_the_cpu(load):

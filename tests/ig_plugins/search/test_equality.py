@@ -5,6 +5,7 @@ import asyncio
 import pytest
 import torch
 
+from critic_models.safety import SafetyBudget
 from ig_plugins.search import Capacity
 from tests.kit.observe import fan_out
 from tests.kit.tiny import tiny_guard
@@ -16,6 +17,13 @@ SETTINGS = [
     {"seed": 4, "candidates": 3, "beams": 3, "block_tokens": 3, "max_tokens": 11},
     {"seed": 5, "temperature": 0.7, "top_k": 20, "budget": 3.0, "stop": ["a", "e"]},
     {"seed": 6, "top_p": 0.8, "repetition_penalty": 1.3, "tries": 3, "budget": 1.0},
+]
+NARROW = {"candidates": 3, "beams": 1, "block_tokens": 3, "max_tokens": 18}  # a row that is left has a single beam
+OUTLIVED = [  # answers end at different times, prompts differ much in length
+    {**NARROW, "seed": 1},
+    {**NARROW, "seed": 2, "candidates": 1, "tries": 1},
+    {**NARROW, "seed": 3, "top_p": 0.9, "repetition_penalty": 1.2, "tries": 3, "budget": SafetyBudget(limit=1.0)},
+    {**NARROW, "seed": 4, "beams": 2, "tries": 4, "budget": SafetyBudget(limit=0.5, accounting="worst")},
 ]
 
 
@@ -58,6 +66,15 @@ def test_a_batch_equals_its_prompts_alone(guard):
     together = guard.generate(PROMPTS, seed=7)
     for prompt, result in zip(PROMPTS, together, strict=True):
         same(guard.generate(prompt, seed=7), result)
+
+
+@pytest.mark.parametrize("options", OUTLIVED, ids=range(len(OUTLIVED)))
+def test_an_answer_outlives_longer_prompts(guard, options):
+    asked = [word * count for word in ("Go. ", "What? ") for count in (1, 9, 30)]
+    together = guard.generate(asked, **options)
+    assert len({len(each.token_ids) for each in together}) > 1
+    for prompt, result in zip(asked, together, strict=True):
+        same(guard.generate(prompt, **options), result)
 
 
 def test_concurrent_callers_with_different_settings_share_batches(guard):
