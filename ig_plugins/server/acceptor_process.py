@@ -190,7 +190,7 @@ class Acceptor:
                 socket.send_fds(self._link, [b"."], [connection.fileno()])
             except BlockingIOError:
                 full = True
-                break
+                continue
             except OSError:
                 pass  # too many are on their way, or nobody is there: this one is given up
             self._leaving.popleft().close()
