@@ -4,8 +4,8 @@
 
 Starts a server of its own on a miniature, asks it, and looks at three things. No text leaves that a judge would not
 have passed: one judge forbids a word that the policy likes. Memory stays where it was after the first tenth. When all
-is over no thread and no descriptor is left beyond those of the start. Both are counted over the server's process and the
-one that accepts its connections. Ends with code 1 where one of the three does not hold.
+is over no thread and no descriptor is left beyond those of the start. All are counted over the server's process and
+the one that accepts its connections. Ends with code 1 where one of the three does not hold.
 """
 
 import argparse
