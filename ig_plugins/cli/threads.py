@@ -2,7 +2,8 @@
 
 The threads of a step wait for one another after every operation, and GNU's OpenMP lets them spin for 300,000 rounds,
 milliseconds in all. On idle cores none waits so long. Beside other work a thread that waits holds the core that the
-one which it waits for would need: an answer then takes ten times as long, or longer (docs/performance.md).
+one which it waits for would need: an answer then takes ten times as long, or longer (docs/performance.md). How they
+wait decides the time alone; how many there are may decide the last bit of a number as well, so no load changes that.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import os
 from collections.abc import MutableMapping
 from pathlib import Path
 
-SPINS = "10000"  # as fast as the default on idle cores; fewer are slower there and faster beside other work
+SPINS = "10000"  # as fast as the default on idle cores, and a protection against work that comes later
+BUSY = 0.5  # of the cores at work in the last minute, from which on threads do not spin at all
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 GROUPS, MINE = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
@@ -23,10 +25,11 @@ def prepare(environment: MutableMapping[str, str] = os.environ) -> None:
     Args:
         environment: Of the process.
     """
+    cores = os.cpu_count() or 1
     if not any(name in environment for name in WAITING):
-        environment["GOMP_SPINCOUNT"] = SPINS
+        environment["GOMP_SPINCOUNT"] = "0" if _load() > BUSY * cores else SPINS
     quota = cores_allowed()
-    if quota is not None and quota < (os.cpu_count() or 1) and not any(name in environment for name in THREADS):
+    if quota is not None and quota < cores and not any(name in environment for name in THREADS):
         environment["OMP_NUM_THREADS"] = str(max(1, int(quota)))
 
 
@@ -42,8 +45,13 @@ def cores_allowed(*, groups: Path = GROUPS, mine: Path = MINE) -> float | None:
         quota, _, period = _read(place / "cpu.max").partition(" ")  # version 2 of control groups
         if quota.isdigit():
             return int(quota) / int(period)
-    quota, period = (_read(groups / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period"))  # version 1
+    quota, period = (_read(groups / "cpu" / name) for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))  # version 1
     return int(quota) / int(period) if quota.strip().isdigit() and period.strip().isdigit() else None
+
+
+def _load() -> float:
+    """How many cores others have kept busy in the last minute, 0 where nobody counts."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def _read(path: Path) -> str:

@@ -20,7 +20,7 @@ import torch
 
 @pytest.mark.parametrize(
     ("said", "spins"),
-    [({}, "10000"), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
+    [({}, "10000 0"), ({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
 )
 def test_openmp_hears_it_before_torch_is_loaded_and_the_user_wins(said, spins):
     mine = {name: value for name, value in os.environ.items() if name not in (*threads.WAITING, *threads.THREADS)}
@@ -30,7 +30,16 @@ def test_openmp_hears_it_before_torch_is_loaded_and_the_user_wins(said, spins):
     )
     if "GOMP_SPINCOUNT" not in done.stderr:
         pytest.skip("this torch was not built with GNU's OpenMP")
-    assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr
+    assert any(f"GOMP_SPINCOUNT = '{each}'" in done.stderr for each in spins.split()), done.stderr
+
+
+@pytest.mark.parametrize(("load", "spins"), [(0.0, "10000"), (7.9, "10000"), (8.1, "0"), (300.0, "0")])
+def test_threads_do_not_spin_at_all_beside_other_work(monkeypatch, load, spins):
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    environment = {}
+    threads.prepare(environment)
+    assert environment["GOMP_SPINCOUNT"] == spins
 
 
 @pytest.mark.parametrize(
