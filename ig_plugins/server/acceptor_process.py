@@ -24,7 +24,10 @@ BEAT = struct.Struct("!d")
 SILENT = 10.0  # seconds without a word of the event loop from which on the service counts as dead
 LONGEST = 2048  # bytes of a request for /health that is answered here
 NAMED = {b"GET /health HTTP/1.1": True, b"HEAD /health HTTP/1.1": False}  # and whether the answer has a body
-PLAIN = {b"host", b"user-agent", b"accept", b"accept-encoding", b"accept-language", b"cache-control", b"connection"}
+PLAIN = {
+    b"host", b"user-agent", b"accept", b"accept-encoding", b"accept-language", b"cache-control", b"pragma",
+    b"connection", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip",
+}  # fmt: skip
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -71,7 +74,8 @@ class Acceptor:
     Args:
         listener: The port.
         link: To the other process: its beats come in, connections go out.
-        connections: How many are held here at once; the one that has been silent longest makes room.
+        connections: How many may say nothing here; the one that has been silent longest makes room. As many may wait to
+            be handed on; more are told to come back.
         seconds: For a connection to say something.
         longest: See `verdict`.
     """
@@ -119,11 +123,8 @@ class Acceptor:
                 time.sleep(0.05)
             return
         connection.setblocking(False)
-        if len(self._silent) + len(self._leaving) >= self._connections and not self._make_room():
-            with suppress(OSError):
-                connection.send(FULL)
-            connection.close()
-            return
+        if len(self._silent) >= self._connections:
+            self._make_room()
         self._silent[connection] = time.monotonic()
         self._selector.register(connection, selectors.EVENT_READ)
 
@@ -154,6 +155,11 @@ class Acceptor:
             self._close(connection)
             return
         found = asked(seen)
+        if found is None and len(self._leaving) >= self._connections:
+            with suppress(OSError):
+                connection.send(FULL)
+            self._close(connection)
+            return
         if found is None:
             self._release(connection)
             self._leaving.append(connection)
