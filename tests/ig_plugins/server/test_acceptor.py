@@ -151,7 +151,7 @@ def test_it_repeats_what_it_was_told_last_and_says_so_when_it_hears_nothing(monk
         time.sleep(0.1)
         answer = at.health()
         assert (answer.status_code, answer.json()) == (503, {"status": "decoding is stuck", "seconds": 200.0})
-        at.link.sendall(BEAT.pack(0.0))
+        at.link.sendall(BEAT.pack(500.0) + BEAT.pack(0.0))
         time.sleep(0.1)
         assert at.health().status_code == 200
         monkeypatch.setattr(acceptor_process, "SILENT", 0.05)
