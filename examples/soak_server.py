@@ -1,10 +1,11 @@
 """A long day of a server in short: thousands of requests, some aborted, some bad, and two judges that fail at random.
 
-    python examples/soak_server.py --requests 20000
+    make soak        # or python examples/soak_server.py --requests 20000
 
 Starts a server of its own on a miniature, asks it, and looks at three things. No text leaves that a judge would not
 have passed: one judge forbids a word that the policy likes. Memory stays where it was after the first tenth. When all
-is over no thread and no descriptor is left beyond those of the start.
+is over no thread and no descriptor is left beyond those of the start. All are counted over the server's process and
+the one that accepts its connections. Ends with code 1 where one of the three does not hold.
 """
 
 import argparse
@@ -61,13 +62,15 @@ def serve() -> None:
 
 
 def state(process: int) -> tuple[float, int, int]:
-    """A process's memory in MiB, its threads and its descriptors."""
-    lines = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
-    return (
-        int(lines["VmRSS"].split()[0]) / 1024,
-        int(lines["Threads"]),
-        len(list(Path(f"/proc/{process}/fd").iterdir())),
-    )
+    """A process's memory in MiB, its threads and its descriptors, those of its children included."""
+    memory, threads, files = 0.0, 0, 0
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    for each in (process, *children):
+        lines = dict(line.split(":", 1) for line in Path(f"/proc/{each}/status").read_text().splitlines())
+        memory += int(lines["VmRSS"].split()[0]) / 1024
+        threads += int(lines["Threads"])
+        files += len(list(Path(f"/proc/{each}/fd").iterdir()))
+    return memory, threads, files
 
 
 async def ask(client: httpx.AsyncClient, number: int, seen: collections.Counter) -> None:
@@ -142,7 +145,9 @@ async def soak(port: int, process: int, requests: int, at_once: int) -> bool:
     print(f"{requests} requests in {time.monotonic() - started:.0f} s: {dict(sorted(seen.items()))}")
     print(f"memory {early[0]:.0f} MiB after a tenth, {after[0]:.0f} at the end: {growth:+.1%}")
     print(f"threads {before[1]} -> {after[1]}, descriptors {before[2]} -> {after[2]}")
-    return not seen["UNJUDGED"] and growth < 0.05 and after[1] <= before[1] and after[2] <= before[2]
+    holds = not seen["UNJUDGED"] and growth < 0.05 and after[1] <= before[1] and after[2] <= before[2]
+    print("holds" if holds else "DOES NOT HOLD", flush=True)
+    return holds
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from critic_models.judges import Judge
 from ig_plugins.errors import ConfigurationError, GuardBlockedError
-from ig_plugins.guard.loading import load_cost_model
+from ig_plugins.guard.judges import load_cost_model
 from ig_plugins.runtime.judging import JUDGE_SECONDS
 from langchain_inferenceguard._parts import MEDIA, Parts, call_text, parts_of, strings
 from langchain_inferenceguard._quiet import keep_models_quiet

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ig_plugins.cli import output
+from ig_plugins.cli import output, threads
 
 BUG = 70  # sysexits' "internal software error": nothing that the user typed
 DEBUG = "INFERENCEGUARD_DEBUG"
@@ -46,6 +46,7 @@ def main() -> None:
     """Runs the command line; bad input ends it with exit code 2 and one line on standard error."""
     from ig_plugins.errors import InferenceGuardError
 
+    threads.prepare()
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")  # what a terminal cannot show must not end a run

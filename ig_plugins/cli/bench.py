@@ -45,7 +45,7 @@ def bench(
         output.check_extra("evaluation", "matplotlib")
         output.check_folder(out)
     if device is not None:
-        from ig_plugins.guard.loading import pick_device
+        from ig_plugins.guard.policies import pick_device
 
         pick_device(device)
         found: Any = run_device(replace(base, candidates=4 * candidates, beams=candidates), device=device)

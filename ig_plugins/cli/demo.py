@@ -159,6 +159,7 @@ def _show_row(row: dict[str, Any]) -> None:
         table.add_column(side, ratio=1)
     table.add_row(_cell(row["unguarded"]), _cell(row["guarded"]))
     output.console.print(table)
+    output.console.file.flush()  # whoever reads it through a pipe need not wait for the next
 
 
 def _show_summary(model: str, summary: dict[str, Any], note: str) -> None:

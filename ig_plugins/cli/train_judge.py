@@ -112,7 +112,7 @@ def _probe(
     from critic_models.training.heads.probe import ProbeTraining
     from ig_plugins import presets
     from ig_plugins.errors import ConfigurationError
-    from ig_plugins.guard.loading import load_policy, pick_device
+    from ig_plugins.guard.policies import load_policy, pick_device
 
     if model is None:
         raise ConfigurationError("a probe reads a policy's hidden states: say which policy with --model")

@@ -82,7 +82,7 @@ class Components:
             scoring = DirectScoring(costs, reward)
         else:
             scoring = CriticScoring(self.critic, costs, reward, optimism=self.critic.value_error)
-        keep = any(isinstance(session, StateJudgeSession) for session in costs)
+        keep = any(session.reads_states for session in costs)
         return BlockSearch(self.policy, scoring, capacity=capacity, on_release=on_release, keep_states=keep)
 
     def _sharing(self, session: JudgeSession) -> JudgeSession:

@@ -73,6 +73,12 @@ class Worker:
             for line in idle:
                 self._start(line)
 
+    def block_seconds(self) -> float:
+        """How long the longest of the blocks under way has taken; 0 when nothing is decoded."""
+        with self._lock:
+            begun = [since for line in self._lines.values() if (since := line.since) is not None]
+        return time.monotonic() - min(begun) if begun else 0.0
+
     def close(self, *, seconds: float = 5.0) -> None:
         """Ends all work after its block and waits so long for it; for the end of the process.
 
@@ -159,6 +165,7 @@ class _Line:
     def __init__(self, engine: Engine, key: Key) -> None:
         self.engine, self.key = engine, key
         self.thread: threading.Thread | None = None
+        self.since: float | None = None  # when the block under way began
         self.inbox: list[Job] = []
         self.returned: list[Left] = []
         self.waiting: list[Job] = []
@@ -199,6 +206,7 @@ class _Line:
             if self.batches:
                 with torch_lock:
                     batch, started = self._shares.next(self.batches), time.monotonic()
+                    self.since = started
                     again = batch.step()
                 if self.thread is not threading.current_thread():
                     return Left(batch, again)
@@ -210,6 +218,9 @@ class _Line:
                 batch.abandon(typed(error))
                 return Left(batch, again)
             self.abandon(typed(error))
+        finally:
+            if self.thread is threading.current_thread():
+                self.since = None
         return None
 
     def abandon(self, error: BaseException) -> None:

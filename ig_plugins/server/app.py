@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ from starlette.requests import ClientDisconnect
 from ig_plugins.errors import ConfigurationError, InferenceGuardError
 from ig_plugins.guard import InferenceGuard
 from ig_plugins.observing import watch
+from ig_plugins.runtime.worker import worker
+from ig_plugins.server.acceptor import longest_block
+from ig_plugins.server.acceptor_process import verdict
 from ig_plugins.server.answering import Events, events, results, unless_gone
 from ig_plugins.server.bodies import BodyLimit
 from ig_plugins.server.desk import A, Desk
@@ -111,7 +115,8 @@ def create_app(
         add_ui(app, desk, keyed=bool(keys))
     # What is added last is passed first.
     app.add_middleware(BodyLimit, most=desk.limits.body_bytes, seconds=desk.limits.body_seconds)
-    app.add_middleware(Entry, keys=keys, **({"ended": told.requested} if told else {}))
+    alive = partial(_alive, desk.limits)
+    app.add_middleware(Entry, keys=keys, alive=alive, **({"ended": told.requested} if told else {}))
     if telemetry:
         from ig_plugins.server.tracing import Traced
         from ig_plugins.telemetry import tracer
@@ -161,9 +166,10 @@ async def _answered(request: Request, desk: Desk, kind: type[A], form_of: type[F
 
 
 def _answer_about_itself(app: FastAPI, desk: Desk) -> None:
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
+    @app.get("/health", responses={503: {"description": "Decoding is stuck."}})
+    async def health() -> JSONResponse:  # answered by `Entry`, or before by the process that accepts connections
+        status, said = _alive(desk.limits)
+        return JSONResponse(said, status_code=status)
 
     @app.get("/ready", responses={503: {"description": "The service is ending."}})
     async def ready() -> JSONResponse:
@@ -182,6 +188,11 @@ def _answer_about_itself(app: FastAPI, desk: Desk) -> None:
     @app.post("/tokenize", **_takes(TokenizeRequest))
     async def tokenize(request: Request) -> dict[str, Any]:
         return await desk.tokenized(await request.body())
+
+
+def _alive(limits: Limits) -> tuple[int, Mapping[str, str | float]]:
+    """What ``/health`` says where the event loop answers it, which then is not silent."""
+    return verdict(silent=0.0, block=worker().block_seconds(), longest=longest_block(limits))
 
 
 def _takes(kind: type[BaseModel]) -> dict[str, Any]:

@@ -9,10 +9,11 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ig_plugins.server.errors import INVALID, problem, response
@@ -20,6 +21,7 @@ from ig_plugins.server.errors import INVALID, problem, response
 HEALTH = "/health"  # answered here, before anything that could make it wait
 OPEN = (HEALTH, "/ready", "/ui")  # for machinery that holds no key; and a page that asks for one and holds nothing
 Ended = Callable[[str, int, float], None]
+Alive = Callable[[], tuple[int, Mapping[str, Any]]]
 ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 log = logging.getLogger("inferenceguard.access")
 
@@ -31,12 +33,18 @@ class Entry:
         app: Gets requests that may come in.
         keys: One of them is needed, as ``Authorization: Bearer KEY``; none are needed where there are none.
         ended: Told of every request's path, status and seconds.
+        alive: The status and body of ``/health``.
     """
 
     def __init__(
-        self, app: ASGIApp, *, keys: Sequence[str] = (), ended: Ended = lambda path, status, seconds: None
+        self,
+        app: ASGIApp,
+        *,
+        keys: Sequence[str] = (),
+        ended: Ended = lambda path, status, seconds: None,
+        alive: Alive = lambda: (200, {"status": "ok"}),
     ) -> None:
-        self._app, self._ended = app, ended
+        self._app, self._ended, self._alive = app, ended, alive
         self._keys = [_digest(key) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,7 +67,7 @@ class Entry:
 
         try:
             if scope["path"] == HEALTH:
-                await _alive(scope, receive, watched)
+                await self._health(scope)(scope, receive, watched)
             elif scope["path"] in OPEN or self._known(headers.get("authorization", "")):
                 await self._app(scope, receive, watched)
             else:
@@ -82,6 +90,12 @@ class Entry:
                 }
                 log.info(json.dumps(entry))
 
+    def _health(self, scope: Scope) -> Response:
+        if scope["method"] not in ("GET", "HEAD"):
+            return response(405, problem(INVALID, "Method Not Allowed"), {"allow": "GET, HEAD"})
+        status, said = self._alive()
+        return JSONResponse(said, status_code=status)
+
     def _known(self, given: str) -> bool:
         """Compared in constant time, with every key: how long it takes says nothing about any of them."""
         if not self._keys:
@@ -90,13 +104,6 @@ class Entry:
         mine = _digest(key.strip())
         matches = [hmac.compare_digest(mine, each) for each in self._keys]
         return scheme.lower() == "bearer" and any(matches)
-
-
-async def _alive(scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["method"] in ("GET", "HEAD"):
-        await JSONResponse({"status": "ok"})(scope, receive, send)
-    else:
-        await response(405, problem(INVALID, "Method Not Allowed"), {"allow": "GET, HEAD"})(scope, receive, send)
 
 
 def _digest(key: str) -> bytes:

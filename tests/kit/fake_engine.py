@@ -20,7 +20,7 @@ import torch
 
 from ig_plugins.engine import Sampler
 from ig_plugins.grammar import CompiledGrammar, Rule, compiler
-from ig_plugins.guard.loading import load_policy
+from ig_plugins.guard.policies import load_policy
 from ig_plugins.search import Policy
 from inferenceguard_vllm.buffers import StateBuffers
 from inferenceguard_vllm.capture import COUNT, FIRST, KEY

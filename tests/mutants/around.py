@@ -9,7 +9,7 @@ BOUNDS, SEQUENCE = (CALIBRATED + "test_bounds.py",), CALIBRATED + "test_certific
 ADAPTER, LANGCHAIN = "adapters/langchain_inferenceguard/", "tests/adapters/langchain/"
 MIDDLEWARE, HISTORY = LANGCHAIN + "test_middleware.py", LANGCHAIN + "test_middleware_history.py"
 SERVER, SERVED = "ig_plugins/server/", "tests/ig_plugins/server/"
-GATE, ENTRY = SERVED + "test_gate.py", SERVED + "test_entry.py"
+GATE, ENTRY, ACCEPTOR = (SERVED + name for name in ("test_gate.py", "test_entry.py", "test_acceptor.py"))
 
 MUTANTS: tuple[Mutant, ...] = (
     # Calibration.
@@ -85,6 +85,19 @@ MUTANTS: tuple[Mutant, ...] = (
         only(SERVED + "test_limits.py", "ceiling")),
     Mutant("a long prompt passes the ceiling", SERVER + "limits.py",
         "if self.prompt_tokens is not None:", "if False:", only(ENTRY, "encoded_once")),
+    Mutant("a silent event loop is alive", SERVER + "acceptor_process.py",
+        "    if silent > SILENT:\n", "    if False:\n", only(ACCEPTOR, "says_what_is_wrong")),
+    Mutant("decoding that is stuck is alive", SERVER + "acceptor_process.py",
+        "    if block > longest:\n", "    if False:\n", only(ACCEPTOR, "says_what_is_wrong")),
+    Mutant("the acceptor keeps what it looked at", SERVER + "acceptor_process.py",
+        "connection.recv(LONGEST, socket.MSG_PEEK)", "connection.recv(LONGEST)", only(ACCEPTOR, "every_byte")),
+    Mutant("the acceptor answers what has a body", SERVER + "acceptor_process.py",
+        " or name.lower() not in PLAIN", "", only(ACCEPTOR, "whole_and_plain")),
+    Mutant("an old beat counts as the last", SERVER + "acceptor_process.py",
+        "BEAT.unpack_from(beats, whole - BEAT.size)", "BEAT.unpack_from(beats, 0)", only(ACCEPTOR, "told_last")),
+    Mutant("those who wait keep /health out", SERVER + "acceptor_process.py",
+        "if len(self._silent) >= self._connections:", "if len(self._leaving) >= self._connections:\n            connection.close()\n            return\n        if len(self._silent) >= self._connections:",
+        only(ACCEPTOR, "does_not_take")),
     Mutant("a first call is not forced", ADAPTER + "tool_choice.py",
         "tool_choice=self.then if answered else self.first", "tool_choice=self.then",
         only(LANGCHAIN + "test_tool_choice.py", "until_a_tool")),

@@ -22,7 +22,6 @@ from ig_plugins.search.scoring.base import (
     verified_cut,
 )
 from ig_plugins.search.scoring.judge_session import JudgeSession, Scores
-from ig_plugins.search.scoring.state_session import StateJudgeSession
 from ig_plugins.search.scoring.tool_calls import reply_passes
 from ig_plugins.search.text import Whole
 from ig_plugins.search.trajectory import Border
@@ -60,10 +59,7 @@ class DirectScoring:
         """See `Scoring`."""
         safe = lanes.lengths > 0
         found = [
-            session.score_states(lanes.states, lanes.uncut)
-            if isinstance(session, StateJudgeSession)
-            else session.score(lanes.parents, lanes.tokens, lanes.uncut, lanes.text)
-            for session in self._costs
+            session.score(lanes.parents, lanes.tokens, lanes.uncut, lanes.text, lanes.states) for session in self._costs
         ]
         for cost, (scores, session) in enumerate(zip(found, self._costs, strict=True)):
             safe = safe & lanes_pass(lanes, cost, scores, whole=session.reads_text)

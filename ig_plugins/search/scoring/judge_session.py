@@ -63,9 +63,11 @@ class JudgeSession(Protocol):
         calls: Per row of the search, how often the judge was asked since the row was added.
         tokens: What it read, likewise.
         reads_text: It reads the whole text at every call, so that it stands nowhere; else single tokens.
+        reads_states: It scores the open block by the policy's own states, which the search must keep for it.
     """
 
     reads_text: bool
+    reads_states: bool
     calls: list[int]
     tokens: list[int]
 
@@ -79,7 +81,9 @@ class JudgeSession(Protocol):
     def keep_rows(self, rows: Sequence[int]) -> None:
         """Only these rows stay."""
 
-    def score(self, parents: Tensor, tokens: Tensor, lengths: Tensor, text_of: TextOf) -> Scores:
+    def score(
+        self, parents: Tensor, tokens: Tensor, lengths: Tensor, text_of: TextOf, states: Tensor | None = None
+    ) -> Scores:
         """Scores the open block.
 
         Args:
@@ -87,6 +91,8 @@ class JudgeSession(Protocol):
             tokens: Shape (B, L, T).
             lengths: Shape (B, L); lanes of length 0 are not judged.
             text_of: (row, lane) to the lane's text, asked only by judges that read text.
+            states: Shape (B, L, T, H), the policy's states at these tokens, if it has sampled them and they were kept;
+                used only by judges that read states.
 
         Raises:
             JudgeError: A score is not finite.
@@ -110,6 +116,7 @@ class TokenScores:
     """What sessions of token judges have in common: every token gets its score, and none that is not finite."""
 
     reads_text = False
+    reads_states = False
     judge: TokenJudge
     calls: list[int]
     tokens: list[int]
@@ -170,7 +177,9 @@ class TreeJudgeSession(TokenScores):
         self.calls = [self.calls[row] for row in rows]
         self.tokens = [self.tokens[row] for row in rows]
 
-    def score(self, parents: Tensor, tokens: Tensor, lengths: Tensor, text_of: TextOf) -> Scores:
+    def score(
+        self, parents: Tensor, tokens: Tensor, lengths: Tensor, text_of: TextOf, states: Tensor | None = None
+    ) -> Scores:
         """See `JudgeSession`."""
         session = self._open()
         session.fork(parents)
@@ -229,13 +238,16 @@ class TextJudgeSession(RowsOfRequests):
     """
 
     reads_text = True
+    reads_states = False
 
     def __init__(self, judge: Judge, *, call: Call | None = None) -> None:
         super().__init__()
         self.judge = judge
         self._call: Call = call or (lambda ask: ask())
 
-    def score(self, parents: Tensor, tokens: Tensor, lengths: Tensor, text_of: TextOf) -> Scores:
+    def score(
+        self, parents: Tensor, tokens: Tensor, lengths: Tensor, text_of: TextOf, states: Tensor | None = None
+    ) -> Scores:
         """See `JudgeSession`."""
         asked = [(int(row), int(lane)) for row, lane in lengths.nonzero().tolist()]
         scores = self._ask([row for row, _ in asked], [text_of(row, lane) for row, lane in asked])

@@ -11,33 +11,31 @@ from ig_plugins.search.scoring.judge_session import RowsOfRequests, Scores, Text
 
 
 class StateJudgeSession(RowsOfRequests, TokenScores):
-    """A block is scored by `score_states`; text that the policy has not sampled is read in one plain forward.
+    """A block is scored by the states that it left; text that the policy has not sampled is read in one plain forward.
 
     Args:
         judge: Its ``score_hidden`` takes the policy's states after the final norm.
     """
 
+    reads_states = True
+
     def __init__(self, judge: TokenJudge) -> None:
         super().__init__()
         self.judge = judge
 
+    def score(
+        self, parents: Tensor, tokens: Tensor, lengths: Tensor, text_of: TextOf, states: Tensor | None = None
+    ) -> Scores:
+        """See `JudgeSession`. Only prefilled text has no states here; it stands right behind the prompt."""
+        return self._read(tokens, lengths) if states is None else self._score_states(states, lengths)
+
     @torch.inference_mode()
-    def score_states(self, states: Tensor, lengths: Tensor) -> Scores:
-        """Scores the open block.
-
-        Args:
-            states: Shape (B, L, T, H), the policy's states at the block's tokens.
-            lengths: Shape (B, L); lanes of length 0 are not judged.
-
-        Raises:
-            JudgeError: A score is not finite.
-        """
+    def _score_states(self, states: Tensor, lengths: Tensor) -> Scores:
         with watched("judge", self.judge.name, texts=lengths.numel()):
             values = self.judge.score_hidden(states).double().cpu()
         return self._scores(values, lengths)
 
-    def score(self, parents: Tensor, tokens: Tensor, lengths: Tensor, text_of: TextOf) -> Scores:
-        """See `JudgeSession`. Only prefilled text is asked about like this, which stands right behind the prompt."""
+    def _read(self, tokens: Tensor, lengths: Tensor) -> Scores:
         values = torch.zeros(tokens.shape, dtype=torch.float64)
         for row, lane in lengths.nonzero().tolist():
             length, prompt = int(lengths[row, lane]), self._requests[row].judge_ids

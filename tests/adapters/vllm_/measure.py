@@ -14,7 +14,7 @@ import torch
 from critic_models.bundled import world
 from ig_plugins import InferenceGuard, SafetyBudget
 from ig_plugins.engine import Sampler
-from ig_plugins.guard.loading import load_policy, load_remote_policy
+from ig_plugins.guard.policies import load_policy, load_remote_policy
 from ig_plugins.remote.session import RemoteSession
 from ig_plugins.research.evaluation.metrics import bootstrap
 

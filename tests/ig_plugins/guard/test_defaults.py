@@ -8,7 +8,7 @@ import torch
 
 from ig_plugins import InferenceGuard, SearchConfig
 from ig_plugins.errors import ConfigurationError, ModelLoadError
-from ig_plugins.guard import loading
+from ig_plugins.guard import policies
 from langchain_inferenceguard import ChatInferenceGuard
 from tests.kit.guards import cost_of_marker
 from tests.kit.tiny import save_tiny
@@ -104,7 +104,7 @@ BAD = [
 @pytest.mark.parametrize(("wrong", "error", "message"), BAD)
 def test_a_typo_costs_milliseconds_not_weights(folders, monkeypatch, wrong, error, message):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(loading, "load_weights", lambda *_, **__: pytest.fail("weights were read"))
+    monkeypatch.setattr(policies, "load_weights", lambda *_, **__: pytest.fail("weights were read"))
     start = time.perf_counter()
     with pytest.raises(error, match=message):
         InferenceGuard.from_pretrained(folders["policy"], **{**PLACE, **wrong})
@@ -112,7 +112,7 @@ def test_a_typo_costs_milliseconds_not_weights(folders, monkeypatch, wrong, erro
 
 
 def test_the_fields_of_an_adapter_are_checked_before_weights_too(folders, monkeypatch):
-    monkeypatch.setattr(loading, "load_weights", lambda *_, **__: pytest.fail("weights were read"))
+    monkeypatch.setattr(policies, "load_weights", lambda *_, **__: pytest.fail("weights were read"))
     for wrong, message in [({"temperature": -1.0}, "temperature is -1"), ({"beams": 99}, "beams is 99")]:
         with pytest.raises(ConfigurationError, match=message):
             ChatInferenceGuard(model=folders["policy"], **PLACE, **wrong).invoke("Go.")

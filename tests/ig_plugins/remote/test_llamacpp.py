@@ -10,7 +10,7 @@ import torch
 from critic_models.bundled import world
 from ig_plugins import InferenceGuard, RemoteUnavailableError, SafetyBudget, UnsupportedModelError, presets
 from ig_plugins.engine import Sampler
-from ig_plugins.guard.loading import load_policy
+from ig_plugins.guard.policies import load_policy
 from ig_plugins.remote.session import RemoteSession
 from tests.ig_plugins.remote.conftest import QUESTION, TOKENIZER
 from tests.kit.gguf_files import write_bundled_gguf, write_gguf

@@ -19,7 +19,7 @@ from ig_plugins import (
 )
 from ig_plugins.engine import Sampler
 from ig_plugins.errors import ContextLengthError
-from ig_plugins.guard.loading import load_policy
+from ig_plugins.guard.policies import load_policy
 from ig_plugins.remote.session import RemoteSession
 from tests.ig_plugins.remote.conftest import QUESTION, TOKENIZER
 from tests.kit.fake_engine import hangs_up, says, stalls, status

@@ -235,3 +235,23 @@ def test_a_request_is_tried_again_only_while_no_text_has_left(begun):
     assert again == ([] if begun else [handle])
     assert (handle.request.uniforms(1, 3).tolist() == first) != begun  # from the first draw
     assert handle._events.empty() != begun  # its caller is told
+
+
+def test_how_long_a_block_has_taken_is_known_while_it_lasts():
+    begun, over = threading.Event(), threading.Event()
+
+    def judge(prompts, responses):
+        begun.set()
+        over.wait(20)
+        return [0.0 for _ in responses]
+
+    guard = make_guard({"An answer.": 1.0}, cost=judge)
+    assert worker().block_seconds() == 0.0
+    thread = threading.Thread(target=guard.generate, args=("A question?",))
+    thread.start()
+    assert begun.wait(20)
+    time.sleep(0.05)
+    assert 0.05 <= worker().block_seconds() < 20
+    over.set()
+    thread.join()
+    until(lambda: worker().block_seconds() == 0.0)

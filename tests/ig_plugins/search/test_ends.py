@@ -4,7 +4,7 @@ import pytest
 
 from ig_plugins.chat import special_in, turn_ids
 from ig_plugins.errors import ConfigurationError
-from ig_plugins.guard.loading import make_policy
+from ig_plugins.guard.policies import make_policy
 from tests.kit.guards import make_guard
 from tests.kit.tiny import tiny_llama
 from tests.kit.tokenizer import byte_tokenizer

@@ -127,9 +127,9 @@ def test_the_environment_overrides_the_file_and_options_override_both(place):
     ],
 )
 def test_what_is_not_known_or_not_allowed_is_refused_before_weights_are_read(said, told, tmp_path, monkeypatch):
-    from ig_plugins.guard import loading
+    from ig_plugins.guard import policies
 
-    monkeypatch.setattr(loading, "load_policy", lambda *_, **__: pytest.fail("weights were read"))
+    monkeypatch.setattr(policies, "load_policy", lambda *_, **__: pytest.fail("weights were read"))
     path = tmp_path / "guard.toml"
     path.write_text(said if "models" in said or not said else said + '[models.a]\nmodel = "tiny-beaver"\n')
 

@@ -3,68 +3,20 @@
 import asyncio
 import contextlib
 import json
-import os
 import re
 import signal
 import socket
 import statistics
-import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import httpx
 import pytest
 
-HERE = Path(__file__).parent
+from tests.ig_plugins.server.running import ASK, Server
+
 ROOM = 1024  # MiB above what the loaded models take
-ASK = {"messages": [{"role": "user", "content": "How do I clean the kettle?"}], "seed": 1}
 KILLING = {**ASK, "candidates": 1024, "beams": 1024, "block_tokens": 3900, "max_tokens": 3900}
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return found.getsockname()[1]
-
-
-class Server:
-    def __init__(self, **limits):
-        paths = os.pathsep.join(dict.fromkeys(str(Path(path).resolve()) for path in sys.path if path))
-        self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "process.py"), json.dumps({"port": free_port(), **limits})],
-            stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-        line = self.process.stdout.readline()
-        self.port = int(line.split()[-1])
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=60)
-        for _ in range(100):
-            try:
-                self.http.get("/health")
-                break
-            except httpx.ConnectError:
-                time.sleep(0.05)
-
-    def ask(self, **change):
-        return self.http.post("/v1/chat/completions", json={**ASK, **change})
-
-    def connect(self):
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
-
-    def memory(self, what="VmRSS"):
-        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(what))
-
-    @property
-    def descriptors(self):
-        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
-
-    def stop(self):
-        self.http.close()
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
 
 
 @pytest.fixture(scope="module")
@@ -361,7 +313,7 @@ def test_a_small_request_beside_large_ones_takes_at_most_three_times_as_long_and
     health.sort()
     assert set(done) == {200}
     assert beside < 3 * alone
-    assert health[int(0.95 * len(health))] < 0.1
+    assert health[int(0.99 * len(health))] < 0.1
 
 
 def _seconds(act):
