@@ -118,7 +118,14 @@ def test_prefixes_end_one_token_behind_a_page(engine, guarded):
 
 @pytest.mark.parametrize(
     ("kind", "page", "block"),
-    [("vllm", None, 16), ("vllm", 32, 32), ("vllm", 128, 32), ("vllm", 0, 16), ("openai", None, 16), ("llamacpp", None, 32)],
+    [
+        ("vllm", None, 16),
+        ("vllm", 32, 32),
+        ("vllm", 128, 32),
+        ("vllm", 0, 16),
+        ("openai", None, 16),
+        ("llamacpp", None, 32),
+    ],
 )
 def test_a_block_is_as_long_as_what_is_read_again_for_it(engine, kind, page, block):
     options = {

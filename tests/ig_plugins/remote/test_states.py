@@ -290,6 +290,29 @@ def test_the_commands_take_a_critic(engine, worst_critic, tmp_path):
     assert "revision: critic 'tiny-1', guard 'tiny-2'" in f"{refused.output} {refused.exception}"
 
 
+@pytest.mark.parametrize("command", ["generate", "trace"])
+def test_the_commands_for_one_answer_take_a_critic(engine, worst_critic, tmp_path, command):
+    pytest.importorskip("jinja2")
+    from typer.testing import CliRunner
+
+    from ig_plugins.cli import app
+
+    server = engine(states=True)
+    out = {"generate": ["--json"], "trace": ["--json", tmp_path / "out.json"]}[command]
+
+    def ask(*more):
+        return CliRunner().invoke(app(), [str(each) for each in (
+            command, QUESTION, "--model", server.address, "--tokenizer", TOKENIZER, "--cost-model", "bundled:tiny-cost",
+            "--critic", worst_critic, "--load-option", "version=tiny-1", "--candidates", 4, "--max-tokens", 12,
+            *out, *more,
+        )])  # fmt: skip
+
+    done = ask()
+    assert done.exit_code == 0, (done.output, done.exception)
+    assert len(server.state_bodies) > 2
+    assert "give one of the two" in str(ask("--no-critic").exception)
+
+
 def test_probes_stay_refused_where_states_are_given(guided):
     with pytest.raises(ConfigurationError, match="neither states nor logits of a text; probes"):
         guided(cost_model="bundled:smollm2-probe", budget=None)
