@@ -60,8 +60,8 @@ coverage: $(STAMP)  ## the tests, and how much of the code they run: reported, n
 
 # A machine with a GPU may have no network and its own torch: only what it lacks is carried, as wheels in .whl.
 DEVICE_PYTHON ?= python3
-DEVICE_LACKS  ?= transformers pydantic pydantic-core annotated-types typing-inspection typing-extensions pytest-asyncio pytest-socket
-PLATFORMS := manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 manylinux1_x86_64
+DEVICE_LACKS  ?= transformers pydantic pydantic-core annotated-types typing-inspection typing-extensions jsonschema-rs llguidance pytest-asyncio pytest-socket
+PLATFORMS := manylinux_2_31_x86_64 manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64 manylinux1_x86_64
 
 device:  ## on a machine with one NVIDIA GPU: the tests marked gpu and the 7B-shaped bench, as one JSON; ARGS=--toy rehearses
 	@test ! -d .whl || $(DEVICE_PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target build/device .whl/*.whl

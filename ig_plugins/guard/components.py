@@ -86,13 +86,10 @@ class Components:
         return BlockSearch(self.policy, scoring, capacity=capacity, on_release=on_release, keep_states=keep)
 
     def _sharing(self, session: JudgeSession) -> JudgeSession:
-        """The session of a probe that reads the policy's last states, which the search has in hand; else as it is.
-
-        On CUDA a block that keeps its states waits for the host at every step, so that the probe reads for itself.
-        """
+        """The session of a probe that reads the policy's last states, which the search has in hand; else as it is."""
         if not isinstance(session, TreeJudgeSession) or not isinstance(judge := session.judge, Probe):
             return session
-        shared = judge.body.device.type == "cpu" and judge.reads_last_states(self.policy.engine.body.model)
+        shared = judge.reads_last_states(self.policy.engine.body.model)
         return StateJudgeSession(session.judge) if shared else session
 
     def judge_sessions(

@@ -14,13 +14,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 NEEDS = {
     "torch": "2.6", "transformers": "5.20", "tokenizers": "0.22", "pydantic": "2.7.4", "typer": "0.15", "rich": "13",
-    "safetensors": "0.4", "huggingface_hub": "1.0", "jinja2": "3.1.6", "filelock": "3.12", "pytest": "8",
-    "pytest-asyncio": "1.0", "pytest-socket": "0.7", "pytest-timeout": "2.3", "hypothesis": "6.100",
+    "jsonschema-rs": "0.60", "llguidance": "1.9", "safetensors": "0.4", "huggingface_hub": "1.0", "jinja2": "3.1.6",
+    "filelock": "3.12", "pytest": "8", "pytest-asyncio": "1.0", "pytest-socket": "0.7", "pytest-timeout": "2.3",
+    "hypothesis": "6.100",
 }  # fmt: skip
 
 
@@ -30,6 +32,7 @@ TESTS = [
     "tests/ig_plugins/guard/test_on_device.py",
 ]
 MARGIN = 32  # tokens of the prompt's format
+PROBED_SECONDS = 15.0  # for the batches of a size of search
 
 
 def main() -> int:
@@ -83,11 +86,13 @@ def _missing() -> list[str]:
 def _stages(*, toy: bool, log: Path) -> dict[str, Callable[[], dict[str, Any]]]:
     """By name, in the order of what matters most."""
     from ig_plugins.research.bench import Case, DeviceBench, Shape
+    from ig_plugins.research.bench.probed import probed_answers
     from ig_plugins.research.bench.run import environment
 
+    smollm2_shape = Shape(layers=30, hidden=576, feed_forward=1536, heads=9, key_heads=3, vocabulary=49152)
     shape = Shape(layers=2, hidden=32, feed_forward=48, heads=4, key_heads=2, vocabulary=61) if toy else Shape()
     sizes = {"prompt": 12, "new": 8, "block": 4} if toy else {"prompt": 512, "new": 128, "block": 32}
-    device = "cpu" if toy else "cuda"
+    device, probe = ("cpu", 2**20) if toy else ("cuda", 2**31)
     made: list[DeviceBench] = []
 
     def bench() -> DeviceBench:
@@ -98,7 +103,7 @@ def _stages(*, toy: bool, log: Path) -> dict[str, Callable[[], dict[str, Any]]]:
                     device=device,
                     dtype="bfloat16",
                     positions=sizes["prompt"] + sizes["new"] + MARGIN,
-                    probe=2**20 if toy else 2**31,
+                    probe=probe,
                     repeats=3,
                 )
             )
@@ -120,6 +125,34 @@ def _stages(*, toy: bool, log: Path) -> dict[str, Callable[[], dict[str, Any]]]:
             peaks[count] = bench().peak(run)
         return {"seconds": seconds, "peak": peaks}
 
+    small: list[DeviceBench] = []
+
+    def smollm2() -> DeviceBench:
+        if not small:
+            made.clear()  # the large model's memory
+            like = shape if toy else smollm2_shape
+            most = sizes["prompt"] + sizes["new"] + MARGIN
+            small.append(
+                DeviceBench(shape=like, device=device, dtype="float32", positions=most, probe=probe, repeats=2)
+            )
+        return small[0]
+
+    def little(candidates: int) -> Case:
+        new = 8 if toy else 64
+        return replace(case(candidates), prompt=12 if toy else 128, new=new, block=new // 4, top_k=50)
+
+    def probed(candidates: int) -> dict[str, Any]:
+        """Batches by a guard with a probe; a size is left out where the one before says that it takes too long."""
+        of, found, each, left = smollm2(), {}, 0.0, PROBED_SECONDS
+        for prompts in (1, 2) if toy else (1, 8, 32):
+            if each * 8 > left:
+                break
+            started = time.monotonic()
+            found.update(probed_answers(of.model, of.tree, little(candidates), batches=[prompts], clock=of.clock))
+            each = time.monotonic() - started
+            left -= each
+        return found
+
     return {
         "environment": lambda: {**environment(), "device": bench().name, "bandwidth": bench().bandwidth},
         "tests": lambda: _tests(device, log),
@@ -132,6 +165,10 @@ def _stages(*, toy: bool, log: Path) -> dict[str, Callable[[], dict[str, Any]]]:
         "guarded N=64, critic": lambda: bench().guarded(case(64), critic=True),
         "N=16 without graphs": lambda: bench().searched(case(16), graphs=False),
         "N=64 without graphs": lambda: bench().searched(case(64), graphs=False),
+        "SmolLM2-shaped N=16": lambda: smollm2().searched(little(16)),
+        "SmolLM2-shaped N=64": lambda: smollm2().searched(little(64)),
+        "SmolLM2-shaped answers N=16": lambda: probed(16),
+        "SmolLM2-shaped answers N=64": lambda: probed(64),
     }
 
 

@@ -55,6 +55,7 @@ class SegmentedBackend:
         self._layout: Layout | None = None
         self._apart: Tensor | None = None  # tokens that each beam reads from a copy (B, K); None where all are masked
         self._together = 0  # slots that all lanes of a row read from the row's segment
+        self._lone = False  # there is one beam in all, and it sees every slot
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
         """Prefill the first rows."""
@@ -117,7 +118,7 @@ class SegmentedBackend:
 
     def select(self, tree: TokenTree, lanes: Tensor) -> None:
         """Put the winners' own tokens behind what is committed, and close the gaps that the losers leave."""
-        if tree.beams.shape == lanes.shape == (1, 1) and int(lanes) >= 0:
+        if self._lone and lanes.shape == (1, 1) and int(lanes) >= 0:
             self._append(int(self.places[0, lanes[0, 0]]), int(tree.grown[0, lanes[0, 0]]))
             return
         packing, before = Packing.of(tree.grown), self.slots.committed
@@ -191,7 +192,9 @@ class SegmentedBackend:
     def _choose_reads(self) -> None:
         """Choose how committed tokens that only some beams descend from are read until the next commit."""
         sees = self.slots.beams
-        if sees.shape[:2] == (1, 1):
+        # The slots that a longer prompt, whose row has left, had behind a shorter one are seen by nobody.
+        self._lone = sees.shape[:2] == (1, 1) and bool(sees.all())
+        if self._lone:
             self._together, self._apart = sees.shape[2], None
             return
         absent = ~sees.any(dim=2, keepdim=True)
@@ -227,7 +230,7 @@ class SegmentedBackend:
         rows = packing.rows - first
         order: Tensor | slice = slice(None)
         inverse: Tensor | slice = slice(None)
-        if tree.beams.shape == (1, 1):
+        if self._lone:
             shared = [Part("rows", slice(0, 1), self._together, Grouping(1, len(packing), None, None), None)]
         else:
             beams = rows * K + tree.open_parents[packing.rows, packing.lanes]

@@ -70,7 +70,7 @@ def sample_block(
         matchers: For each row None, or what its grammar allows at each beam; empty for no grammars. A row with one
             takes the whole block through steps whose draws are looked at one by one.
         on_step: Called before every forward; what it raises ends the sampling.
-        keep_states: On CUDA every step then waits for the host, which takes longer.
+        keep_states: Whether the block is to hold its states.
 
     Raises:
         NonFiniteLogitsError: The model gave logits that cannot be sampled from.
@@ -91,7 +91,7 @@ def sample_block(
     draws = Draws(session, samplers, penalties or [None] * B, histories, matchers)
     if keep_states:
         lanes.keep_states(session)
-    if not keep_states and can_decode_on_device(session, lanes, draws):
+    if can_decode_on_device(session, lanes, draws):
         decode_on_device(session, lanes, draws)
     elif session.can_draft and draws.plain and int(lanes.active.sum()) <= FEW:
         _with_drafts(session, lanes, draws, histories)

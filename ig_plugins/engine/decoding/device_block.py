@@ -47,7 +47,10 @@ def decode_on_device(session: TreeSession, lanes: LaneBuffer, draws: Draws) -> N
     lanes.lengths[rows, places] = steps - behind.sum(dim=1)
     lanes.finished[rows, places] = ended.any(dim=1)
     device = block.total.device
-    lanes.total[_moved(rows, device), _moved(places, device)] = block.total
+    at = _moved(rows, device), _moved(places, device)
+    lanes.total[at] = block.total
+    if lanes.keeps_states:
+        lanes.states[(*at, slice(steps))] = block.kept.masked_fill(_moved(behind, device).unsqueeze(2), 0)
     session.cut(lanes.lengths, block.ends, block.last)
 
 
@@ -62,6 +65,7 @@ class _Block:
         ends: The model's states where the lanes stand or have ended, shape (M, H).
         last: The logits there, shape (M, V).
         total: The sum of their states, float32, shape (M, H).
+        kept: Their states, also behind their ends, shape (M, T, H); (M, 0, H) unless they are kept.
         sound: Whether all masses were finite, bool, shape ().
     """
 
@@ -80,12 +84,15 @@ class _Block:
         self.going = torch.ones(M, 1, dtype=torch.bool, device=device)
         self.ends = states.new_empty(M, states.shape[2])
         self.total = torch.zeros_like(self.ends, dtype=torch.float32)
+        self._keeps = lanes.keeps_states
+        self.kept = states.new_zeros(M, steps if self._keeps else 0, states.shape[2])
         session.prepare(lanes.active, self.taken, steps)
 
     @property
     def states(self) -> list[Tensor]:
         """All that steps change."""
-        return [self.taken, self.logits, self.last, self.sound, self.sampled, self.going, self.ends, self.total]
+        changed = [self.taken, self.logits, self.last, self.sound, self.sampled, self.going, self.ends, self.total]
+        return [*changed, self.kept] if self._keeps else changed
 
     def step(self) -> None:
         """Draw a token for every lane and feed it."""
@@ -96,6 +103,8 @@ class _Block:
         self.ends.copy_(torch.where(self.going, states, self.ends))
         self.last.copy_(torch.where(self.going, logits, self.last))
         self.total.addcmul_(states.float(), self.going.float())
+        if self._keeps:
+            self.kept.index_copy_(1, self.taken, states.unsqueeze(1))
         self.going.logical_and_(~(tokens.unsqueeze(1) == self._stops).any(dim=1, keepdim=True))
         self.sound.logical_and_(torch.stack(unseen).all())
         self.logits.copy_(logits)

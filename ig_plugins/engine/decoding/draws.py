@@ -150,6 +150,7 @@ class Draws:
     @torch.inference_mode()
     def after(self, proposal: Proposal, uniforms: Tensor) -> Tensor:
         """What follows each of M proposed tokens, shape (M,); a uniform number each, and no penalties or histories."""
+        uniforms = uniforms.to(proposal.logits.device)
         return self.plainly(proposal.packing.rows)(proposal.logits, uniforms, None).cpu()
 
     def plainly(self, rows: Tensor) -> Callable[[Tensor, Tensor, list[Tensor] | None], Tensor]:

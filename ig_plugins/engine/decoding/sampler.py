@@ -171,6 +171,7 @@ class Sampler:
     def _drawn_in_nucleus(self, masses: Tensor, uniforms: Tensor) -> Tensor:
         """Look for each row's nucleus among its few most likely tokens; sort all only for rows that exceed them."""
         _checked(masses[:, :1], None)  # a row with any NaN or +inf is NaN throughout
+        uniforms = uniforms.to(masses.device)
         drawn = torch.zeros_like(uniforms, dtype=torch.long)
         rows = torch.arange(len(masses), device=masses.device)
         for size in (*NUCLEUS_GUESSES, masses.shape[-1]):

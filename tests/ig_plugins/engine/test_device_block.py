@@ -46,6 +46,16 @@ def test_it_says_the_same(tree, monkeypatch):
     assert bool((plain.lengths == T).any())
 
 
+def test_it_keeps_the_same_states(tree, monkeypatch):
+    watched = two_blocks(tree, [0, 1, 2], samplers=SAMPLERS, keep_states=True)
+    ahead(monkeypatch)
+    monkeypatch.setattr(TreeSession, "extend", None)  # nobody steps
+    for mine, plain in zip(two_blocks(tree, [0, 1, 2], samplers=SAMPLERS, keep_states=True), watched, strict=True):
+        torch.testing.assert_close(mine.states, plain.states, atol=1e-4, rtol=1e-4)
+        assert not bool(mine.states[mine.tokens < 0].any())
+    assert bool((plain.tokens < 0).any())
+
+
 def one_block(tree, *, watched=False, **options):
     session = tree.prefill(PROMPTS[:1], lanes=LANES, block=T, max_new=2 * T)
     if watched:

@@ -7,11 +7,13 @@ import os
 
 import pytest
 import torch
+from transformers import SuppressTokensLogitsProcessor
 
 from ig_plugins.engine import Sampler, TreeModel, TreeSession
 from ig_plugins.engine.forward.numerics import difference
 from tests.ig_plugins.engine.conftest import Walk, long_walk, tiny
 from tests.ig_plugins.engine.test_families import MASKED, PORTABLE, SEGMENTS
+from tests.ig_plugins.engine.test_masks import LANGUAGE, Words, sampled
 from tests.ig_plugins.engine.test_sampling import PROMPTS, two_blocks
 
 DEVICE = os.environ.get("INFERENCEGUARD_DEVICE", "cuda")
@@ -150,3 +152,69 @@ def test_a_device_says_what_the_cpu_says():
                            strict=True):  # fmt: skip
         assert torch.equal(mine.tokens, plain.tokens)
         torch.testing.assert_close(mine.hidden.cpu(), plain.hidden, atol=1e-3, rtol=1e-3)
+
+
+def test_blocks_keep_the_same_states_recorded_stepped_and_watched(monkeypatch):
+    tree = TreeModel.attach(on_device("llama"))
+
+    def kept():
+        return two_blocks(tree, [0, 1, 2], samplers=SAMPLERS, keep_states=True)
+
+    recorded = kept()
+    assert DEVICE == "cpu" or tree.recorder.trusted
+    tree.recorder = None
+    stepped = kept()
+    monkeypatch.setattr(TreeSession, "runs_device_blocks", False)
+    for found in (recorded, stepped):
+        for mine, plain in zip(found, kept(), strict=True):
+            assert torch.equal(mine.tokens, plain.tokens)
+            torch.testing.assert_close(mine.states, plain.states, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(mine.states.sum(dim=2), mine.total, atol=1e-4, rtol=1e-4)
+            ended = mine.states[(mine.tokens < 0).to(DEVICE)]
+            assert len(ended) > 0
+            assert not bool(ended.any())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"samplers": [Sampler(top_p=0.9), Sampler(top_p=0.5, temperature=3.0), Sampler(top_p=0.8, min_p=0.01)]},
+        {"samplers": [Sampler(top_p=0.9)] * 3, "keep_states": True},
+        {"samplers": [Sampler(repetition_penalty=1.5), Sampler(), Sampler(top_k=5, repetition_penalty=1.2)]},
+        {"samplers": [Sampler(processors=(SuppressTokensLogitsProcessor([5, 9, 40]),))] * 3},
+        {"penalties": [torch.linspace(0, 3, 6 * 61).view(6, 61), None, torch.ones(6, 61)]},
+    ],
+)
+def test_draws_that_are_looked_at_say_what_the_cpu_says(options):
+    """Nuclei, histories, processors and retry penalties take a block step by step."""
+    options = {"histories": [[prompt] * 2 for prompt in PROMPTS], **options}
+    wanted = two_blocks(TreeModel.attach(tiny("llama")), [0, 1, 2], **options)
+    for mine, plain in zip(two_blocks(TreeModel.attach(on_device("llama")), [0, 1, 2], **options), wanted, strict=True):
+        assert torch.equal(mine.tokens, plain.tokens)
+        torch.testing.assert_close(mine.hidden.cpu(), plain.hidden, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(mine.states.cpu(), plain.states, atol=1e-3, rtol=1e-3)
+
+
+def test_drafts_of_two_samplers_say_what_the_cpu_says(monkeypatch):
+    monkeypatch.setattr("ig_plugins.engine.decoding.decode.FEW", 12)
+    samplers, found = [Sampler(top_p=0.9), Sampler(top_p=0.7, temperature=0.5), Sampler(temperature=0.2)], []
+    for model in (tiny("llama"), on_device("llama")):
+        tree = TreeModel.attach(model)
+        found.append([two_blocks(tree, [0, 1, 2], samplers=samplers) for _ in range(2)][-1])  # drafts of the first
+    for plain, mine in zip(*found, strict=True):
+        assert torch.equal(mine.tokens, plain.tokens)
+
+
+@pytest.mark.parametrize("sampler", [Sampler(temperature=2.0), Sampler(temperature=0.0), Sampler(top_p=0.7)])
+@pytest.mark.parametrize("keep_states", [False, True])
+def test_lanes_under_a_grammar_say_what_the_cpu_says(sampler, keep_states):
+    """A block of rows with a grammar and without one."""
+    prompts, matchers, found = [[5, 6, 7], [8, 9], [10, 11, 12]], [[Words()], None, [Words(language={(30, 31)})]], []
+    uniforms = torch.rand(3, 6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    for model in (tiny("llama"), on_device("llama")):
+        session = TreeModel.attach(model).prefill(prompts, lanes=6, block=4, max_new=4)
+        found.append(sampled(session, uniforms, sampler, matchers=matchers, keep_states=keep_states))
+    plain, mine = found
+    assert torch.equal(mine.tokens, plain.tokens)
+    assert {tuple(ids[ids >= 0].tolist()[:-1]) for ids in mine.tokens[0]} <= LANGUAGE
+    torch.testing.assert_close(mine.states.cpu(), plain.states, atol=1e-3, rtol=1e-3)
