@@ -291,11 +291,12 @@ class Handler(BaseHTTPRequestHandler):
         with engine.lock:
             number = len(engine.state_bodies)
             engine.state_bodies.append(body)
-        fault = engine.state_plan(number - 1, body) if number else None
+        reply = engine.state_reply(raw)
+        fault = engine.state_plan(number - 1, body) if number else None  # asked last: the plan may be over by now
         if fault is None:
-            self.send(200, engine.state_reply(raw))
+            self.send(200, reply)
         else:
-            fault(self, engine.state_reply(raw))
+            fault(self, reply)
 
     def do_POST(self) -> None:
         engine = self.engine

@@ -60,7 +60,7 @@ class Found:
         late: Answers that took longer than their timeout and a second.
         slowest: Seconds.
         ends: How the answers ended, counted.
-        dead: Answers after which the guard could not answer any more.
+        dead: Why the guard could not answer any more, after some of them.
     """
 
     unjudged: int = 0
@@ -68,7 +68,7 @@ class Found:
     late: int = 0
     slowest: float = 0.0
     ends: Counter[str] = field(default_factory=Counter)
-    dead: int = 0
+    dead: list[str] = field(default_factory=list)
 
 
 def fuzz(answers: int, *, seed: int = 0, kind: str = "vllm", states: bool = False) -> Found:
@@ -108,8 +108,8 @@ def fuzz(answers: int, *, seed: int = 0, kind: str = "vllm", states: bool = Fals
             engine.start()
             try:
                 guard.generate(QUESTIONS[0], timeout=60, max_tokens=8)
-            except InferenceGuardError:
-                found.dead += 1
+            except InferenceGuardError as error:
+                found.dead.append(f"after {name}: {error!r}")
     return found
 
 
