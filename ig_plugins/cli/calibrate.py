@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from critic_models.safety import SafetyBudget
 
 
+@options.with_parts
 def calibrate(
     out: Annotated[Path, typer.Option(help="Where the certificate goes; a stopped run goes on there.")] = Path(
         "certificate.json"
@@ -35,14 +36,10 @@ def calibrate(
     candidates: Annotated[int | None, typer.Option(min=1, max=1024, help="N.")] = None,
     pilot: Annotated[int, typer.Option(min=0, help="Prompts on which the cost in refusals is foreseen.")] = 20,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    cost_model: options.CostModel = None,
-    reward_model: options.RewardModel = None,
-    critic: options.Critic = None,
     max_tokens: options.MaxTokens = None,
-    tokenizer: options.Tokenizer = None,
-    load_option: options.LoadOption = None,
-    device: options.Device = None,
     json: Annotated[bool, typer.Option("--json", help="The tested settings as JSON on standard output.")] = False,
+    *,
+    parts: dict[str, Any],
 ) -> None:
     """Choose the least strict budget that holds a target with confidence, and certify it.
 
@@ -72,18 +69,8 @@ def calibrate(
     kept = out.with_name(f"{out.name}.answers.jsonl")
     output.check_file(kept)
     with output.loading(model):
-        guard = InferenceGuard.from_pretrained(
-            model,
-            cost_model=cost_model,
-            reward_model=reward_model,
-            tokenizer=tokenizer,
-            load_options=options.load_options(load_option),
-            critic=critic,
-            device=device,
-            candidates=candidates,
-            max_tokens=max_tokens,
-        )
-        verdicts = Verdicts.load(chosen, limit=judge_limit, device=device)
+        guard = InferenceGuard.from_pretrained(model, **parts, candidates=candidates, max_tokens=max_tokens)
+        verdicts = Verdicts.load(chosen, limit=judge_limit, device=parts["device"])
     tested = _default_limits(guard.budget) if tested is None else tested
     for text in texts:
         guard.request(text)
@@ -124,7 +111,7 @@ def calibrate(
     served = served_file.write(
         out,
         Path(model).name,
-        {"model": model, "cost_model": cost_model, "reward_model": reward_model, "critic": critic, "device": device},
+        {"model": model, **parts},
         {"candidates": candidates, "max_tokens": max_tokens, "budget": budgets},
     )
     output.notes.print(f"to serve it: [bold]inferenceguard serve --config {escape(str(served))}[/]", highlight=False)

@@ -21,6 +21,7 @@ SHOWN = ("method", "reward", "of oracle", "safe (any time)", "refused", "p50 s")
 
 
 @options.with_call_options(without=("seed", "stop", "raw_prompt", "on_block", "refusal"))
+@options.with_parts
 def evaluate(
     out: Annotated[Path, typer.Option(help="The folder for results and reports; an interrupted run goes on there.")],
     model: Annotated[
@@ -41,13 +42,9 @@ def evaluate(
     harmless: Annotated[str | None, typer.Option(help="The group of prompts that nothing is wrong with.")] = None,
     train_prompts: Annotated[Path | None, typer.Option(help="For methods with a value network.")] = None,
     multiplier: Annotated[float, typer.Option(help="λ of the Lagrangian rules.")] = 5.0,
-    cost_model: options.CostModel = None,
-    reward_model: options.RewardModel = None,
-    critic: options.Critic = None,
-    tokenizer: options.Tokenizer = None,
-    load_option: options.LoadOption = None,
-    device: options.Device = None,
     json: Annotated[bool, typer.Option("--json", help="The summary as JSON on standard output.")] = False,
+    *,
+    parts: dict[str, Any],
     **call: Any,
 ) -> None:
     """Measure every method on the same prompts and seeds; write results.jsonl, summary.json and reports."""
@@ -78,17 +75,10 @@ def evaluate(
         check_judge(name, limit=most)
     output.check_folder(out)
     with output.loading(model):
-        guard = InferenceGuard.from_pretrained(
-            model,
-            cost_model=cost_model,
-            reward_model=reward_model,
-            tokenizer=tokenizer,
-            load_options=options.load_options(load_option),
-            critic=critic,
-            device=device,
-            **call,
-        )
-        verdicts = [Verdicts.load(name, limit=most, device=device) for name, most in zip(chosen, limits, strict=True)]
+        guard = InferenceGuard.from_pretrained(model, **parts, **call)
+        verdicts = [
+            Verdicts.load(name, limit=most, device=parts["device"]) for name, most in zip(chosen, limits, strict=True)
+        ]
     for prompt in asked:
         guard.request(prompt.text)  # one that is too long is refused before the first is answered
     with output.progress_bar() as bar:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -17,35 +17,23 @@ if TYPE_CHECKING:
 
 
 @options.with_call_options()
+@options.with_parts
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to ask.")],
     model: Annotated[
         str, typer.Option(help="A preset, a hub id, a folder, a GGUF file or a server's address.")
     ] = "tiny-beaver",
-    cost_model: options.CostModel = None,
-    reward_model: options.RewardModel = None,
-    tokenizer: options.Tokenizer = None,
-    load_option: options.LoadOption = None,
-    no_critic: Annotated[
-        bool, typer.Option("--no-critic", help="Search with the cost and reward models alone.")
-    ] = False,
     stream: Annotated[bool, typer.Option("--stream", help="Print verified text as it is released.")] = False,
     json: Annotated[bool, typer.Option("--json", help="The whole result as JSON on standard output.")] = False,
+    *,
+    parts: dict[str, Any],
     **call: Unpack[CallOptions],
 ) -> None:
     """Answer one prompt, guarded."""
     from ig_plugins import InferenceGuard
 
     with output.loading(model):
-        guard = InferenceGuard.from_pretrained(
-            model,
-            cost_model=cost_model,
-            reward_model=reward_model,
-            tokenizer=tokenizer,
-            load_options=options.load_options(load_option),
-            critic=False if no_critic else None,
-            **call,
-        )
+        guard = InferenceGuard.from_pretrained(model, **parts, **call)
     result = _streamed(guard, prompt) if stream and not json else guard.generate(prompt)
     if json:
         output.write_json(result.model_dump(mode="json"))

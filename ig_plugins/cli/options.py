@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
 
 import typer
 
@@ -16,7 +17,8 @@ Command = TypeVar("Command", bound=Callable[..., None])
 
 CostModel = Annotated[str | None, typer.Option(help="A preset, checkpoint, module:function or file.py:function.")]
 RewardModel = Annotated[str | None, typer.Option(help="As --cost-model.")]
-Critic = Annotated[str | None, typer.Option(help="A folder or hub id.")]
+Critic = Annotated[str | None, typer.Option(help="A folder or hub id; the preset's by default.")]
+NoCritic = Annotated[bool, typer.Option("--no-critic", help="Search with the cost and reward models alone.")]
 Tokenizer = Annotated[
     str | None, typer.Option(help="Of a model behind a server's address: a preset, hub id, folder or GGUF file.")
 ]
@@ -46,6 +48,53 @@ def load_options(given: Sequence[str] | None) -> dict[str, Any] | None:
         except ValueError:
             found[name] = value
     return found or None
+
+
+def with_parts(command: Command) -> Command:
+    """Gives a command the options that say what its guard is loaded from.
+
+    They come as one keyword argument, ``parts``: keywords of `InferenceGuard.from_pretrained`.
+    """
+    own = inspect.signature(command, eval_str=True)
+    more = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, (kind, default) in _PARTS.items()
+    ]
+
+    @functools.wraps(command)
+    def called(**given: Any) -> None:
+        named = {name: given.pop(name) for name in _PARTS}
+        command(**given, parts=_parts(**named))
+
+    known = [each for each in own.parameters.values() if each.name != "parts"]
+    at = len([each for each in known if each.kind is not inspect.Parameter.VAR_KEYWORD])
+    called.__signature__ = own.replace(  # type: ignore[attr-defined]
+        parameters=[*(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in known[:at]), *more, *known[at:]]
+    )
+    called.__annotations__ = {each.name: each.annotation for each in (*known, *more)}
+    return cast("Command", called)
+
+
+def _parts(*, critic: str | None, no_critic: bool, load_option: Sequence[str] | None, **more: Any) -> dict[str, Any]:
+    """What was said of a guard's parts.
+
+    Raises:
+        ConfigurationError: A critic and none, or a --load-option that is not NAME=VALUE.
+    """
+    if no_critic and critic is not None:
+        raise ConfigurationError(f"--critic is {critic!r} and --no-critic is there, too; give one of the two")
+    return {**more, "critic": False if no_critic else critic, "load_options": load_options(load_option)}
+
+
+_PARTS: dict[str, tuple[Any, Any]] = {
+    "cost_model": (CostModel, None),
+    "reward_model": (RewardModel, None),
+    "critic": (Critic, None),
+    "no_critic": (NoCritic, False),
+    "tokenizer": (Tokenizer, None),
+    "load_option": (LoadOption, None),
+    "device": (Device, None),
+}
 
 
 def with_call_options(*, without: Sequence[str] = ()) -> Callable[[Command], Command]:

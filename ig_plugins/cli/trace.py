@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 @options.with_call_options()
+@options.with_parts
 def trace(
     prompt: Annotated[str | None, typer.Argument(help="What to ask.")] = None,
     html: Annotated[Path | None, typer.Option(help="The page: one file that needs no other.")] = None,
@@ -23,15 +24,14 @@ def trace(
     source: Annotated[
         Path | None, typer.Option("--from", help="A file of --json, or a result with its trace; nothing is asked.")
     ] = None,
-    model: Annotated[str, typer.Option(help="A preset, a hub id, a local folder or a GGUF file.")] = "tiny-beaver",
-    cost_model: options.CostModel = None,
-    reward_model: options.RewardModel = None,
-    no_critic: Annotated[
-        bool, typer.Option("--no-critic", help="Search with the cost and reward models alone.")
-    ] = False,
+    model: Annotated[
+        str, typer.Option(help="A preset, a hub id, a folder, a GGUF file or a server's address.")
+    ] = "tiny-beaver",
     no_unguarded: Annotated[
         bool, typer.Option("--no-unguarded", help="Leave out the unguarded answer beside the guarded one.")
     ] = False,
+    *,
+    parts: dict[str, Any],
     **call: Unpack[CallOptions],
 ) -> None:
     """Show how an answer was found: every block, every lane, and what left when. For operators: it has unsafe text."""
@@ -46,15 +46,7 @@ def trace(
             output.check_file(path, option=option)
     from ig_plugins.page import load, page
 
-    if source is not None:
-        document = load(source)
-    else:
-        parts: dict[str, Any] = {
-            "cost_model": cost_model,
-            "reward_model": reward_model,
-            "critic": False if no_critic else None,
-        }
-        document = _asked(str(prompt), model, parts, call, beside=not no_unguarded)
+    document = load(source) if source is not None else _asked(str(prompt), model, parts, call, beside=not no_unguarded)
     if html is not None:
         _write(html, page(document))
     if json is not None:

@@ -118,7 +118,7 @@ class Policy:
         """
 
     def standard(self, search: SearchConfig, *, asked: Collection[str] = ()) -> SearchConfig:
-        """Search settings without what this policy cannot do, but for settings that somebody has ``asked`` for."""
+        """Search settings as they suit this policy, but for settings that somebody has ``asked`` for."""
         return search
 
     def first_block(self, request: Request) -> int:

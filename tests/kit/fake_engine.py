@@ -80,6 +80,7 @@ class FakeEngine:
         self.aborted = self.connections = self.running = 0
         self.gauge: list[tuple[float, int]] = []  # (when, calls in flight from then on)
         self.lock, self._torch = threading.Lock(), threading.Lock()
+        self._kept = threading.Lock()  # a worker of vLLM keeps and reads states on one thread
         self.open: set[socket.socket] = set()
         self._server: ThreadingHTTPServer | None = None
         self.port = 0
@@ -187,9 +188,11 @@ class FakeEngine:
 
     def keep(self, asked: Mapping[str, Any], index: int, read: list[int]) -> None:
         """Keeps the states of what was read of a sequence, as vLLM's worker does step by step."""
-        lane = self.buffers.open(asked[KEY], index, first=asked[FIRST], count=asked[COUNT])
-        for position, state in enumerate(self.states_of(read)):
-            self.buffers.see(asked[KEY], lane, position, state)
+        states = self.states_of(read)
+        with self._kept:
+            lane = self.buffers.open(asked[KEY], index, first=asked[FIRST], count=asked[COUNT])
+            for position, state in enumerate(states):
+                self.buffers.see(asked[KEY], lane, position, state)
 
     def states_of(self, ids: list[int]) -> torch.Tensor:
         """The model's state at every token, shape (T, H)."""
@@ -203,7 +206,8 @@ class FakeEngine:
             (ids,) = json.loads(raw)["content"]
             return [{"index": 0, "embedding": self.states_of(ids).tolist()}]
         reads = asked(raw)
-        return reply(reads, [[self.buffers.read(key, lengths) for key, lengths in reads]])
+        with self._kept:
+            return reply(reads, [[self.buffers.read(key, lengths) for key, lengths in reads]])
 
     def reply(self, body: Mapping[str, Any]) -> Reply:
         """The honest reply to a call."""
@@ -287,11 +291,12 @@ class Handler(BaseHTTPRequestHandler):
         with engine.lock:
             number = len(engine.state_bodies)
             engine.state_bodies.append(body)
-        fault = engine.state_plan(number - 1, body) if number else None
+        reply = engine.state_reply(raw)
+        fault = engine.state_plan(number - 1, body) if number else None  # asked last: the plan may be over by now
         if fault is None:
-            self.send(200, engine.state_reply(raw))
+            self.send(200, reply)
         else:
-            fault(self, engine.state_reply(raw))
+            fault(self, reply)
 
     def do_POST(self) -> None:
         engine = self.engine

@@ -31,6 +31,10 @@ MUTANTS: tuple[Mutant, ...] = (
         "elif head.decode(errors=\"replace\") != ours:", "elif False:", (CALIBRATED + "test_answers.py",)),
     Mutant("a guard that nobody knows is calibrated for hours", CALIBRATION + "calibrate.py",
         "        check_known(identity(overrides))\n", "        pass\n", only(CALIBRATED + "test_guarded.py", "before_anything")),
+    # Policies behind servers.
+    Mutant("blocks are shorter than what a server reads again for each", "ig_plugins/remote/model.py",
+        '"block_tokens": max(search.block_tokens, self.tree.shortest_block),', '"block_tokens": search.block_tokens,',
+        only("tests/ig_plugins/remote/test_sampling.py", "as_long_as")),
     # The LangChain middleware.
     Mutant("a score equal to the limit is stopped", ADAPTER + "_screen.py",
         "self.score > self.limit", "self.score >= self.limit", only(MIDDLEWARE, "limit_and_message")),

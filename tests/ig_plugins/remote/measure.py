@@ -59,7 +59,7 @@ def serving(engine: str, model: str) -> Iterator[Any]:
         else:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             file = write_bundled_gguf(folder / "a.gguf") if model == "alpaca" else smollm2()
-            yield stack.enter_context(llama_server(file))
+            yield stack.enter_context(llama_server(file, slots=32))  # twice the lanes, see docs/remote.md
 
 
 def alpaca(count: int, engine: str) -> None:

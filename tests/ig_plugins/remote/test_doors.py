@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from critic_models import bundled
 from ig_plugins.cli import app
+from ig_plugins.server import config
 from tests.ig_plugins.remote.conftest import QUESTION, TOKENIZER
 
 JUDGES = {"cost_model": "bundled:tiny-cost", "reward_model": "bundled:tiny-reward"}
@@ -75,6 +76,8 @@ def test_the_command_calibrate(engine, tmp_path):
     assert done.exit_code == 0, (done.output, done.exception)
     certificate = json.loads((tmp_path / "c.json").read_text())
     assert certificate["identity"]["policy"]["model"]["version"] == "tiny-1"
+    (table,) = config.read(tmp_path / "c.serve.toml").models.values()
+    assert table.load().generate(QUESTION).certified, "what it leaves for serve knows the tokenizer and the version"
 
 
 def test_the_server(engine):
@@ -118,8 +121,6 @@ def test_a_guard_travels_as_the_names_that_it_was_loaded_from(engine):
 
 
 def test_a_configuration_of_the_server_may_name_an_address(engine, tmp_path):
-    from ig_plugins.server import config
-
     file = tmp_path / "guard.toml"
     options = {name: value for name, value in FIELDS.items() if name in ("candidates", "beams", "max_tokens")}
     file.write_text(

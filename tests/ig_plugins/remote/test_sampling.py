@@ -11,6 +11,7 @@ from ig_plugins import InferenceGuard
 from ig_plugins.engine import Sampler
 from ig_plugins.remote.model import aligned
 from ig_plugins.remote.session import RemoteSession, hashed_seed
+from ig_plugins.search import SearchConfig
 from tests.ig_plugins.remote.conftest import QUESTION
 from tests.kit.fake_engine import PAGE
 
@@ -113,6 +114,33 @@ def test_prefixes_end_one_token_behind_a_page(engine, guarded):
     prompt = len(guard.request(QUESTION).prompt_ids)
     assert {prompt + 16} <= {len(prompt_of(body)) for body in server.bodies[asked:]} - {prompt}
     assert {len(prompt_of(body)) for body in server.bodies[asked:]} <= {prompt, prompt + 16, prompt + 32, prompt + 48}
+
+
+@pytest.mark.parametrize(
+    ("kind", "page", "block"),
+    [
+        ("vllm", None, 16),
+        ("vllm", 32, 32),
+        ("vllm", 128, 32),
+        ("vllm", 0, 16),
+        ("openai", None, 16),
+        ("llamacpp", None, 32),
+    ],
+)
+def test_a_block_is_as_long_as_what_is_read_again_for_it(engine, kind, page, block):
+    options = {
+        "cost_model": lambda prompts, responses: [-1.0] * len(responses), "tokenizer": "bundled:tiny-alpaca",
+        "prompt_format": "beaver", "load_options": {} if page is None else {"page": page},
+    }  # fmt: skip
+    server = engine(kind)
+    guard = InferenceGuard.from_pretrained(server.address, **options)
+    assert guard.search.block_tokens == block
+    longest = "n_predict" if kind == "llamacpp" else "max_tokens"
+    guard.generate(QUESTION)
+    assert block == max(body[longest] for body in server.bodies)
+    assert InferenceGuard.from_pretrained(server.address, **options, block_tokens=4).search.block_tokens == 4
+    said = SearchConfig(block_tokens=16)
+    assert InferenceGuard.from_pretrained(server.address, **options, search=said).search.block_tokens == 16
 
 
 @pytest.mark.parametrize("page", [0, 1, 16, 24])
