@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from ig_plugins.engine import Matcher
 from ig_plugins.errors import ConfigurationError
-from ig_plugins.grammar import Rule, call_rule, closing, compiler, installed, or_calls, rule
+from ig_plugins.grammar import (
+    Calls,
+    FreeCalls,
+    Rule,
+    call_rule,
+    closing,
+    compiler,
+    installed,
+    or_calls,
+    rule,
+    started_call,
+)
 
 if TYPE_CHECKING:
     from ig_plugins.chat import EncodedPrompt
@@ -44,7 +55,7 @@ def grammar_of(
             )
         return _forced(policy, encoded, max_tokens)
     if wish is None:
-        return None
+        return _free(policy, encoded, max_tokens)
     asked = rule(*wish)
     if encoded.syntax is not None:
         asked = or_calls(asked, policy.tokenizer, encoded.syntax, encoded.tools)
@@ -71,6 +82,25 @@ def _started(policy: Policy, asked: Rule, max_tokens: int) -> Matcher:
     return compiler(policy)(asked) if policy.remote else closing(compiler(policy), asked, max_tokens=max_tokens)
 
 
+def _free(policy: Policy, encoded: EncodedPrompt, max_tokens: int) -> Matcher | None:
+    """What holds the calls of an answer in free words; None where they have no grammar, or a server samples."""
+    if encoded.syntax is None or not masks(policy):
+        return None
+    started = started_call(policy.tokenizer, encoded.syntax, encoded.tools)
+    if started is None or not _followed(policy, started.behind("")):
+        return None
+    return FreeCalls(Calls(compiler(policy), started, max_tokens))
+
+
+def _followed(policy: Policy, asked: Rule) -> bool:
+    """Whether the library reads the policy's tokenizer, and takes this rule for it."""
+    try:
+        compiler(policy)(asked)
+    except ConfigurationError:
+        return False
+    return True
+
+
 def _forced(policy: Policy, encoded: EncodedPrompt, max_tokens: int) -> Matcher | None:
     """A forced call's grammar; None where it cannot be had, and the call is only checked when it is finished."""
     choice = encoded.tool_choice
@@ -78,10 +108,6 @@ def _forced(policy: Policy, encoded: EncodedPrompt, max_tokens: int) -> Matcher 
     if encoded.syntax is None or not installed():
         return None
     asked = call_rule(policy.tokenizer, encoded.syntax, allowed, opening=encoded.opening)
-    if asked is None:
-        return None
-    try:
-        compiler(policy)(asked)
-    except ConfigurationError:  # a tokenizer that the library cannot read
+    if asked is None or not _followed(policy, asked):
         return None
     return _started(policy, asked, max_tokens)

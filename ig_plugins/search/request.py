@@ -63,6 +63,7 @@ class Request:
         deadline: In `time.monotonic` seconds; None for no limit.
         processors: transformers' logits processors, applied to this request's lanes.
         grammar: What the answer must be, behind its prefill; None for anything.
+        has_form: The grammar is of the whole answer, and not of the calls in free words.
         cancelled: Set by the caller to stop.
         begun: Text has been released.
         judge_timeout: Seconds that one call of a judge of texts may take.
@@ -86,6 +87,7 @@ class Request:
     deadline: float | None = None
     processors: tuple[Any, ...] = ()
     grammar: Matcher | None = None
+    has_form: bool = False
     cancelled: Event = field(default_factory=Event)
     started: float = field(default_factory=time.monotonic)
     begun: bool = False
