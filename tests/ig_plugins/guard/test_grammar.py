@@ -17,6 +17,7 @@ from ig_plugins.errors import ConfigurationError
 from ig_plugins.grammar import closing, compiler, rule
 from ig_plugins.guard import InferenceGuard
 from tests.kit.guards import MARKER, make_guard
+from tests.kit.no_grammar import no_grammar  # noqa: F401
 from tests.kit.tiny import tiny_guard
 
 PERSON = {
@@ -309,6 +310,7 @@ def test_where_calls_are_free_the_answer_fits_or_calls():
     assert kinds == {"stop", "tool_calls"}
 
 
+@pytest.mark.usefixtures("no_grammar")
 def test_candidates_whose_calls_fit_go_first():
     """A free call that does not parse loses to one that does, and to plain words, whatever its reward."""
     broken = (
