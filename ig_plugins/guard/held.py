@@ -62,9 +62,13 @@ def grammar_of(
     return _started(policy, asked, max_tokens)
 
 
-def masks(policy: Policy) -> bool:
-    """Whether tokens can be masked: the library is there, and logits are not on a server."""
-    return installed() and not policy.remote
+def masks(*, remote: bool) -> bool:
+    """Whether tokens can be masked: the library is there, and logits are not on a server.
+
+    Args:
+        remote: A server samples; known by a model's name before anything is loaded.
+    """
+    return installed() and not remote
 
 
 def in_whole_calls(search: SearchConfig) -> SearchConfig:
@@ -84,7 +88,7 @@ def _started(policy: Policy, asked: Rule, max_tokens: int) -> Matcher:
 
 def _free(policy: Policy, encoded: EncodedPrompt, max_tokens: int) -> Matcher | None:
     """What holds the calls of an answer in free words; None where they have no grammar, or a server samples."""
-    if encoded.syntax is None or not masks(policy):
+    if encoded.syntax is None or not masks(remote=policy.remote):
         return None
     started = started_call(policy.tokenizer, encoded.syntax, encoded.tools)
     if started is None or not _followed(policy, started.behind("")):

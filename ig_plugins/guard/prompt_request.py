@@ -34,7 +34,7 @@ def encode(components: Components, prompt: Prompt, options: Options) -> EncodedP
         tool_choice=options.tool_choice,
         last_assistant=options.last_assistant,
         variables=options.chat_template_kwargs,
-        masked=masks(components.policy),
+        masked=masks(remote=components.remote),
     )
 
 

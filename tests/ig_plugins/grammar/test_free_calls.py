@@ -96,7 +96,8 @@ def test_words_are_free(policy):
 @pytest.mark.parametrize(
     "start",
     [
-        ("<tool_call>", "{"), ("<tool", "_", "call", ">{"), ("So:", " <", "tool_", "call", '>{"'), ("<", "<tool_call", ">{"),
+        ("<tool_call>", "{"), ("<tool", "_", "call", ">{"), ("So:", " <", "tool_", "call", '>{"'),
+        ("<", "<tool_call", ">{"),
         ("a x<tool_call", '>{"'), ("x<tool_call>", "{"), ("<tool_call<tool_call", ">{"),
     ],
 )  # fmt: skip
@@ -142,7 +143,8 @@ def test_a_mark_that_is_a_special_token():
     """As Mistral's; the shown text has none, and no text spells it."""
     policy = model(special=("[CALL]",))
     syntax = ToolSyntax(
-        marker="", start="[CALL]", end="[/CALL]", before_name='[CALL]{"name": "', after_name='", "arguments":', native=True
+        marker="", start="[CALL]", end="[/CALL]", before_name='[CALL]{"name": "',
+        after_name='", "arguments":', native=True,
     )  # fmt: skip
     state = free(policy, syntax).after(ids(policy, "I see [CALL", "."))
     assert state.complete

@@ -1,4 +1,4 @@
-"""Where the model is free to call: a call that is begun is valid, and a call is made where the question asks for one."""
+"""Where the model is free to call: a call that is begun is valid, and one is made where the question asks for it."""
 
 import json
 from importlib.util import find_spec
@@ -167,7 +167,7 @@ def test_the_gain_is_the_likelihood_against_a_question_that_says_nothing(guard):
         ([{"role": "user", "content": "Do I need an umbrella?"}, {"role": "assistant", "content": "Hm."}], {}),
         ([
             {"role": "user", "content": "Do I need an umbrella?"},
-            {"role": "assistant", "content": "", "tool_calls": [{"id": "a", "name": "weather", "arguments": {"city": "Oslo"}}]},
+            {"role": "assistant", "content": "", "tool_calls": [{"id": "a", "name": "weather", "arguments": {}}]},
             {"role": "tool", "content": "No umbrella.", "tool_call_id": "a"},
         ], {}),
     ],

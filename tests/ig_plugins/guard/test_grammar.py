@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from critic_models.safety import SafetyBudget
-from ig_plugins.chat import PROMPTED
+from ig_plugins.chat import PROMPTED, call_words
 from ig_plugins.engine import Sampler, sample_block
 from ig_plugins.errors import ConfigurationError
 from ig_plugins.grammar import closing, compiler, rule
@@ -292,6 +292,26 @@ def test_a_forced_call_is_judged_as_a_whole_and_not_in_halves():
     never = make_guard({"I would rather not.": 1.0}, cost=lambda prompts, texts: [1.0] * len(texts), reward=None)
     assert never.generate("Is it?", tools=[TOOL], tool_choice="judge", max_tokens=120).blocked
     assert len(guard.generate("Is it?", json_schema=PERSON, seed=0).blocks) > 1, "what may be shown as it grows"
+
+
+@pytest.mark.parametrize("prefill", ["", "Let me see. "])
+def test_a_forced_calls_words_are_judged_as_they_are_handed_out(prefill):
+    """Behind what the caller wrote, and not behind the start of the call, which no reader of the words sees."""
+    read = []
+
+    def cost(prompts, texts):
+        read.extend(texts)
+        return [-1.0] * len(texts)
+
+    guard = make_guard({"I would rather not.": 1.0}, cost=cost, reward=None)
+    asked = [{"role": "user", "content": "Is it?"}, *([{"role": "assistant", "content": prefill}] if prefill else [])]
+    result = guard.generate(asked, tools=[TOOL], tool_choice="judge", last_assistant="prefill", max_tokens=120)
+    (call,) = result.tool_calls
+    words = [text for text in read if "I call" in text]
+    assert set(words) >= {prefill + call_words(call)}
+    assert all(text.startswith(f"{prefill}I call judge") for text in words)
+    whole = [text for text in read if "I call" not in text]
+    assert all(text.startswith(prefill + PROMPTED.opening("judge")) for text in whole)
 
 
 def test_a_forced_call_beside_another_wish_is_refused(guard):
