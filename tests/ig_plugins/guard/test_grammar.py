@@ -115,6 +115,7 @@ FORMS = {  # each may go on far beyond max_tokens
         "required": ["a", "b"],
     }},
     "regex": {"regex": "[ab]+(c[de]{3})+z"},
+    "states that look alike": {"regex": "(a|b)*abb"},
     "grammar": {"grammar": 'start: e\ne: NUM | "(" e "+" e ")"\nNUM: /[0-9]+/'},
 }  # fmt: skip
 
@@ -350,12 +351,13 @@ def test_candidates_whose_calls_fit_go_first():
     assert not alone.tool_calls
 
 
-# No end is found for this one: what may follow never changes, so a way that leads on looks like one that does not.
-ENDLESS = "(x|z)*zxx"
+# No end is found for this one: what may follow never changes, so a way that leads on looks like one that does not, and
+# the nearest end is too far for looking in all directions.
+ENDLESS, WHOLE = "(x|z)*zx{9}", "zxxxxxxxxx"
 
 
 def test_an_answer_that_max_tokens_cut_loses_to_a_whole_one():
-    long, short = "x" * 60, "zxx"
+    long, short = "x" * 60, WHOLE
     guard = make_guard({long: 0.5, short: 0.5}, search={"candidates": 16, "beams": 4, "max_new_tokens": 24})
     assert guard.generate("Is it?").text == long[:24], "longer is better"
     assert guard.generate("Is it?", regex=ENDLESS).text == short
@@ -365,12 +367,12 @@ def test_where_no_answer_is_whole_the_search_begins_anew():
     """Each search is as likely as not to be cut off; it is tried as often as a block is, and a cut answer is kept."""
     often, once, never = (
         make_guard(texts, reward=None, search={"candidates": 1, "beams": 1, "tries": tries})
-        for texts, tries in [({"x" * 40: 0.5, "zxx": 0.5}, 8), ({"x" * 40: 0.5, "zxx": 0.5}, 1), ({"x" * 40: 1.0}, 8)]
+        for texts, tries in [({"x" * 40: 0.5, WHOLE: 0.5}, 8), ({"x" * 40: 0.5, WHOLE: 0.5}, 1), ({"x" * 40: 1.0}, 8)]
     )
     asked = {"regex": ENDLESS, "max_tokens": 20}
-    assert [often.generate("Is it?", seed=seed, **asked).text for seed in range(8)] == ["zxx"] * 8
+    assert [often.generate("Is it?", seed=seed, **asked).text for seed in range(8)] == [WHOLE] * 8
     alone = [once.generate("Is it?", seed=seed, **asked) for seed in range(8)]
-    assert {(result.text, result.finish_reason) for result in alone} == {("zxx", "stop"), ("x" * 20, "length")}
+    assert {(result.text, result.finish_reason) for result in alone} == {(WHOLE, "stop"), ("x" * 20, "length")}
     cut = never.generate("Is it?", **asked)
     assert (cut.text, cut.finish_reason, cut.blocked) == ("x" * 20, "length", False)
 
