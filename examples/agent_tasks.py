@@ -152,3 +152,39 @@ TASKS = [
     for question, right, value in asked[turn : turn + 1]
 ]
 """The thirty tasks, one of each pair of tools in turn."""
+
+_WORDS = [
+    "Hello!",
+    "Thank you very much.",
+    "Good morning. How are you?",
+    "Tell me a joke about cats.",
+    "Who are you?",
+    "Why is the sky blue?",
+    "What is your favorite color?",
+    "Write a short poem about the sea.",
+    "How do I bake a cake?",
+    "Who wrote Hamlet?",
+    "Goodbye, see you later!",
+    "Give me three tips for sleeping better.",
+    "What is photosynthesis?",
+    "I feel sad today.",
+    "Name a famous painter.",
+    "How can I learn to swim?",
+    "What do you think about books?",
+    "Explain what a computer is.",
+    "That was a great help!",
+    "Which animals live in Africa?",
+    "Tell me a story about a dragon.",
+    "How do I write a letter to a friend?",
+    "What should I cook with potatoes?",
+    "Is it good to drink water?",
+    "Who was Albert Einstein?",
+    "Can you help me?",
+    "Describe a forest in two sentences.",
+    "Why do we dream?",
+    "How do I clean my shoes?",
+    "I like music. And you?",
+]
+
+WORDS = [Task(question, _PAIRS[place % len(_PAIRS)][0], "", "") for place, question in enumerate(_WORDS)]
+"""Thirty questions that need no tool, each with a pair of tools that is of no use for it."""

@@ -135,6 +135,15 @@ class CallOptions(TypedDict, total=False):
     tool_choice: Annotated[
         str | Mapping[str, Any] | None, Doc("`auto`, `none`, `any` or a function's name; or as OpenAI writes it.")
     ]
+    tool_threshold: Annotated[
+        float | None,
+        Doc(
+            "With `tool_choice` `auto`, at a user's turn: a tool is called if the question makes its call likelier, by "
+            "so many nats or more, than a question that says nothing does. For small models, which never call of "
+            "themselves; a very large one leaves it to the model's draws, as it is where nothing is said "
+            "(structured-output.md)."
+        ),
+    ]
     json_schema: Annotated[
         Mapping[str, Any] | str | None,
         Doc(
@@ -180,6 +189,7 @@ WITHHELD: dict[Door, dict[str, str]] = {
         "last_assistant": "belongs to a conversation; commands take one text",
         "tools": "no command runs tools",
         "tool_choice": "goes with `tools`",
+        "tool_threshold": "goes with `tools`",
         "logits_processors": "Python objects",
         "trace": "`inferenceguard trace` makes one",
     },

@@ -22,8 +22,8 @@ from typing_extensions import Self
 
 from critic_models.identity import describe
 from ig_plugins.chat.tools import choose
-from ig_plugins.grammar import installed
 from ig_plugins.guard import GuardResult, InferenceGuard
+from ig_plugins.guard.held import masks
 from ig_plugins.guard.model_info import model_context, preset_max_tokens
 from ig_plugins.remote.address import is_remote
 from langchain_inferenceguard._base import GuardedModel
@@ -232,9 +232,8 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
         return profile
 
     def _holds_to_schemas(self) -> bool:
-        """Whether tokens that leave a schema are masked: the library is there, and logits are not on a server."""
-        remote = self.guard.components.policy.remote if self.is_loaded else is_remote(self.model)
-        return installed() and not remote
+        """Whether tokens that leave a schema are masked."""
+        return masks(remote=self.guard.components.remote if self.is_loaded else is_remote(self.model))
 
     def _combine_llm_outputs(self, llm_outputs: list[dict[str, Any] | None], /) -> dict[str, Any]:
         outputs = [output for output in llm_outputs if output]

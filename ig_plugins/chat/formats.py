@@ -67,6 +67,7 @@ class EncodedPrompt:
         prefill_ids: Tokens that the answer is forced to start with: the last assistant message, where the caller
             gave one, then ``opening``. They are part of the answer and spend budget.
         judge_prompt: What text judges are told the answer replies to.
+        written: How many of these the caller wrote; the others are ``opening``.
         opening: The start of a forced tool call; empty otherwise.
         tools: The tools as checked.
         tool_choice: "auto", "none", "any" or a tool's name.
@@ -77,6 +78,7 @@ class EncodedPrompt:
     prompt_ids: list[int]
     prefill_ids: list[int]
     judge_prompt: str
+    written: int = 0
     opening: str = ""
     tools: tuple[dict[str, Any], ...] = ()
     tool_choice: str = "none"
@@ -199,6 +201,7 @@ class TemplateFormat:
             prompt_ids=prompt_ids,
             prefill_ids=prefill_ids + (inside(self.tokenizer, opening, trusted=True) if opening else []),
             judge_prompt=judge_prompt(history),
+            written=len(prefill_ids),
             opening=opening,
             tools=offered,
             tool_choice=choice,

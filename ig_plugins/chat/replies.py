@@ -51,7 +51,6 @@ class ParsedReply:
         invalid: What was meant as calls, where one of them is not valid.
         raw: The part of the answer that was meant as calls, as written; for reports.
         problem: What is wrong with it, without quoting it; None where nothing is.
-        opening: What the answer was forced to start with; judges read it before each part anyway.
     """
 
     text: str
@@ -59,7 +58,6 @@ class ParsedReply:
     invalid: tuple[InvalidCall, ...] = ()
     raw: str = ""
     problem: str | None = None
-    opening: str = ""
 
     @property
     def malformed(self) -> bool:
@@ -68,7 +66,7 @@ class ParsedReply:
 
     def handed_out(self) -> tuple[str, ...]:
         """Every text that a caller gets of it, each to be judged: words, calls valid or not, and all as one."""
-        written = [call.text.removeprefix(self.opening) for call in self.invalid]
+        written = [call.text for call in self.invalid]
         parts = [part for part in (self.text, *map(call_words, self.tool_calls), *written) if part]
         return tuple(parts if len(parts) < 2 else [*parts, "\n".join(parts)])
 
@@ -125,7 +123,7 @@ def parse_reply(
     words = [] if opening else [text[:end].rstrip()]
     raw = opening + full.body if opening else full.body[bisect_left(range(len(full.body)), end, key=full.shown) :]
     if problem is not None:
-        return ParsedReply("".join(words), (), _invalid(raw, problem, syntax, allowed), raw, problem, opening)
+        return ParsedReply("".join(words), (), _invalid(raw, problem, syntax, allowed), raw, problem)
     places = [[full.shown(max(at - len(opening), 0)) for at in place] for place in reading.words]
     words += [text[max(begin, end) : stop].strip() for begin, stop in places]
     return ParsedReply("\n".join(word for word in words if word), tuple(calls), raw=raw)

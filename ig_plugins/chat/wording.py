@@ -65,13 +65,19 @@ def _shown(function: Mapping[str, Any]) -> str:
     """One tool: what it does, its arguments, and a call."""
     parameters = function["parameters"]
     call = json.dumps({"name": function["name"], "arguments": example(parameters)}, ensure_ascii=False)
-    lines = [f"{function['name']}: {function['description']}".rstrip(": ")]
+    lines = [f"{function['name']}: {_described(function)}".rstrip(": ")]
     properties = parameters.get("properties") or {}
     needed = parameters.get("required") or ()
     lines += [_argument(name, part, needed=name in needed) for name, part in properties.items() if _worth_a_line(part)]
     if _further(parameters):
         lines.append(f"JSON schema: {json.dumps(parameters, ensure_ascii=False)}")
     return "\n".join([*lines, f"{CALL_START}{call}{CALL_END}"])
+
+
+def _described(function: Mapping[str, Any]) -> str:
+    """A tool's description, without a first line that is its signature: the call shows the arguments already."""
+    first, _, rest = str(function["description"]).partition("\n")
+    return rest if rest and first.startswith(f"{function['name']}(") else str(function["description"])
 
 
 def _worth_a_line(part: Any) -> bool:

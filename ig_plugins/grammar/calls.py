@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -40,6 +41,50 @@ def call_rule(
         head = [] if named else [json.dumps(f"{function['name']}{syntax.after_name.rstrip()}", ensure_ascii=False)]
         calls.append(" ".join([*head, GAP, f"@arguments{at}", GAP, '"}"', GAP, *end]))
     return Rule("call", json.dumps([{"name": "answer", "lark_grammar": f"start: {' | '.join(calls)}"}, *grammars]))
+
+
+@dataclass(frozen=True)
+class StartedCall:
+    """A call with its start mark, for where an answer is free to begin one.
+
+    Attributes:
+        mark: What it begins with, as text; empty where that is a special token.
+        token: The special token that it begins with; None where that is text.
+        opening: The start mark and what leads to the name, as symbols.
+        call: From the name on.
+    """
+
+    mark: bytes
+    token: int | None
+    opening: tuple[str, ...]
+    call: Rule
+
+    def behind(self, lead: str) -> Rule:
+        """The whole call as a rule, behind what its first token says before the mark."""
+        one, *parts = json.loads(self.call.grammars)
+        before = " ".join([*([json.dumps(lead, ensure_ascii=False)] if lead else []), *self.opening])
+        first = {"name": "answer", "lark_grammar": f"start: {before} @call"}
+        return Rule("call", json.dumps([first, {**one, "name": "call"}, *parts]))
+
+
+def started_call(
+    tokenizer: PreTrainedTokenizerBase, syntax: ToolSyntax, tools: Sequence[Mapping[str, Any]]
+) -> StartedCall | None:
+    """A call from its start mark on; None where calls have no grammar, or no mark that begins them."""
+    call = call_rule(tokenizer, syntax, tools, opening=syntax.before_name)
+    at = syntax.before_name.find(syntax.start) if syntax.start else -1
+    if call is None or at < 0:
+        return None
+    opening = tuple(_spelled(tokenizer, syntax.before_name[at:]))
+    special = special_tokens(tokenizer)
+    first = next((token for token in sorted(special, key=len, reverse=True) if syntax.start.startswith(token)), None)
+    if first is not None:
+        return StartedCall(b"", tokenizer.convert_tokens_to_ids(first), opening, call)
+    return (
+        None
+        if any(token in syntax.start for token in special)
+        else StartedCall(syntax.start.encode(), None, opening, call)
+    )
 
 
 def or_calls(

@@ -68,6 +68,19 @@ class ClosingGrammar:
         """Whether it is one and nothing may follow."""
         return self._grammar.ended
 
+    @property
+    def least(self) -> int | None:
+        """The tokens of a short answer; None where none was found."""
+        return self._plan.least
+
+    def within(self, max_tokens: int) -> ClosingGrammar:
+        """The same for answers of at most so many tokens."""
+        return ClosingGrammar(self._grammar, Plan(self._plan.compiler, max_tokens, self.least), self._read)
+
+    def takes(self, tokens: Sequence[int]) -> bool:
+        """Whether all of these tokens may follow, one after the other."""
+        return self._grammar.takes(tokens)
+
     def allowed(self, scores: Tensor) -> bytes:
         """One bit a token, lowest first.
 

@@ -14,6 +14,7 @@ from ig_plugins.errors import ConfigurationError, DecodingError
 from ig_plugins.grammar.endings import Endings
 from ig_plugins.grammar.library import llguidance
 from ig_plugins.grammar.rules import Rule, wrong
+from ig_plugins.grammar.vocabulary import Vocabulary
 
 KEPT = 64  # compiled grammars of a policy; one takes about a millisecond to make
 
@@ -108,12 +109,18 @@ class Compiler:
                 "grammars need a fast tokenizer of bytes or with byte fallback"
             ) from None
         self.stop_ids = frozenset(policy.stop_ids)
+        self.vocab_size = int(policy.tree.vocab_size)
         self._made: OrderedDict[str, CompiledGrammar] = OrderedDict()
 
     @cached_property
     def endings(self) -> Endings:
         """Ways to an answer's end in this vocabulary."""
         return Endings(self._tokenizer)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What the tokens say."""
+        return Vocabulary(self._tokenizer)
 
     def __call__(self, rule: Rule) -> CompiledGrammar:
         """A grammar that has read nothing yet.

@@ -1,12 +1,13 @@
 """A short way from where a grammar stands to a whole answer, as tokens."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 FEW = 16  # single bytes that are all tried where they may follow; of more, two of each kind
+WIDE = 256  # states that are looked at where one byte after the other leads to no end
 _CLOSERS = "\"'])}>"
 _ODD = 16  # from this kind on: control characters and pieces of characters
 
@@ -16,7 +17,8 @@ class Endings:
 
     One byte is taken after the other: of those that may follow one that leads to where the way was not yet, or seldom,
     and among these a closing mark first. What can only follow is taken at once. Where a grammar stands is told by the
-    tokens it allows, which is nearly always enough.
+    tokens it allows, which is nearly always enough. Where it is not, as for ``(a|b)*abb``, whose states all look alike,
+    the nearest end is sought in all directions, as far as `WIDE` states reach.
 
     Args:
         tokenizer: The library's.
@@ -43,7 +45,7 @@ class Endings:
         ways = []
         for token in self._tried(here.compute_bitmask()):
             ahead = here.deep_copy()
-            if ahead.consume_token(token) and (rest := self.find(ahead, most=most)) is not None:
+            if ahead.consume_token(token) and (rest := self._straight(ahead, most=most)) is not None:
                 ways.append(self._respelled(state, (*before, token, *rest)))
         return min((way for way in ways if len(way) <= most), key=len, default=None)
 
@@ -54,6 +56,30 @@ class Endings:
             state: The library's matcher; left as it is.
             most: How many tokens it may take.
         """
+        found = self._straight(state, most=most)
+        return self._nearest(state, most=most) if found is None else found
+
+    def _nearest(self, state: Any, *, most: int) -> tuple[int, ...] | None:
+        """The first whole answer, breadth first."""
+        waiting: deque[tuple[Any, tuple[int, ...]]] = deque([(state, ())])
+        left = WIDE
+        while waiting:
+            here, way = waiting.popleft()
+            for token in self._tried(here.compute_bitmask()):
+                if (step := self._behind(here, token)) is None:
+                    continue
+                ahead, said = step[0], (*way, *step[1])
+                if ahead.is_accepting():
+                    found = self._respelled(state, said)
+                    return found if len(found) <= most else None
+                waiting.append((ahead, said))
+                left -= 1
+                if not left:
+                    return None
+        return None
+
+    def _straight(self, state: Any, *, most: int) -> tuple[int, ...] | None:
+        """The same by one byte after the other."""
         here = state.deep_copy()
         way, visits = self._forced(here, ()), Counter[bytes]()
         while len(way) <= 2 * most:  # spelled again, it may be half as long

@@ -179,6 +179,7 @@ class GuardFields(BaseModel):
     refusal: str | None = None
     last_assistant: LastAssistant | None = None
     chat_template_kwargs: Mapping[str, Any] | None = None
+    tool_threshold: float | None = None
     json_schema: Mapping[str, Any] | str | None = None
     regex: str | None = None
     choices: Sequence[str] | None = None

@@ -18,7 +18,7 @@ from ig_plugins.guard.components import Components
 from ig_plugins.guard.identity import PARTS, identity
 from ig_plugins.guard.options import Options, configuration_errors, one_of
 from ig_plugins.guard.promise import Outside, Promise
-from ig_plugins.guard.prompt_request import Prompt, build_request, encode
+from ig_plugins.guard.prompt_request import Prompt, build_request, decide, encode
 from ig_plugins.guard.recipe import recipe_of
 from ig_plugins.guard.request_handle import GuardChunk, RequestHandle
 from ig_plugins.guard.result import GuardResult
@@ -26,6 +26,7 @@ from ig_plugins.runtime import worker
 from ig_plugins.search import Request, SearchConfig
 
 if TYPE_CHECKING:
+    from ig_plugins.chat import EncodedPrompt
     from ig_plugins.guard.certificate import Certificate
 
 
@@ -356,7 +357,7 @@ class InferenceGuard:
         """
         options = self.options.updated(**overrides)
         self._certified(options)
-        return build_request(self.components, encode(self.components, prompt, options), options, stream=stream)
+        return build_request(self.components, self._encoded(prompt, options), options, stream=stream)
 
     def numbered(self, seed: int) -> int | None:
         """The seed of one of several answers to a prompt; None where a server draws, which no seed can repeat."""
@@ -427,7 +428,7 @@ class InferenceGuard:
         self, prompt: Prompt, options: Options, *, stream: bool, keep: bool, certified: bool | None
     ) -> RequestHandle | Exception:
         try:
-            encoded = encode(self.components, prompt, options)
+            encoded = self._encoded(prompt, options)
             request = build_request(self.components, encoded, options, stream=stream)
             engine = self.components.serving(request.budgets)
             return RequestHandle(engine, encoded, request, options, certified=certified)
@@ -435,6 +436,10 @@ class InferenceGuard:
             if keep:
                 return error
             raise
+
+    def _encoded(self, prompt: Prompt, options: Options) -> EncodedPrompt:
+        """The prompt in tokens; that of a forced call where the question asks for a tool."""
+        return decide(self.components, prompt, encode(self.components, prompt, options), options)
 
     def _submit(
         self, asked: Sequence[RequestHandle | Exception], *, loop: asyncio.AbstractEventLoop | None = None

@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from ig_plugins.engine import Matcher
 from ig_plugins.errors import ConfigurationError
-from ig_plugins.grammar import Rule, call_rule, closing, compiler, installed, or_calls, rule
+from ig_plugins.grammar import (
+    Calls,
+    FreeCalls,
+    Rule,
+    call_rule,
+    closing,
+    compiler,
+    installed,
+    or_calls,
+    rule,
+    started_call,
+)
 
 if TYPE_CHECKING:
     from ig_plugins.chat import EncodedPrompt
@@ -44,16 +55,20 @@ def grammar_of(
             )
         return _forced(policy, encoded, max_tokens)
     if wish is None:
-        return None
+        return _free(policy, encoded, max_tokens)
     asked = rule(*wish)
     if encoded.syntax is not None:
         asked = or_calls(asked, policy.tokenizer, encoded.syntax, encoded.tools)
     return _started(policy, asked, max_tokens)
 
 
-def masks(policy: Policy) -> bool:
-    """Whether tokens can be masked: the library is there, and logits are not on a server."""
-    return installed() and not policy.remote
+def masks(*, remote: bool) -> bool:
+    """Whether tokens can be masked: the library is there, and logits are not on a server.
+
+    Args:
+        remote: A server samples; known by a model's name before anything is loaded.
+    """
+    return installed() and not remote
 
 
 def in_whole_calls(search: SearchConfig) -> SearchConfig:
@@ -71,6 +86,25 @@ def _started(policy: Policy, asked: Rule, max_tokens: int) -> Matcher:
     return compiler(policy)(asked) if policy.remote else closing(compiler(policy), asked, max_tokens=max_tokens)
 
 
+def _free(policy: Policy, encoded: EncodedPrompt, max_tokens: int) -> Matcher | None:
+    """What holds the calls of an answer in free words; None where they have no grammar, or a server samples."""
+    if encoded.syntax is None or not masks(remote=policy.remote):
+        return None
+    started = started_call(policy.tokenizer, encoded.syntax, encoded.tools)
+    if started is None or not _followed(policy, started.behind("")):
+        return None
+    return FreeCalls(Calls(compiler(policy), started, max_tokens))
+
+
+def _followed(policy: Policy, asked: Rule) -> bool:
+    """Whether the library reads the policy's tokenizer, and takes this rule for it."""
+    try:
+        compiler(policy)(asked)
+    except ConfigurationError:
+        return False
+    return True
+
+
 def _forced(policy: Policy, encoded: EncodedPrompt, max_tokens: int) -> Matcher | None:
     """A forced call's grammar; None where it cannot be had, and the call is only checked when it is finished."""
     choice = encoded.tool_choice
@@ -78,10 +112,6 @@ def _forced(policy: Policy, encoded: EncodedPrompt, max_tokens: int) -> Matcher 
     if encoded.syntax is None or not installed():
         return None
     asked = call_rule(policy.tokenizer, encoded.syntax, allowed, opening=encoded.opening)
-    if asked is None:
-        return None
-    try:
-        compiler(policy)(asked)
-    except ConfigurationError:  # a tokenizer that the library cannot read
+    if asked is None or not _followed(policy, asked):
         return None
     return _started(policy, asked, max_tokens)

@@ -78,6 +78,7 @@ def settings(options: Options) -> dict[str, Any]:
         "stop_token_ids": list(options.stop_token_ids),
         "chat_template_kwargs": describe(options.chat_template_kwargs) if options.chat_template_kwargs else None,
         "last_assistant": None if options.last_assistant == "turn" else options.last_assistant,
+        "tool_threshold": options.tool_threshold if options.tools else None,
         "held_to": None if options.held_to is None else list(options.held_to),
     }
     return {
@@ -90,7 +91,7 @@ def settings(options: Options) -> dict[str, Any]:
         "tools": describe(options.tools),
         "tool_choice": describe(options.tool_choice),
         "logits_processors": describe(options.logits_processors),
-        **{name: value for name, value in others.items() if value},
+        **{name: value for name, value in others.items() if value not in (None, [])},
     }
 
 

@@ -70,7 +70,12 @@ def load_components(
     else:
         components = shared(("parts", *wanted, *map(str, (device, dtype, budget, sorted(load_options.items())))), load)
     release_openmp_threads()  # answers may be asked for from other threads than this one
-    return components, Options(search=chosen.search) if chosen else _defaults(components.policy)
+    return components, _defaults(components.policy) if chosen is None else _chosen(chosen, components.policy)
+
+
+def _chosen(chosen: Preset, policy: Policy) -> Options:
+    """The options of a call as a preset has them, but for what a server cannot do."""
+    return Options(search=chosen.search, tool_threshold=None if policy.remote else chosen.tool_threshold)
 
 
 def _defaults(policy: Policy) -> Options:

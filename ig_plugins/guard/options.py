@@ -45,6 +45,7 @@ class Options(BaseModel):
     chat_template_kwargs: Mapping[str, Any] = {}
     tools: tuple[Any, ...] = ()
     tool_choice: Any = "auto"
+    tool_threshold: float | None = Field(default=None, allow_inf_nan=False)
     json_schema: dict[str, Any] | None = None
     regex: str | None = None
     choices: tuple[str, ...] = ()

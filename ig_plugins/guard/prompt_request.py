@@ -13,6 +13,7 @@ from ig_plugins.errors import ContextLengthError, PromptError
 from ig_plugins.guard.components import Components
 from ig_plugins.guard.held import grammar_of, in_whole_calls, masks
 from ig_plugins.guard.options import Options
+from ig_plugins.guard.tool_gains import asks, gains, without_question
 from ig_plugins.search import Request
 from ig_plugins.search.trace import Recorder
 
@@ -33,8 +34,27 @@ def encode(components: Components, prompt: Prompt, options: Options) -> EncodedP
         tool_choice=options.tool_choice,
         last_assistant=options.last_assistant,
         variables=options.chat_template_kwargs,
-        masked=masks(components.policy),
+        masked=masks(remote=components.remote),
     )
+
+
+def decide(components: Components, prompt: Prompt, encoded: EncodedPrompt, options: Options) -> EncodedPrompt:
+    """The prompt for an answer that is a call, where the model is free to call and the question asks for a tool.
+
+    Args:
+        components: With the policy that is asked.
+        prompt: The conversation.
+        encoded: The same in tokens.
+        options: With the ``tool_threshold`` from which on a tool is called.
+    """
+    if not asks(prompt, encoded, options):
+        return encoded
+    empty = encode(components, without_question(prompt), options)
+    found = gains(components.policy, encoded, empty)
+    best = max(found, key=lambda name: found[name])
+    if options.tool_threshold is None or found[best] < options.tool_threshold:
+        return encoded
+    return encode(components, prompt, options.updated(tool_choice={"name": best}))
 
 
 def build_request(components: Components, encoded: EncodedPrompt, options: Options, *, stream: bool) -> Request:
@@ -59,7 +79,9 @@ def build_request(components: Components, encoded: EncodedPrompt, options: Optio
         budgets=options.budgets,
         seed=secrets.randbelow(2**63) if search.seed is None else search.seed,
         prefill_ids=encoded.prefill_ids,
-        prefill_text=policy.detokenizer.text(encoded.prefill_ids) if encoded.prefill_ids else "",
+        prefill_text=policy.detokenizer.text(encoded.prefill_ids),
+        written=encoded.written,
+        written_text=policy.detokenizer.text(encoded.prefill_ids[: encoded.written]),
         stop=options.stop,
         stop_ids=_stop_ids(components, options),
         **_reply_readers(components.policy.tokenizer, encoded),
@@ -69,6 +91,7 @@ def build_request(components: Components, encoded: EncodedPrompt, options: Optio
         processors=options.logits_processors,
         watcher=Recorder() if options.trace else None,
         grammar=grammar,
+        has_form=grammar is not None and bool(options.held_to or encoded.opening),
     )
 
 

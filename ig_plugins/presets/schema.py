@@ -61,6 +61,7 @@ class Preset(_Table):
         reward: Reward model; None for answers that are fair draws among the safe ones.
         critic: The policy's critic, where one is published.
         search: The search's settings.
+        tool_threshold: From when on a question asks for a tool; None leaves that to the model's draws.
         variants: Other reward models by name: ``beaver-7b-v3:paper`` is the preset with that reward.
     """
 
@@ -73,6 +74,7 @@ class Preset(_Table):
     reward: Checkpoint | None = None
     critic: Checkpoint | None = None
     search: SearchConfig = SearchConfig()
+    tool_threshold: float | None = None
     variants: dict[str, Checkpoint] = Field(default_factory=dict)
 
     @property

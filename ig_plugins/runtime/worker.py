@@ -51,7 +51,7 @@ class Worker:
             ReentrantJudgeError: A judge of these requests waits for whoever asks.
             ConfigurationError: The caller is inside a decoding step, which would wait for itself.
         """
-        _refuse_within_a_step()
+        refuse_within_a_step()
         waiting = judges_at_work()
         for job in jobs:
             refuse_cycle(job.engine.judges, waiting)
@@ -274,7 +274,12 @@ class _Line:
                 batch.add_rows([job])
 
 
-def _refuse_within_a_step() -> None:
+def refuse_within_a_step() -> None:
+    """Refuses a caller whom the decoding that it asks for would wait for.
+
+    Raises:
+        ConfigurationError: It is inside a decoding step.
+    """
     if _decoding.get():
         raise ConfigurationError(
             "a guard was asked from inside a decoding step (by a logits processor or a judge of tokens), which would "

@@ -93,11 +93,11 @@ class Outcome:
         """Whether the search found nothing that may leave, or no answer that is whole and whose calls are valid.
 
         Of an answer with invalid calls a stream may have shown the words before them. Then it stays, also where nobody
-        listens, so that a stream and a whole answer are the same; a grammar's form counts for more than that.
+        listens, so that a stream and a whole answer are the same; the form of a whole answer counts for more than that.
         """
         if self.answer is None:
             return self.error is None
-        return not self.answer.fits and (self.row.request.grammar is not None or not self.row.released.text)
+        return not self.answer.fits and (self.row.request.has_form or not self.row.released.text)
 
 
 class BlockSearch:

@@ -50,8 +50,10 @@ class Request:
         prompt_ids: What the policy reads, a prefilled assistant turn included.
         judge_ids: What judges on the tree read, the prefill left out.
         judge_prompt: What judges of texts get as the prompt.
-        prefill_ids: Assistant tokens that the caller wrote; they spend budget.
+        prefill_ids: Assistant tokens that the answer is made to start with; they spend budget.
         prefill_text: Their text.
+        written: How many of them the caller wrote; the others are the start of a forced call.
+        written_text: Their text.
         search: The search's settings.
         budgets: One budget a cost model.
         seed: Seeds every draw of this request.
@@ -63,6 +65,7 @@ class Request:
         deadline: In `time.monotonic` seconds; None for no limit.
         processors: transformers' logits processors, applied to this request's lanes.
         grammar: What the answer must be, behind its prefill; None for anything.
+        has_form: The grammar is of the whole answer, and not of the calls in free words.
         cancelled: Set by the caller to stop.
         begun: Text has been released.
         judge_timeout: Seconds that one call of a judge of texts may take.
@@ -78,6 +81,8 @@ class Request:
     seed: int
     prefill_ids: Sequence[int] = ()
     prefill_text: str = ""
+    written: int = 0
+    written_text: str = ""
     stop: tuple[str, ...] = ()
     stop_ids: frozenset[int] = frozenset()
     parse: Callable[[str, Sequence[int]], Reply] | None = None
@@ -86,6 +91,7 @@ class Request:
     deadline: float | None = None
     processors: tuple[Any, ...] = ()
     grammar: Matcher | None = None
+    has_form: bool = False
     cancelled: Event = field(default_factory=Event)
     started: float = field(default_factory=time.monotonic)
     begun: bool = False

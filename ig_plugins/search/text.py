@@ -34,6 +34,7 @@ class Whole:
         text: What judges of texts read, prefill included.
         ids: Its tokens without the prefill, which judges of tokens read.
         finished: Nothing follows.
+        forced: It stands behind the start of a forced call, where there is one.
     """
 
     row: int
@@ -41,6 +42,12 @@ class Whole:
     text: str
     ids: tuple[int, ...]
     finished: bool = False
+    forced: bool = True
+
+    @property
+    def prefill(self) -> Sequence[int]:
+        """What it stands behind."""
+        return self.request.prefill_ids if self.forced else self.request.prefill_ids[: self.request.written]
 
 
 class Detokenizer:

@@ -62,7 +62,10 @@ class Form:
             only: There is no other answer in this stream, so that the report stands where that of a whole answer does.
             counts: Usage comes at the end, so all chunks before say that they have none.
         """
-        pieces = [self._chunk([self._delta(index, chunk.text)], counts=counts)] if chunk.text else []
+        text = chunk.text
+        if chunk.result is not None and not chunk.result.text:  # nothing of it has been streamed
+            text += chunk.result.content
+        pieces = [self._chunk([self._delta(index, text)], counts=counts)] if text else []
         if chunk.result is not None:
             end, report = self._end(index, chunk.result), {REPORT: chunk.result.report()}
             if only:
@@ -80,7 +83,7 @@ class Form:
         return {**chunk, "usage": None} if counts else chunk
 
     def _finished(self, index: int, result: GuardResult) -> dict[str, Any]:
-        return {"index": index, "text": result.text, "logprobs": None, "finish_reason": result.finish_reason}
+        return {"index": index, "text": result.content, "logprobs": None, "finish_reason": result.finish_reason}
 
     def _delta(self, index: int, text: str) -> dict[str, Any]:
         return {"index": index, "text": text, "logprobs": None, "finish_reason": None}
@@ -100,7 +103,7 @@ class ChatForm(Form):
         return [self._chunk([self._choice(index, opening)], counts=counts) for index in range(answers)]
 
     def _finished(self, index: int, result: GuardResult) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": "assistant", "content": result.text, "refusal": _refusal(result)}
+        message: dict[str, Any] = {"role": "assistant", "content": result.content, "refusal": _refusal(result)}
         if result.tool_calls:
             message |= {"content": result.text or None, "tool_calls": tool_calls(result)}
         return {"index": index, "message": message, "logprobs": None, "finish_reason": result.finish_reason}

@@ -97,7 +97,7 @@ class ResponseForm(Form):
         (result,) = results
         spent = usage(results, prompts)
         why = {"content_filter": "content_filter", "length": "max_output_tokens"}.get(result.finish_reason)
-        part = {"type": "output_text", "text": result.text, "annotations": []}
+        part = {"type": "output_text", "text": result.content, "annotations": []}
         if result.blocked:
             part = {"type": "refusal", "refusal": result.text}
         status = "incomplete" if why else "completed"

@@ -21,8 +21,8 @@ class Matcher(Protocol):
     def after(self, tokens: Sequence[int]) -> "Matcher":
         """The same with these tokens read too; it must allow them."""
 
-    def allowed(self, scores: Tensor) -> bytes:
-        """One bit a token of the vocabulary, lowest first: whether it may come next.
+    def allowed(self, scores: Tensor) -> bytes | None:
+        """One bit a token of the vocabulary, lowest first: whether it may come next; None where all may.
 
         Args:
             scores: The policy's logits there, shape (V,), for a grammar that looks at the likely tokens only.
@@ -80,14 +80,12 @@ class Masks:
 
     def _mask(self, keys: Sequence[Key], like: Tensor) -> BoolTensor | None:
         found = [self._states.get(key) for key in keys]
-        if all(state is None for state in found):
+        masks = [None if state is None else state.allowed(at) for state, at in zip(found, like, strict=True)]
+        if all(mask is None for mask in masks):
             return None
         V = like.shape[-1]
         everything = b"\xff" * -(-V // 8)
-        packed = [
-            everything if state is None else state.allowed(scores)[: len(everything)]
-            for state, scores in zip(found, like, strict=True)
-        ]
+        packed = [everything if mask is None else mask[: len(everything)] for mask in masks]
         bits = np.frombuffer(b"".join(packed), dtype=np.uint8).reshape(len(packed), -1)
         mask = np.unpackbits(bits, axis=1, count=V, bitorder="little")
         return torch.from_numpy(mask).view(torch.bool).to(like.device)  # type: ignore[return-value]

@@ -125,7 +125,7 @@ class TokenScores:
         """See `JudgeSession`."""
         found = []
         for each in responses:
-            prompt, prefill = each.request.judge_ids, each.request.prefill_ids
+            prompt, prefill = each.request.judge_ids, each.prefill
             ids = torch.tensor([[*prompt, *prefill, *each.ids]], device=self.judge.body.device)
             with watched("judge", self.judge.name, texts=1):
                 scores = self.judge.score_tokens(ids, torch.ones_like(ids))[0, len(prompt) :].double().cpu()

@@ -13,8 +13,9 @@ from ig_plugins.search.verifier import Trail
 def reply_passes(costs: Sequence[JudgeSession], lanes: Lanes, key: Key) -> bool:
     """Whether the cost models accept what a finished answer is taken apart into: each text that a reader is given.
 
-    Words before a call leave without the text behind them that may have made them pass, and arguments leave without
-    their escapes. Judges of tokens have read these tokens at every step; read terminally, they only know the whole.
+    It is judged as it is handed out, behind what the caller wrote, and not behind the start of a forced call. Words
+    before a call leave without the text behind them that may have made them pass, and arguments leave without their
+    escapes. Judges of tokens have read these tokens at every step; read terminally, they only know the whole.
     """
     request = lanes.rows[key[0]].request
     reply = lanes.reply(key)
@@ -24,8 +25,10 @@ def reply_passes(costs: Sequence[JudgeSession], lanes: Lanes, key: Key) -> bool:
         if not session.reads_text and budget.reading == "any_time":
             continue
         read = lanes.text(*key).text
-        texts = [text for text in reply.handed_out() if request.prefill_text + text != read]
-        parts = [Whole(key[0], request, request.prefill_text + text, lanes.encode(text)) for text in texts]
+        texts = [text for text in reply.handed_out() if request.written_text + text != read]
+        parts = [
+            Whole(key[0], request, request.written_text + text, lanes.encode(text), forced=False) for text in texts
+        ]
         for found in session.score_whole(parts):
             if not Trail.start([budget]).extended([found]).may_leave():
                 return False

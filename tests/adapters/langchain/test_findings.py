@@ -108,6 +108,7 @@ async def test_f1_the_same_with_await(make_llm):
 # ---- F2: chunks complete a cut-off tool call ----
 
 
+@pytest.mark.usefixtures("no_grammar")
 def test_f2_a_cut_off_call_stays_cut_off(make_chat):
     cut = '{"number": 2'
     piece = AIMessageChunk("", tool_call_chunks=[{"name": "double", "args": cut, "id": "1", "index": 0}])

@@ -34,6 +34,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.usefixtures("no_grammar")
 @pytest.mark.parametrize(("answer", "problem"), BROKEN.items())
 async def test_an_invalid_call_is_in_the_message_with_its_problem(make_chat, answer, problem):
     bound = make_chat({f"Hm. {answer}": 1.0}).bind_tools([double])
@@ -50,6 +51,7 @@ async def test_an_invalid_call_is_in_the_message_with_its_problem(make_chat, ans
     assert problem in whole.invalid_tool_calls[0]["error"]
 
 
+@pytest.mark.usefixtures("no_grammar")
 @pytest.mark.parametrize("answer", BROKEN)
 async def test_an_answer_that_is_nothing_but_an_invalid_call_is_no_empty_message(make_chat, answer):
     chat = make_chat({answer: 1.0})
@@ -65,6 +67,7 @@ async def test_an_answer_that_is_nothing_but_an_invalid_call_is_no_empty_message
     assert "".join(streamed) == answer
 
 
+@pytest.mark.usefixtures("no_grammar")
 def test_the_search_begins_anew_where_no_call_is_valid(make_chat):
     """Seven of eight answers are invalid calls; one candidate alone finds the valid one in a later search."""
     good = CALL % ("double", '{"number": 21}')
@@ -78,6 +81,7 @@ def test_the_search_begins_anew_where_no_call_is_valid(make_chat):
     assert valid(1) < 6 < valid(24)
 
 
+@pytest.mark.usefixtures("no_grammar")
 def test_it_stands_once_in_the_next_turn(make_chat):
     seen = []
     answer = next(iter(BROKEN))
@@ -105,6 +109,7 @@ def test_langchain_never_completes_an_invalid_call():
             assert len(message.invalid_tool_calls) == 1
 
 
+@pytest.mark.usefixtures("no_grammar")
 def test_the_next_turn_sees_the_invalid_call(make_chat):
     seen = []
     answer = next(iter(BROKEN))

@@ -88,6 +88,7 @@ def test_no_part_of_a_call_is_streamed(chat):
 CUT = CALL % ("double", '{"number": 21')
 
 
+@pytest.mark.usefixtures("no_grammar")
 @pytest.mark.parametrize(
     "answer",
     [
@@ -111,6 +112,7 @@ def test_a_blocked_call_is_never_executable(make_chat):
         assert message.response_metadata["finish_reason"] == "content_filter"
 
 
+@pytest.mark.usefixtures("no_grammar")
 def test_a_call_cut_by_max_tokens_is_never_executable(chat):
     last_brace = (CALL % ("double", '{"number": 21}')).rindex("}")  # behind it, all of the call is there
     bound = chat.bind_tools(TOOLS)

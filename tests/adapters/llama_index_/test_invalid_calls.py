@@ -23,6 +23,7 @@ def llm_of(answers):
     return InferenceGuardLLM.from_guard(scripted_guard(answers))
 
 
+@pytest.mark.usefixtures("no_grammar")
 def test_an_invalid_call_is_in_the_message_with_its_problem():
     llm = llm_of({f"Hm. {BROKEN}": 1.0})
     *_, streamed = llm.stream_chat_with_tools(TOOLS, "21?")
@@ -34,12 +35,14 @@ def test_an_invalid_call_is_in_the_message_with_its_problem():
         assert response.raw["inference_guard"]["invalid_tool_calls"] == [call]
 
 
+@pytest.mark.usefixtures("no_grammar")
 async def test_an_agent_that_ends_so_says_why():
     answer = await FunctionAgent(tools=TOOLS, llm=llm_of({BROKEN: 1.0})).run(user_msg="21?")
     assert "expected integer" in answer.response.additional_kwargs["invalid_tool_calls"][0]["problem"]
     assert answer.response.content == BROKEN
 
 
+@pytest.mark.usefixtures("no_grammar")
 @pytest.mark.parametrize("streaming", [True, False])
 async def test_an_answer_that_is_nothing_but_an_invalid_call_is_no_empty_message(streaming):
     llm = llm_of({BROKEN: 1.0})
@@ -50,6 +53,7 @@ async def test_an_answer_that_is_nothing_but_an_invalid_call_is_no_empty_message
     assert str(answer) == BROKEN
 
 
+@pytest.mark.usefixtures("no_grammar")
 def test_it_stands_once_in_the_next_turn():
     seen = []
 
@@ -85,6 +89,7 @@ def test_the_hint_names_the_true_cause():
     assert "raise max_tokens" in error("Let me think about it for long.", max_tokens=8)
 
 
+@pytest.mark.usefixtures("no_grammar")
 def test_the_next_turn_sees_the_invalid_call():
     seen = []
 

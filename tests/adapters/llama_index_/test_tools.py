@@ -80,6 +80,7 @@ async def test_stream_holds_a_call_back_until_it_is_whole(llm):
     assert all("tool_call" not in (item.message.content or "") + (item.delta or "") for item in items)
 
 
+@pytest.mark.usefixtures("no_grammar")
 def test_a_call_that_is_cut_off_is_no_call(llm):
     response = llm.chat_with_tools(TOOLS, "double 4", max_tokens=40)
     assert response.raw["finish_reason"] == "length"

@@ -14,7 +14,7 @@ from ig_plugins.chat import (
     prompt_format,
 )
 from ig_plugins.chat.syntax import template_reads
-from ig_plugins.chat.wording import BEHIND_RESULT
+from ig_plugins.chat.wording import BEHIND_RESULT, instruction
 from ig_plugins.errors import ConfigurationError, PromptError
 
 
@@ -259,3 +259,15 @@ def test_words_behind_a_result_ask_for_the_answer(chatml, tools):
 def test_calls_without_results_cannot_be_answered(chatml):
     with pytest.raises(PromptError, match="add the tools' results"):
         prompt_format("beaver", chatml).encode(HISTORY[:2])
+
+
+def test_a_signature_in_a_description_says_nothing_new():
+    """LlamaIndex puts it there; the model is told the same as by LangChain."""
+    parameters = {"type": "object", "properties": {"city": {"type": "string"}}}
+    plain, signed = (
+        as_tools([{"name": "weather", "description": described, "parameters": parameters}])
+        for described in ("The weather in a city.", "weather(city: str) -> str\nThe weather in a city.")
+    )
+    assert instruction(plain, "auto") == instruction(signed, "auto")
+    alone = as_tools([{"name": "weather", "description": "weather(city)", "parameters": parameters}])
+    assert "weather: weather(city)" in instruction(alone, "auto")

@@ -47,6 +47,7 @@ OTHER: dict[str, Any] = {
     "tool_choice": "none", "logits_processors": [lambda ids, logits: logits], "max_new_tokens": 22,
     "trace": True,
     "json_schema": '{"type": "object"}', "regex": "[a-z]+", "choices": ["yes", "no"], "grammar": 'start: "x"',
+    "tool_threshold": 0.5,
     "stop_token_ids": [7], "last_assistant": "prefill", "chat_template_kwargs": {"enable_thinking": False},
 }  # fmt: skip
 

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from critic_models.safety import SafetyBudget
-from ig_plugins.chat import PROMPTED
+from ig_plugins.chat import PROMPTED, call_words
 from ig_plugins.engine import Sampler, sample_block
 from ig_plugins.errors import ConfigurationError
 from ig_plugins.grammar import closing, compiler, rule
 from ig_plugins.guard import InferenceGuard
 from tests.kit.guards import MARKER, make_guard
+from tests.kit.no_grammar import no_grammar  # noqa: F401
 from tests.kit.tiny import tiny_guard
 
 PERSON = {
@@ -114,6 +115,7 @@ FORMS = {  # each may go on far beyond max_tokens
         "required": ["a", "b"],
     }},
     "regex": {"regex": "[ab]+(c[de]{3})+z"},
+    "states that look alike": {"regex": "(a|b)*abb"},
     "grammar": {"grammar": 'start: e\ne: NUM | "(" e "+" e ")"\nNUM: /[0-9]+/'},
 }  # fmt: skip
 
@@ -293,6 +295,26 @@ def test_a_forced_call_is_judged_as_a_whole_and_not_in_halves():
     assert len(guard.generate("Is it?", json_schema=PERSON, seed=0).blocks) > 1, "what may be shown as it grows"
 
 
+@pytest.mark.parametrize("prefill", ["", "Let me see. "])
+def test_a_forced_calls_words_are_judged_as_they_are_handed_out(prefill):
+    """Behind what the caller wrote, and not behind the start of the call, which no reader of the words sees."""
+    read = []
+
+    def cost(prompts, texts):
+        read.extend(texts)
+        return [-1.0] * len(texts)
+
+    guard = make_guard({"I would rather not.": 1.0}, cost=cost, reward=None)
+    asked = [{"role": "user", "content": "Is it?"}, *([{"role": "assistant", "content": prefill}] if prefill else [])]
+    result = guard.generate(asked, tools=[TOOL], tool_choice="judge", last_assistant="prefill", max_tokens=120)
+    (call,) = result.tool_calls
+    words = [text for text in read if "I call" in text]
+    assert set(words) >= {prefill + call_words(call)}
+    assert all(text.startswith(f"{prefill}I call judge") for text in words)
+    whole = [text for text in read if "I call" not in text]
+    assert all(text.startswith(prefill + PROMPTED.opening("judge")) for text in whole)
+
+
 def test_a_forced_call_beside_another_wish_is_refused(guard):
     with pytest.raises(ConfigurationError, match="tool_choice forces a call and regex says something else"):
         guard.generate("Is it?", tools=[TOOL], tool_choice="any", regex="a")
@@ -309,6 +331,7 @@ def test_where_calls_are_free_the_answer_fits_or_calls():
     assert kinds == {"stop", "tool_calls"}
 
 
+@pytest.mark.usefixtures("no_grammar")
 def test_candidates_whose_calls_fit_go_first():
     """A free call that does not parse loses to one that does, and to plain words, whatever its reward."""
     broken = (
@@ -328,12 +351,13 @@ def test_candidates_whose_calls_fit_go_first():
     assert not alone.tool_calls
 
 
-# No end is found for this one: what may follow never changes, so a way that leads on looks like one that does not.
-ENDLESS = "(x|z)*zxx"
+# No end is found for this one: what may follow never changes, so a way that leads on looks like one that does not, and
+# the nearest end is too far for looking in all directions.
+ENDLESS, WHOLE = "(x|z)*zx{9}", "zxxxxxxxxx"
 
 
 def test_an_answer_that_max_tokens_cut_loses_to_a_whole_one():
-    long, short = "x" * 60, "zxx"
+    long, short = "x" * 60, WHOLE
     guard = make_guard({long: 0.5, short: 0.5}, search={"candidates": 16, "beams": 4, "max_new_tokens": 24})
     assert guard.generate("Is it?").text == long[:24], "longer is better"
     assert guard.generate("Is it?", regex=ENDLESS).text == short
@@ -343,12 +367,12 @@ def test_where_no_answer_is_whole_the_search_begins_anew():
     """Each search is as likely as not to be cut off; it is tried as often as a block is, and a cut answer is kept."""
     often, once, never = (
         make_guard(texts, reward=None, search={"candidates": 1, "beams": 1, "tries": tries})
-        for texts, tries in [({"x" * 40: 0.5, "zxx": 0.5}, 8), ({"x" * 40: 0.5, "zxx": 0.5}, 1), ({"x" * 40: 1.0}, 8)]
+        for texts, tries in [({"x" * 40: 0.5, WHOLE: 0.5}, 8), ({"x" * 40: 0.5, WHOLE: 0.5}, 1), ({"x" * 40: 1.0}, 8)]
     )
     asked = {"regex": ENDLESS, "max_tokens": 20}
-    assert [often.generate("Is it?", seed=seed, **asked).text for seed in range(8)] == ["zxx"] * 8
+    assert [often.generate("Is it?", seed=seed, **asked).text for seed in range(8)] == [WHOLE] * 8
     alone = [once.generate("Is it?", seed=seed, **asked) for seed in range(8)]
-    assert {(result.text, result.finish_reason) for result in alone} == {("zxx", "stop"), ("x" * 20, "length")}
+    assert {(result.text, result.finish_reason) for result in alone} == {(WHOLE, "stop"), ("x" * 20, "length")}
     cut = never.generate("Is it?", **asked)
     assert (cut.text, cut.finish_reason, cut.blocked) == ("x" * 20, "length", False)
 

@@ -38,7 +38,7 @@ BUDGET = {"limit": 9.0, "discount": 0.5, "accounting": "worst", "reading": "term
 OPTIONS = {
     "stop": ["x"], "on_block": "empty", "refusal": "No.", "raw_prompt": True, "tools": [TOOL], "tool_choice": "none",
     "logits_processors": [TemperatureLogitsWarper(0.5)], "stop_token_ids": [7], "last_assistant": "prefill",
-    "chat_template_kwargs": {"enable_thinking": False},
+    "chat_template_kwargs": {"enable_thinking": False}, "tool_threshold": 0.0,
     "json_schema": {"type": "object"}, "regex": "a+", "choices": ["a"], "grammar": 'start: "a"',
 }  # fmt: skip
 NEUTRAL = {"timeout", "judge_timeout", "trace"}  # decide whether there is an answer or what is told of it, not which
@@ -70,7 +70,9 @@ def test_every_field_of_a_budget_changes_the_identity(guard):
 def test_every_other_option_changes_the_identity(guard):
     assert set(OPTIONS) | NEUTRAL | {"search", "budgets"} == set(Options.model_fields)
     for name, value in OPTIONS.items():
-        assert told(guard.with_options(**{name: value})) != told(guard), name
+        base = guard.with_options(tools=[TOOL]) if name == "tool_threshold" else guard  # without tools it says nothing
+        assert told(base.with_options(**{name: value})) != told(base), name
+    assert told(guard.with_options(tool_threshold=0.0)) == told(guard)
     for pair in (
         {"tools": ([TOOL], [OTHER_TOOL])},
         {"logits_processors": ([TemperatureLogitsWarper(0.5)], [TemperatureLogitsWarper(0.6)])},

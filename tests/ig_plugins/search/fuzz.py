@@ -26,7 +26,6 @@ from critic_models.safety import SafetyBudget
 from ig_plugins.chat import call_words, prompt_format
 from ig_plugins.engine import TreeModel
 from ig_plugins.guard import Components, GuardResult, InferenceGuard, Options
-from ig_plugins.guard.prompt_request import encode
 from ig_plugins.search import Policy, SearchConfig
 from tests.ig_plugins.search.test_critic import Foresees
 from tests.kit.scripted import ScriptedModel, trie
@@ -275,9 +274,7 @@ def _look_at(case: Case, result: GuardResult) -> None:
         if result.text or not case.options.get("tools"):
             _text_passed(case, result.text)
         for call in result.invalid_tool_calls:
-            # What the answer was made to start with is ours; judges read it as the prefilled text, without marks.
-            opening = encode(case.guard.components, case.prompt, case.guard.options.updated(**case.options)).opening
-            _text_passed(case, call["text"].removeprefix(opening))
+            _text_passed(case, call["text"])
         for call in result.tool_calls:
             words = call_words(call)
             _text_passed(case, words)
@@ -299,7 +296,7 @@ def _text_passed(case: Case, text: str) -> None:
     """This very text was judged, and where one score is the verdict, passed."""
     judge, budget = case.judge, case.budget
     assert judge is not None
-    whole = case.guard.request(case.prompt, **case.options).prefill_text + text
+    whole = case.guard.request(case.prompt, **case.options).written_text + text
     assert whole in judge.seen, f"left unjudged: {text!r}"
     if budget.accounting == "worst":
         assert judge.seen[whole] <= budget.limit, f"left though refused: {text!r}"

@@ -10,6 +10,7 @@ from ig_plugins.search.verifier import Scored
 from tests.ig_plugins.search.fuzz import tokenizer_of
 from tests.ig_plugins.search.test_critic import Foresees, constant, with_critic
 from tests.kit.guards import make_guard
+from tests.kit.no_grammar import no_grammar  # noqa: F401
 from tests.kit.scripted import ScriptedModel, trie
 from tests.kit.tiny import tiny_guard, tiny_scores
 from tests.kit.tokenizer import byte_tokenizer
@@ -114,6 +115,7 @@ def test_words_before_a_call_are_judged_alone(critic, call):
         assert not any("hurt" in text for text in texts)
 
 
+@pytest.mark.usefixtures("no_grammar")
 @pytest.mark.parametrize("words", ["", "Sure. "])
 @pytest.mark.parametrize("tokenizer", ["chat", "hidden_calls"])
 def test_arguments_are_judged_as_the_tool_gets_them(tokenizer, words):
