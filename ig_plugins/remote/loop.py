@@ -40,15 +40,27 @@ class Loop:
             work: It.
             on_step: Called again and again meanwhile. What it raises ends the waiting, and the work is cancelled.
         """
-        future = self.submit(work)
+        found: list[T] = []
+        future = self.submit(_settled(work, found))
         try:
             while not wait([future], timeout=POLL).done:
                 if on_step is not None:
                     on_step()
-            return future.result()
+            if error := future.result():
+                raise error
+            return found[0]
         except BaseException:
             future.cancel()
             raise
+
+
+async def _settled(work: Coroutine[Any, Any, T], found: list[T]) -> Exception | None:
+    """Does some work and gives what it raised: asyncio complains of an error for which nobody waits any more."""
+    try:
+        found.append(await work)
+    except Exception as error:
+        return error
+    return None
 
 
 loop = Loop()
