@@ -154,10 +154,10 @@ def test_the_profile_says_what_agents_need_to_know(make_chat):
     assert profile["max_input_tokens"] > 0
 
 
-def test_the_profile_claims_structured_output_only_where_tokens_are_masked(monkeypatch):
+def test_the_profile_claims_structured_output_only_where_tokens_are_masked(request):
     assert ChatInferenceGuard(model="tiny-beaver").profile["structured_output"] is True
     assert ChatInferenceGuard(model="vllm+http://127.0.0.1:9/any").profile["structured_output"] is False
-    monkeypatch.setattr("langchain_inferenceguard.chat_models.installed", lambda: False)
+    request.getfixturevalue("no_grammar")
     assert ChatInferenceGuard(model="tiny-beaver").profile["structured_output"] is False
 
 

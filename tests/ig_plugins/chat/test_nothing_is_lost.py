@@ -124,6 +124,7 @@ def test_an_invalid_call_was_judged_as_the_text_that_is_handed_out(kind, choice,
             assert max(response.count("<tool_call>") for response in read) == 1
 
 
+@pytest.mark.usefixtures("no_grammar")
 def test_an_invalid_call_that_judges_refuse_is_blocked(tools):
     for body in (f'{{"name": "{MARKER}"', f'{{"name": "weather", "arguments": {{"city": "{MARKER}"}}'):
         guard = make_guard({f"Hm. <tool_call>{body}</tool_call>": 1.0}, chat=True)
@@ -133,6 +134,7 @@ def test_an_invalid_call_that_judges_refuse_is_blocked(tools):
         assert MARKER not in json.dumps(result.report())
 
 
+@pytest.mark.usefixtures("no_grammar")
 def test_a_part_that_judges_refuse_alone_is_blocked(tools):
     """A text judge that minds calls only where no words stand before them still reads the call that leaves."""
 
