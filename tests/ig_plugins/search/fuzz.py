@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import random
+import sys
 import time
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
@@ -257,7 +259,8 @@ def check(case: Case) -> str:
         _look_at(case, each)
     if case.judge is not None:
         for border in borders:
-            _text_passed(case, border)
+            if border or not case.options.get("tools"):  # of a forced call no words may leave at all
+                _text_passed(case, border)
     return "blocked" if result.blocked else "answered"
 
 
@@ -330,11 +333,16 @@ def run(first: int, cases: int) -> Counter[str]:
     """Checks cases one after another; a failure names its seed."""
     ends: Counter[str] = Counter()
     for seed in range(first, first + cases):
-        case = draw(seed)
+        # Where calls are held to a grammar they are valid; the other half of the cases has the malformed ones.
+        label: tuple[Any, ...] = ()
+        without = {"llguidance": None} if seed % 2 else {}
         try:
-            ends[check(case)] += 1
+            with patch.dict(sys.modules, without):
+                case = draw(seed)
+                label = case.label
+                ends[check(case)] += 1
         except Exception as error:
-            raise AssertionError(f"seed {seed} {case.label}: {type(error).__name__}: {error}") from error
+            raise AssertionError(f"seed {seed} {label}: {type(error).__name__}: {error}") from error
     return ends
 
 

@@ -9,7 +9,7 @@ from ig_plugins.errors import ConfigurationError, MismatchError
 from ig_plugins.guard import InferenceGuard
 from ig_plugins.guard.options import Options
 from ig_plugins.research.calibration import Certificate, feasibility
-from ig_plugins.research.calibration.guarded import calibrate_guard, pilot
+from ig_plugins.research.calibration.guarded import calibrate_guard, pilot, strict_to_lax
 from ig_plugins.research.evaluation.verdicts import Verdicts
 from tests.kit.contexts import WORST, scripted_context
 from tests.kit.guards import versioned
@@ -53,6 +53,13 @@ def test_the_least_strict_budget_that_holds_is_certified(guard, verdicts, tmp_pa
     for other in ({"budget": 2.0}, {"budget": 1.0, "candidates": 4}, {"budget": 1.0, "temperature": 0.7}):
         with pytest.raises(MismatchError, match="certificate is for another guard"):
             guard.with_options(**other).check_certificate(str(path))
+
+
+def test_limits_are_tested_from_the_strictest_to_the_least_strict():
+    """Whatever order they are given in, and whatever order a set of them has."""
+    for count in range(2, 12):
+        limits = [float(-7 * place % 11) for place in range(count)]
+        assert strict_to_lax(limits, costs=1) == sorted(limits)
 
 
 def test_every_cost_model_has_a_limit_of_its_own_to_be_tested(verdicts, tmp_path):
