@@ -87,7 +87,24 @@ class Task:
     value: str
 
 
-_PAIRS: list[tuple[tuple[Tool, Tool], list[tuple[str, int, str]]]] = [
+Pairs = list[tuple[tuple[Tool, Tool], list[tuple[str, int, str]]]]
+
+
+def in_turn(pairs: Pairs) -> list[Task]:
+    """The tasks of these pairs of tools, one of each pair in turn; all have as many."""
+    rounds = zip(
+        *([Task(text, tools, tools[at].__name__, value) for text, at, value in asked] for tools, asked in pairs),
+        strict=True,
+    )
+    return [task for each in rounds for task in each]
+
+
+def without_need(questions: list[str], pairs: Pairs) -> list[Task]:
+    """Questions that need no tool, each with a pair of tools that is of no use for it."""
+    return [Task(question, pairs[place % len(pairs)][0], "", "") for place, question in enumerate(questions)]
+
+
+_PAIRS: Pairs = [
     (
         (get_weather, get_time),
         [
@@ -145,12 +162,7 @@ _PAIRS: list[tuple[tuple[Tool, Tool], list[tuple[str, int, str]]]] = [
     ),
 ]
 
-TASKS = [
-    Task(question, tools, tools[right].__name__, value)
-    for turn in range(6)
-    for tools, asked in _PAIRS
-    for question, right, value in asked[turn : turn + 1]
-]
+TASKS = in_turn(_PAIRS)
 """The thirty tasks, one of each pair of tools in turn."""
 
 _WORDS = [
@@ -186,5 +198,5 @@ _WORDS = [
     "I like music. And you?",
 ]
 
-WORDS = [Task(question, _PAIRS[place % len(_PAIRS)][0], "", "") for place, question in enumerate(_WORDS)]
+WORDS = without_need(_WORDS, _PAIRS)
 """Thirty questions that need no tool, each with a pair of tools that is of no use for it."""

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from agent_tasks import Task, Tool
+from agent_tasks import Pairs, in_turn, without_need
 
 
 def exchange_rate(currency: Literal["euro", "yen", "pound"]) -> str:
@@ -61,7 +61,7 @@ def vacation_days(name: str) -> str:
     return f"{name} has {len(name) + 3} days left."
 
 
-_PAIRS: list[tuple[tuple[Tool, Tool], list[tuple[str, int, str]]]] = [
+_PAIRS: Pairs = [
     (
         (exchange_rate, stock_price),
         [
@@ -109,12 +109,7 @@ _PAIRS: list[tuple[tuple[Tool, Tool], list[tuple[str, int, str]]]] = [
     ),
 ]
 
-TASKS = [
-    Task(question, tools, tools[right].__name__, value)
-    for turn in range(4)
-    for tools, asked in _PAIRS
-    for question, right, value in asked[turn : turn + 1]
-]
+TASKS = in_turn(_PAIRS)
 
 _WORDS = [
     "Hi there, nice to meet you.",
@@ -139,4 +134,4 @@ _WORDS = [
     "Sing me a song about the rain.",
 ]
 
-WORDS = [Task(question, _PAIRS[place % len(_PAIRS)][0], "", "") for place, question in enumerate(_WORDS)]
+WORDS = without_need(_WORDS, _PAIRS)

@@ -55,7 +55,7 @@ def with_parts(command: Command) -> Command:
 
     They come as one keyword argument, ``parts``: keywords of `InferenceGuard.from_pretrained`.
     """
-    own = inspect.signature(command, eval_str=True)
+    own = [each for each in _parameters(command) if each.name != "parts"]
     more = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
         for name, (kind, default) in _PARTS.items()
@@ -66,13 +66,7 @@ def with_parts(command: Command) -> Command:
         named = {name: given.pop(name) for name in _PARTS}
         command(**given, parts=_parts(**named))
 
-    known = [each for each in own.parameters.values() if each.name != "parts"]
-    at = len([each for each in known if each.kind is not inspect.Parameter.VAR_KEYWORD])
-    called.__signature__ = own.replace(  # type: ignore[attr-defined]
-        parameters=[*(each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in known[:at]), *more, *known[at:]]
-    )
-    called.__annotations__ = {each.name: each.annotation for each in (*known, *more)}
-    return cast("Command", called)
+    return _signed(cast("Command", called), [*_named(own), *more, *own[len(_named(own)) :]])
 
 
 def _parts(*, critic: str | None, no_critic: bool, load_option: Sequence[str] | None, **more: Any) -> dict[str, Any]:
@@ -105,20 +99,33 @@ def with_call_options(*, without: Sequence[str] = ()) -> Callable[[Command], Com
     """
 
     def extended(command: Command) -> Command:
-        own = inspect.signature(command, eval_str=True)
-        known = [each for each in own.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+        known = _named(_parameters(command))
         taken = {each.name for each in known} | set(without)
         more = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_option(name, kind, words))
             for name, (kind, words) in offered("cli").items()
             if name not in taken
         ]
-        parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in known] + more
-        command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {each.name: each.annotation for each in parameters}
-        return command
+        return _signed(command, [*known, *more])
 
     return extended
+
+
+def _parameters(command: Command) -> list[inspect.Parameter]:
+    return list(inspect.signature(command, eval_str=True).parameters.values())
+
+
+def _named(parameters: Sequence[inspect.Parameter]) -> list[inspect.Parameter]:
+    """Those with a name of their own, to be given by it."""
+    named = [each for each in parameters if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    return [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in named]
+
+
+def _signed(command: Command, parameters: Sequence[inspect.Parameter]) -> Command:
+    """The command as typer is to see it."""
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    return command
 
 
 _TYPES: dict[str, Any] = {

@@ -108,7 +108,7 @@ class Sampler:
             scores = scores - penalties.to(scores)
         if allowed is not None:
             scores = scores.masked_fill(~allowed, -torch.inf)
-        many = uniforms if uniforms.dim() == 2 else uniforms.unsqueeze(1)
+        many = (uniforms if uniforms.dim() == 2 else uniforms.unsqueeze(1)).to(scores.device)
         if self.temperature == 0:
             drawn = self._greedy(scores, many, unseen)
         else:
@@ -171,7 +171,6 @@ class Sampler:
     def _drawn_in_nucleus(self, masses: Tensor, uniforms: Tensor) -> Tensor:
         """Look for each row's nucleus among its few most likely tokens; sort all only for rows that exceed them."""
         _checked(masses[:, :1], None)  # a row with any NaN or +inf is NaN throughout
-        uniforms = uniforms.to(masses.device)
         drawn = torch.zeros_like(uniforms, dtype=torch.long)
         rows = torch.arange(len(masses), device=masses.device)
         for size in (*NUCLEUS_GUESSES, masses.shape[-1]):
@@ -221,7 +220,7 @@ def _inverse_cdf(masses: Tensor, uniforms: Tensor, unseen: list[Tensor] | None =
     cumulated = masses.cumsum(dim=-1)
     total = cumulated[:, -1:].contiguous()
     _checked(total, unseen)
-    target = (uniforms.to(masses.device, torch.float64) * total).float()
+    target = (uniforms.to(torch.float64) * total).float()
     target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
     found = torch.searchsorted(cumulated, target, right=True)
     return found if unseen is None else found.clamp(max=masses.shape[-1] - 1)  # NaN is passed by nothing

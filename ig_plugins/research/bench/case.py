@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from ig_plugins.errors import ConfigurationError
 from ig_plugins.research.bench.shape import Shape
+from ig_plugins.search import SearchConfig
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,13 @@ class Case:
             vocabulary=self.vocabulary,
         )  # fmt: skip
         return shape.model(device=torch.device("cpu"), dtype=torch.float32, positions=self.prompt + self.new)
+
+    def search(self) -> SearchConfig:
+        """The search's settings."""
+        return SearchConfig(
+            candidates=self.candidates, beams=self.beams, block_tokens=self.block, max_new_tokens=self.new,
+            top_k=self.top_k,
+        )  # fmt: skip
 
     def prompt_ids(self) -> torch.Tensor:
         """Random prompts, shape (B, P)."""

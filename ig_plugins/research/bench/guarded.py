@@ -23,9 +23,9 @@ from ig_plugins.guard.components import Components
 from ig_plugins.guard.options import Options
 from ig_plugins.research.bench.case import Case
 from ig_plugins.research.bench.shape import Shape, dtype_of_new_tensors
-from ig_plugins.search import Policy, SearchConfig
+from ig_plugins.search import Policy
 
-GENEROUS = SafetyBudget(limit=1e6, discount=1.0)  # random costs say nothing: all candidates pass
+GENEROUS = SafetyBudget(limit=1e6, discount=1.0)  # random scores say nothing: all candidates pass
 COST = CriticCost(accounting="cumulative", lowest=1.0, highest=2e6, scales=(1e6,))
 
 
@@ -46,7 +46,7 @@ def guarded_answers(
         The median of the seconds of an answer, tokens that were judged and tokens sampled.
     """
     guard = random_guard(model, case, shape=shape, critic=critic)
-    prompt = " ".join(f"<{token}>" for token in case.prompt_ids()[0].tolist())
+    (prompt,) = word_prompts(case)
     seconds, results = [], []
     for round_ in range(repeats + 1):
         start = clock()
@@ -71,10 +71,6 @@ def random_guard(model: PreTrainedModel, case: Case, *, shape: Shape, critic: bo
         }
     for judge in judges.values():
         judge.score_head.float()
-    search = SearchConfig(
-        candidates=case.candidates, beams=case.beams, block_tokens=case.block, max_new_tokens=case.new,
-        top_k=case.top_k,
-    )  # fmt: skip
     parts = Components(
         policy=Policy(tree=TreeModel.attach(model), tokenizer=tokenizer, stop_ids=frozenset({shape.vocabulary - 1})),
         prompt_format=prompt_format("plain", tokenizer),
@@ -84,13 +80,18 @@ def random_guard(model: PreTrainedModel, case: Case, *, shape: Shape, critic: bo
         critic=_random_critic(model) if critic else None,
         names={"model": "random", "policy": "random"},
     )
-    return InferenceGuard(parts, Options(search=search))
+    return InferenceGuard(parts, Options(search=case.search()))
 
 
 def _random_critic(model: PreTrainedModel) -> LatentCritic:
     """As large as the bundled ones, and reading as much."""
     config = CriticConfig(hidden_size=model.config.hidden_size, costs=(COST,), recalls=True)
     return LatentCritic(config).to(model.device).eval()
+
+
+def word_prompts(case: Case) -> list[str]:
+    """The prompts of a case, written for `word_tokenizer`."""
+    return [" ".join(f"<{token}>" for token in ids) for ids in case.prompt_ids().tolist()]
 
 
 def word_tokenizer(vocabulary: int) -> PreTrainedTokenizerBase:

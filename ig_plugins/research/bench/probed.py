@@ -14,17 +14,14 @@ from transformers import PreTrainedModel
 from critic_models.critic import tokenizer_hash
 from critic_models.judges.heads import Probe, ProbeConfig
 from critic_models.judges.heads.probe import first_layers, known_state
-from critic_models.safety import SafetyBudget
 from ig_plugins.chat import prompt_format
 from ig_plugins.engine import TreeModel
 from ig_plugins.guard import InferenceGuard
 from ig_plugins.guard.components import Components
 from ig_plugins.guard.options import Options
 from ig_plugins.research.bench.case import Case
-from ig_plugins.research.bench.guarded import word_tokenizer
-from ig_plugins.search import Policy, SearchConfig
-
-GENEROUS = SafetyBudget(limit=1e6, discount=1.0)  # random scores say nothing: all candidates pass
+from ig_plugins.research.bench.guarded import GENEROUS, word_prompts, word_tokenizer
+from ig_plugins.search import Policy
 
 
 def probed_answers(
@@ -45,7 +42,7 @@ def probed_answers(
     guard = probed_guard(model, tree, case)
     found = {}
     for prompts in batches:
-        texts = [_text(ids) for ids in replace(case, prompts=prompts).prompt_ids().tolist()]
+        texts = word_prompts(replace(case, prompts=prompts))
         for round_ in range(2):
             start = clock()
             results = guard.generate(texts, seed=round_)
@@ -78,12 +75,4 @@ def probed_guard(model: PreTrainedModel, tree: TreeModel, case: Case) -> Inferen
         budgets=(GENEROUS,),
         names={"model": "random"},
     )
-    search = SearchConfig(
-        candidates=case.candidates, beams=case.beams, block_tokens=case.block, max_new_tokens=case.new,
-        top_k=case.top_k,
-    )  # fmt: skip
-    return InferenceGuard(parts, Options(search=search))
-
-
-def _text(ids: Sequence[int]) -> str:
-    return " ".join(f"<{token}>" for token in ids)
+    return InferenceGuard(parts, Options(search=case.search()))
