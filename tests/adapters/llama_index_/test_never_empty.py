@@ -56,7 +56,11 @@ def says(value):
     """A policy that answers in words, and where an object is asked for, fills all its texts with these."""
 
     def policy(prompt):
-        objects = [f'{{"text": "{value}"}}', f'{{"answer": "{value}"}}', f'{{"query_satisfied": true, "answer": "{value}"}}']
+        objects = [
+            f'{{"text": "{value}"}}',
+            f'{{"answer": "{value}"}}',
+            f'{{"query_satisfied": true, "answer": "{value}"}}',
+        ]
         asked = prompt.rsplit("assistant", 1)[-1]
         calls = [f" {each}}}\n</tool_call>" for each in objects]
         return dict.fromkeys(calls if "tool_call" in asked else [value, *objects], 1 / 4)
