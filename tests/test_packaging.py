@@ -114,8 +114,8 @@ def test_constraints_pin_exactly_and_cover_the_dependencies():
     assert missing <= {"bitsandbytes", "tomli"}  # other hardware, and Python 3.10
 
 
-def test_the_version_is_the_packages_own():
+def test_the_version_is_the_packages_own(wheel):
     import ig_plugins
 
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert f'\nversion = "{ig_plugins.__version__}"\n' in text
+    (metadata,) = wheel[2].glob("*.dist-info/METADATA")
+    assert f"\nVersion: {ig_plugins.__version__}\n" in metadata.read_text(encoding="utf-8")
