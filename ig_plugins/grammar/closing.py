@@ -59,6 +59,11 @@ class ClosingGrammar:
         return ClosingGrammar(self._grammar.after(tokens), self._plan, (*self._read, *tokens))
 
     @property
+    def idle(self) -> bool:
+        """Never: the answer is held from its first token on."""
+        return False
+
+    @property
     def complete(self) -> bool:
         """Whether what was read is a whole answer."""
         return self._grammar.complete

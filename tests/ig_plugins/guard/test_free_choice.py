@@ -158,6 +158,16 @@ def test_the_gain_is_the_likelihood_against_a_question_that_says_nothing(guard):
     assert not guard.with_options(tool_threshold=4.61).generate("Do I need an umbrella?").tool_calls
 
 
+def test_whoever_sets_a_threshold_sees_what_it_is_compared_with(guard):
+    found = guard.tool_gains("Do I need an umbrella?")
+    assert found == pytest.approx({"weather": 4.60517, "clock": 0.0}, abs=1e-4)
+    assert guard.tool_gains([{"role": "user", "content": "Good morning!"}], tools=[TIME]) == pytest.approx({"clock": 0})
+    forced = guard.with_options(tool_choice="any", choices=["Hello."])
+    assert forced.tool_gains("Do I need an umbrella?") == found, "whatever else the guard's calls say"
+    with pytest.raises(ConfigurationError, match="0 tools are offered"):
+        guard.tool_gains("Do I need an umbrella?", tools=[])
+
+
 @pytest.mark.parametrize(
     ("prompt", "options"),
     [
