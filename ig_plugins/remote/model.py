@@ -98,12 +98,12 @@ class RemoteModel:
 
     @property
     def shortest_block(self) -> int:
-        """Tokens that a block has by default at least, because the server reads a part of each prefix again for it.
+        """Tokens that a block has by default at least, because the server reads what is left of a page again for it.
 
-        vLLM reads what is left of a page, and llama.cpp the beam's last block. A longer one than `LONG_BLOCK` would
-        leave too little of the search, so pages that are longer cost what they cost.
+        A longer one than `LONG_BLOCK` would leave too little of the search, so pages that are longer cost what they
+        cost.
         """
-        return min(LONG_BLOCK, self.server.page or self.dialect.rereads)
+        return min(LONG_BLOCK, self.server.page)
 
     def prefill(self, prompts: Sequence[Sequence[int]], *, lanes: int, block: int, max_new: int) -> RemoteSession:
         """A session with one beam a prompt; nothing is sent before a block is sampled."""
@@ -186,6 +186,7 @@ class RemotePolicy(Policy):
             "stratified": False,
             "retry_penalty": 0.0,
             "block_tokens": max(search.block_tokens, self.tree.shortest_block),
+            "beams": min(search.beams, self.tree.dialect.beams or search.beams),
         }
         return search.model_copy(update={name: value for name, value in suited.items() if name not in asked})
 

@@ -23,7 +23,7 @@ def test_a_server_that_fails_at_any_moment_lets_nothing_unjudged_leave(states):
 
 
 def test_a_fault_that_comes_late_kills_no_server_that_was_started_since(engine, guarded):
-    """One in four hundred guards could not answer afterwards: another call of the failed block killed the next server."""
+    """One guard in 400 could not answer afterwards: another call of the failed block killed the next server."""
     server = engine()
     guard = guarded(server, load_options={"attempts": 2})
     kill, goes_on, killed = server.kill, threading.Event(), []

@@ -124,7 +124,7 @@ def test_prefixes_end_one_token_behind_a_page(engine, guarded):
         ("vllm", 128, 32),
         ("vllm", 0, 16),
         ("openai", None, 16),
-        ("llamacpp", None, 32),
+        ("llamacpp", None, 16),
     ],
 )
 def test_a_block_is_as_long_as_what_is_read_again_for_it(engine, kind, page, block):
@@ -141,6 +141,26 @@ def test_a_block_is_as_long_as_what_is_read_again_for_it(engine, kind, page, blo
     assert InferenceGuard.from_pretrained(server.address, **options, block_tokens=4).search.block_tokens == 4
     said = SearchConfig(block_tokens=16)
     assert InferenceGuard.from_pretrained(server.address, **options, search=said).search.block_tokens == 16
+
+
+@pytest.mark.parametrize(("kind", "beams"), [("vllm", 4), ("openai", 4), ("llamacpp", 2)])
+def test_where_every_beam_reads_the_prompt_anew_there_are_few(engine, kind, beams):
+    options = {
+        "cost_model": lambda prompts, responses: [-1.0] * len(responses), "tokenizer": "bundled:tiny-alpaca",
+        "prompt_format": "beaver",
+    }  # fmt: skip
+    server = engine(kind)
+    guard = InferenceGuard.from_pretrained(server.address, **options)
+    assert guard.search.beams == beams
+    asked = len(server.bodies)
+    guard.generate(QUESTION, max_tokens=80)
+    prefixes = Counter(len(prompt_of(body)) for body in server.bodies[asked:])
+    assert max(prefixes.values()) <= beams, "a call a beam"
+    assert InferenceGuard.from_pretrained(server.address, **options, candidates=1, beams=1).search.beams == 1
+    assert InferenceGuard.from_pretrained(server.address, **options, beams=3).search.beams == 3
+    said = SearchConfig(beams=5)
+    assert InferenceGuard.from_pretrained(server.address, **options, search=said).search.beams == 5
+    assert InferenceGuard.from_pretrained(server.address, **options, search=SearchConfig(tries=1)).search.beams == beams
 
 
 @pytest.mark.parametrize("page", [0, 1, 16, 24])
