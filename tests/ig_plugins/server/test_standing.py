@@ -247,6 +247,37 @@ def test_a_short_prompt_is_not_read_behind_long_ones(roomy):
         thread.join()
 
 
+def test_a_plain_prompt_is_not_read_behind_a_grammar_that_takes_long(roomy):
+    """A few hundred bytes of a schema or a regular expression may take seconds to be made into a mask."""
+    ended = []
+    hard = [{"regex": f"(.{{1,{size}}}x){{1,50}}", "max_tokens": 1000} for size in (4999, 5000, 5001)]
+
+    def send(change):
+        httpx.post(f"{roomy.http.base_url}/v1/chat/completions", json={**ASK, **change, "timeout": 0.001}, timeout=120)
+        ended.append(change)
+
+    threads = [threading.Thread(target=send, args=(change,)) for change in hard]
+    for thread in threads:
+        thread.start()
+    while roomy.http.get("/ready").json()["queued"] < 3 and not ended:
+        time.sleep(0.01)
+    assert roomy.ask().status_code == 200
+    assert len(ended) < 3
+    for thread in threads:
+        thread.join()
+
+
+def test_a_request_that_takes_too_long_to_read_is_told_so():
+    server = Server(timeout=0.3)
+    try:
+        started = time.monotonic()
+        answer = server.ask(regex="(.{1,5000}x){1,50}", max_tokens=2000)
+        assert answer.status_code == 504
+        assert time.monotonic() - started < 5
+    finally:
+        server.stop()
+
+
 def test_a_client_that_goes_away_frees_its_place(server):
     for stream in (False, True):
         for _ in range(6):
