@@ -97,13 +97,19 @@ def protocol(limits: Limits) -> type[H11Protocol]:
             if self._stuck is None:
                 self._stuck = self.loop.call_later(seconds, self.transport.abort)
 
+        @property
+        def _unsent(self) -> bool:
+            """Whether the rest of a body is awaited."""
+            return not self._idle and self.cycle.more_body
+
         def _made_room(self) -> bool:
-            """Closes the connection that has been idle longest."""
+            """Closes the connection that has been idle longest, or whose body has been awaited longest."""
             others: list[Any] = [each for each in self.connections if each is not self]
-            idle = [each for each in others if each._idle and not each.transport.is_closing()]
-            if not idle:
+            open_ = [each for each in others if not each.transport.is_closing()]
+            waiting = [each for each in open_ if each._idle] or [each for each in open_ if each._unsent]
+            if not waiting:
                 return False
-            min(idle, key=lambda each: each._since).transport.abort()
+            min(waiting, key=lambda each: each._since).transport.abort()
             return True
 
     return Limited

@@ -23,10 +23,11 @@ def free_port():
 class Server:
     def __init__(self, **limits):
         paths = os.pathsep.join(dict.fromkeys(str(Path(path).resolve()) for path in sys.path if path))
-        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self.errors = tempfile.TemporaryFile("a+")  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "process.py"), json.dumps({"port": free_port(), **limits})],
-            stdout=subprocess.PIPE, stderr=self.errors, text=True, env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE, stderr=self.errors, text=True,
+            env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         line = self.process.stdout.readline()
         self.port = int(line.split()[-1])

@@ -7,6 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from ig_plugins.server import Limits, create_app
+from ig_plugins.server.config import read
 from tests.kit.guards import make_guard
 
 ASK = {"messages": [{"role": "user", "content": "A secret question?"}], "seed": 1}
@@ -41,6 +42,16 @@ def test_a_key_is_needed_where_there_are_keys(guard, header, status):
         assert "wrong" not in answer.text
     assert client.get("/v1/models", headers=headers).status_code == status
     assert client.get("/health").status_code == client.get("/ready").status_code == 200
+
+
+def test_a_key_may_have_letters_beyond_ascii_and_the_file_a_mark_of_windows(guard, tmp_path):
+    """Clients send the bytes of UTF-8, which servers read as other letters."""
+    (tmp_path / "keys.txt").write_bytes("\ufeffschlüssel\r\n".encode())
+    (tmp_path / "guard.toml").write_text('server.api_keys = "keys.txt"\nmodels.a.model = "tiny-beaver"\n')
+    client = TestClient(create_app(guard, keys=read(tmp_path / "guard.toml").keys))
+    for key, status in (("schlüssel", 200), ("schlussel", 401), ("schlÃ¼ssel", 401)):
+        headers = {"authorization": f"Bearer {key}".encode()}
+        assert client.get("/v1/models", headers=headers).status_code == status
 
 
 def test_every_answer_has_the_id_that_the_client_gave_or_a_new_one(guard):

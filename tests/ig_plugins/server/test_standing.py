@@ -19,6 +19,7 @@ from tests.ig_plugins.server.running import ASK, Server
 
 ROOM = 1024  # MiB above what the loaded models take
 KILLING = {**ASK, "candidates": 1024, "beams": 1024, "block_tokens": 3900, "max_tokens": 3900}
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +212,37 @@ def test_more_connections_than_allowed_make_room_by_the_idlest(server):
         each.close()
 
 
+def test_half_sent_bodies_keep_nobody_out():
+    server = Server(connections=6, body_seconds=60)
+    try:
+        halves = [server.connect() for _ in range(12)]
+        for each in halves:
+            each.sendall(HEAD % 1000 + b"{")
+            time.sleep(0.02)
+        server.http.close()
+        answer = httpx.post(f"http://127.0.0.1:{server.port}/v1/chat/completions", json=ASK, timeout=60)
+        assert answer.status_code == 200
+        for each in halves:
+            each.close()
+    finally:
+        server.stop()
+
+
+def test_a_body_with_two_lengths_is_refused_and_what_follows_is_not_read(server):
+    """A proxy that goes by the other length takes the rest for another request, or sends one on unseen."""
+    with server.connect() as client:
+        client.settimeout(10)
+        client.sendall(
+            b"POST /tokenize HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\ntransfer-encoding: chunked\r\n\r\n"
+            b"0\r\n\r\nGET /ready HTTP/1.1\r\nhost: x\r\n\r\n"
+        )
+        heard = b""
+        while piece := client.recv(4096):
+            heard += piece
+    assert heard.startswith(b"HTTP/1.1 400 ")
+    assert heard.count(b"HTTP/1.1 ") == 1
+
+
 def test_more_requests_than_the_queue_holds_are_told_when_to_come_back(server):
     async def crowd():
         limits = httpx.Limits(max_connections=20)
@@ -247,6 +279,37 @@ def test_a_short_prompt_is_not_read_behind_long_ones(roomy):
         thread.join()
 
 
+def test_a_plain_prompt_is_not_read_behind_a_grammar_that_takes_long(roomy):
+    """A few hundred bytes of a schema or a regular expression may take seconds to be made into a mask."""
+    ended = []
+    hard = [{"regex": f"(.{{1,{size}}}x){{1,50}}", "max_tokens": 1100} for size in (4999, 5000, 5001)]
+
+    def send(change):
+        httpx.post(f"{roomy.http.base_url}/v1/chat/completions", json={**ASK, **change, "timeout": 0.001}, timeout=120)
+        ended.append(change)
+
+    threads = [threading.Thread(target=send, args=(change,)) for change in hard]
+    for thread in threads:
+        thread.start()
+    while roomy.http.get("/ready").json()["queued"] < 3 and not ended:
+        time.sleep(0.01)
+    assert roomy.ask().status_code == 200
+    assert len(ended) < 3
+    for thread in threads:
+        thread.join()
+
+
+def test_a_request_that_takes_too_long_to_read_is_told_so():
+    server = Server(timeout=0.3)
+    try:
+        started = time.monotonic()
+        answer = server.ask(regex="(.{1,5000}x){1,50}", max_tokens=2000)
+        assert answer.status_code == 504
+        assert time.monotonic() - started < 5
+    finally:
+        server.stop()
+
+
 def test_a_client_that_goes_away_frees_its_place(server):
     for stream in (False, True):
         for _ in range(6):
@@ -259,9 +322,6 @@ def test_a_client_that_goes_away_frees_its_place(server):
                 client.sendall(body)
                 time.sleep(0.05)
     assert server.rest() == {"status": "ok", "running": 0, "queued": 0}
-
-
-HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
 
 
 @pytest.mark.parametrize("requests", [1, 2])
