@@ -43,6 +43,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("the worst score is the last", SAFETY,
         "return slack.cummin(dim=-1).values[..., 1:]", "return slack[..., 1:]", SAFE),
     Mutant("costs are added", SAFETY, "state = (state - cost) / budget.discount", "state = (state + cost) / budget.discount", SAFE),
+    Mutant("a block that ran ahead is not looked at", "ig_plugins/engine/decoding/masks.py",
+        "                    if not state.idle:\n", "                    if False:\n",
+        only("tests/ig_plugins/engine/test_masks.py", "run_ahead")),
     # What is judged is what leaves.
     Mutant("a stream shows the beginning of a stop string", TEXT,
         "end = min(stable_length(text, request.stop), request.held_from(text))", "end = min(len(text), request.held_from(text))",

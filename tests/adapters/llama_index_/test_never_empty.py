@@ -1,4 +1,4 @@
-"""No answer of ours becomes LlamaIndex's "Empty Response": what is blocked or no object is an error that it lets through.
+"""No answer of ours becomes LlamaIndex's "Empty Response": what is blocked, or no object, is an error that it lets by.
 
 Its refine loop, which the modes compact and refine and most chat engines run, swallows every ValueError and TypeError.
 """

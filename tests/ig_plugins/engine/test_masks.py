@@ -1,6 +1,7 @@
 """Lanes under a grammar are exact draws of the masked policy, whatever else shares the block."""
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
@@ -39,7 +40,7 @@ class Words:
 
 
 class Begun(Words):
-    """Words are free until one of some tokens is said; behind it one token may follow, and then words are free again."""
+    """Words are free until one of some tokens is said; behind it one token may follow, then words are free again."""
 
     def __init__(self, marks, said=()):
         self.marks, self.said = marks, tuple(said)
@@ -172,7 +173,7 @@ def test_beams_go_on_where_they_stand(model):
 @pytest.mark.parametrize("way", ["drafts", "device"])
 @pytest.mark.parametrize("begun", ["by none", "by some"])
 def test_lanes_run_ahead_until_a_grammar_masks(make_model, monkeypatch, way, begun, keep_states):
-    """Neither drafts nor a device look at draws; what they say is what steps say, and is said anew where one was masked."""
+    """Neither drafts nor a device look at draws: they say what steps say, or it is said anew where one was masked."""
     marks = set(range(3, VOCAB, 4)) if begun == "by some" else {VOCAB + 1}
     model = TreeModel.attach(make_model("llama"), backend="segments")
     uniforms = torch.rand(2, 3, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -181,9 +182,9 @@ def test_lanes_run_ahead_until_a_grammar_masks(make_model, monkeypatch, way, beg
     def block(lanes=3):
         session = model.prefill([PROMPT, [8, 9]], lanes=lanes, block=12, max_new=24)
         found = sample_block(
-            session, torch.zeros(2, lanes, dtype=torch.long), samplers=[Sampler(temperature=1.5)] * 2, uniforms=uniforms,
-            max_tokens=[12, 12], stop_ids={STOP}, matchers=[[Begun(marks)], None], histories=[[PROMPT], [[8, 9]]],
-            keep_states=keep_states,
+            session, torch.zeros(2, lanes, dtype=torch.long), samplers=[Sampler(temperature=1.5)] * 2,
+            uniforms=uniforms, max_tokens=[12, 12], stop_ids={STOP}, matchers=[[Begun(marks)], None],
+            histories=[[PROMPT], [[8, 9]]], keep_states=keep_states,
         )  # fmt: skip
         session.select(torch.tensor([[0, 1], [0, 2]]))
         return found, session
@@ -203,7 +204,7 @@ def test_lanes_run_ahead_until_a_grammar_masks(make_model, monkeypatch, way, beg
     for name in ("hidden", "total", "states"):
         torch.testing.assert_close(getattr(found, name), getattr(plain, name), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(session.logits, after.logits, atol=1e-4, rtol=1e-4)
-    said = [pair for lane in found.tokens[0].tolist() for pair in zip(lane, lane[1:], strict=False)]
+    said = [pair for lane in found.tokens[0].tolist() for pair in pairwise(lane)]
     assert all(behind in (33, -1) for mark, behind in said if mark in marks)
     assert begun == "by none" or any(mark in marks for mark, _ in said), "the test is void"
 

@@ -1,8 +1,8 @@
 """What LlamaIndex's programs ask for without saying so: an object, by a tool or by words.
 
 ``structured_predict`` comes to the adapter by name. Programs that others make do not: response synthesizers with
-``structured_answer_filtering``, ``LLMTextCompletionProgram``, ``FunctionCallingProgram``. They are known by what they send:
-a tool that LlamaIndex made of a class, or the words in which its parser asks for a schema.
+``structured_answer_filtering``, ``LLMTextCompletionProgram``, ``FunctionCallingProgram``. They are known by what they
+send: a tool that LlamaIndex made of a class, or the words in which its parser asks for a schema.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Errors that LlamaIndex does not swallow.
 
-Its compact and refine synthesizers catch ``ValueError`` and ``TypeError``, log them, and answer "Empty Response". So what
-goes wrong in a call is neither of them here.
+Its compact and refine synthesizers catch ``ValueError`` and ``TypeError``, log them, and answer "Empty Response". So
+what goes wrong in a call is neither of them here.
 """
 
 from collections.abc import Iterator

@@ -207,8 +207,8 @@ def _with_delta(item: ChatResponse) -> ChatResponse:
 def _readable(found: Any) -> Any:
     """An object that LlamaIndex's streamed refine can read: of any class it looks for an ``answer``, and nothing else.
 
-    A class without one would be an empty answer to it. What stands in an object's ``__dict__`` beside its fields is no part
-    of it to pydantic, which keeps cached properties there.
+    A class without one would be an empty answer to it. What stands in an object's ``__dict__`` beside its fields is no
+    part of it to pydantic, which keeps cached properties there.
     """
     if not hasattr(found, "answer"):
         vars(found)["answer"] = found.model_dump_json()
