@@ -35,6 +35,13 @@ def test_an_answer_carries_usage_and_the_guard_report(client):
     assert body["usage"]["total_tokens"] == body["usage"]["prompt_tokens"] + body["usage"]["completion_tokens"]
 
 
+def test_no_page_loads_anything_from_elsewhere(client):
+    assert client.get("/openapi.json").status_code == 200
+    for path in ("/docs", "/redoc"):
+        assert client.get(path).status_code == 404
+        assert client.get(path).json()["error"]["message"] == "Not Found"
+
+
 def test_a_stream_joins_to_the_same_answer_with_the_report_in_the_last_chunk_only(client):
     chunks = events(client.post("/v1/chat/completions", json={**ASK, "stream": True}))
     text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
