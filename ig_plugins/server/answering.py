@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from ig_plugins.errors import InferenceGuardError
+from ig_plugins.errors import InferenceGuardError, RequestCancelledError
 from ig_plugins.guard import GuardResult
 from ig_plugins.guard.request_handle import GuardChunk
 from ig_plugins.server.desk import Order
@@ -127,6 +127,7 @@ async def _chunks(order: Order[Any], told: Told | None) -> AsyncGenerator[tuple[
         except Exception as error:
             heard.put_nowait((index, error))
 
+    order.told.append(lambda: heard.put_nowait((0, RequestCancelledError("the answer was given up; ask again"))))
     tasks = [asyncio.ensure_future(follow(index)) for index in range(len(order.tickets))]
     left = len(tasks)
     try:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from typing_extensions import Self
@@ -72,6 +72,7 @@ class Order(Generic[A]):
         tickets: One an answer, those of a prompt together.
         takes: Bytes.
         heavy: It is much larger than usual.
+        told: Called once it is given up; whoever waits for an answer need not wait for a judge that is being asked.
     """
 
     asked: A
@@ -80,11 +81,14 @@ class Order(Generic[A]):
     tickets: Sequence[RequestHandle]
     takes: int
     heavy: bool
+    told: list[Callable[[], None]] = field(default_factory=list)
 
     def cancel(self) -> None:
         """Stops decoding."""
         for ticket in self.tickets:
             ticket.cancel()
+        for tell in self.told:
+            tell()
 
 
 class Desk:

@@ -228,6 +228,18 @@ def test_a_schema_is_read_from_the_words_of_llama_indexs_parser_alone():
     assert asked_schema([]) is None
 
 
+async def test_a_misspelt_option_is_no_fault_of_the_answer():
+    llm = llm_of(FOUND)
+    with pytest.raises(TypeError, match="temprature"):
+        llm.structured_predict(Note, ASK, llm_kwargs={"temprature": 1}, topic="rain")
+    with pytest.raises(TypeError, match="temprature"):
+        list(llm.stream_structured_predict(Note, ASK, llm_kwargs={"temprature": 1}, topic="rain"))
+    with pytest.raises(TypeError, match="temprature"):
+        await llm.astructured_predict(Note, ASK, llm_kwargs={"temprature": 1}, topic="rain")
+    allowed = {"temperature": 0.5, "tool_required": True, "allow_parallel_tool_calls": False}
+    assert llm.structured_predict(Note, ASK, llm_kwargs=allowed, topic="rain") == Note(text=FOUND)
+
+
 def test_an_object_for_a_streamed_refine_is_the_same_object():
     (found,) = llm_of(FOUND).stream_structured_predict(Note, ASK, topic="rain")
     assert found == Note(text=FOUND)

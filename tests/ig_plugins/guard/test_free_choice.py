@@ -99,6 +99,30 @@ def test_every_call_of_a_real_policy_ends_in_time():
     assert called
 
 
+@pytest.mark.parametrize("told", [True, False], ids=["told in words", "a template's tools"])
+def test_a_form_is_reached_though_a_small_model_would_call_for_ever(told):
+    """An agent that wants an object ends: a tool that has answered is not called again for the same question."""
+    form = {"type": "object", "properties": {"sure": {"type": "boolean"}}, "required": ["sure"]}
+    start = PROMPTED.start + ("" if told else "\n")
+    call = f'{start}{{"name": "weather", "arguments": {{"city": "Oslo"}}}}{PROMPTED.end}'
+    guard = make_guard({call: 1.0}, chat=not told, reward=None, tools=[WEATHER, TIME], json_schema=form)
+    asked = [{"role": "user", "content": "Is it?"}]
+    answered = [
+        *asked,
+        {"role": "assistant", "content": "", "tool_calls": [{"id": "a", "name": "weather", "arguments": {}}]},
+        {"role": "tool", "content": "Rain.", "tool_call_id": "a"},
+    ]
+    for seed in range(3):
+        first, second = guard.generate(asked, seed=seed), guard.generate(answered, seed=seed)
+        assert [each["name"] for each in first.tool_calls] == ["weather"]
+        again = [each["name"] for each in second.tool_calls]
+        assert "weather" not in again if told else again == ["weather"]
+        assert again or "sure" in json.loads(second.text)
+        alone = guard.generate(answered, seed=seed, tools=[WEATHER])
+        assert not told or "sure" in json.loads(alone.text)
+    assert guard.generate([*answered, *asked]).tool_calls, "a new question"
+
+
 def test_what_holds_free_calls_is_not_the_form_of_the_answer():
     guard = make_guard({"No.": 1.0})
     free = guard.request("Is it?", tools=[WEATHER])

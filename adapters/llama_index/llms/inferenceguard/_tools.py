@@ -23,6 +23,7 @@ from ig_plugins.guard.result import why_no_call
 from llama_index.llms.inferenceguard._asked import held_to, makes_object
 from llama_index.llms.inferenceguard._errors import StructuredOutputError, objects
 
+PROGRAMS = ("tool_required", "tool_choice", "allow_parallel_tool_calls")  # keywords that LlamaIndex's programs drop
 REQUIRED = {"tool_required": True, "on_block": "raise"}
 FORCED = (PydanticProgramMode.DEFAULT, PydanticProgramMode.FUNCTION)  # of these the former asks the metadata
 
@@ -131,35 +132,39 @@ class GuardedToolCalls(FunctionCallingLLM):  # type: ignore[misc]
             GuardBlockedError: The guard refuses.
             StructuredOutputError: The answer is no object of the class.
         """
+        held = self._held(output_cls, llm_kwargs)
         with objects(output_cls):
-            return super().structured_predict(output_cls, prompt, self._held(output_cls, llm_kwargs), **prompt_args)
+            return super().structured_predict(output_cls, prompt, held, **prompt_args)
 
     async def astructured_predict(
         self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
     ) -> Any:
         """As `structured_predict`."""
+        held = self._held(output_cls, llm_kwargs)
         with objects(output_cls):
-            held = self._held(output_cls, llm_kwargs)
             return await super().astructured_predict(output_cls, prompt, held, **prompt_args)
 
     def _structured_stream_call(
         self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
     ) -> Generator[Any, None, None]:
         """One object: half an object is not verified, and LlamaIndex would fill it up with guesses."""
+        held = self._held(output_cls, llm_kwargs)
         with objects(output_cls):
             program = get_program_for_llm(output_cls, prompt, self, pydantic_program_mode=self.pydantic_program_mode)
-            found = program(llm_kwargs=self._held(output_cls, llm_kwargs), **prompt_args)
+            found = program(llm_kwargs=held, **prompt_args)
         yield _readable(found)
 
     async def _structured_astream_call(
         self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
     ) -> AsyncGenerator[Any, None]:
+        held = self._held(output_cls, llm_kwargs)
+
         async def once() -> AsyncGenerator[Any, None]:
             with objects(output_cls):
                 program = get_program_for_llm(
                     output_cls, prompt, self, pydantic_program_mode=self.pydantic_program_mode
                 )
-                found = await program.acall(llm_kwargs=self._held(output_cls, llm_kwargs), **prompt_args)
+                found = await program.acall(llm_kwargs=held, **prompt_args)
             yield _readable(found)
 
         return once()
@@ -172,8 +177,12 @@ class GuardedToolCalls(FunctionCallingLLM):  # type: ignore[misc]
         """The call's keywords with what holds its answer to the class, where LlamaIndex asks for a text.
 
         Where it forces a call, that call is held to its schema anyway.
+
+        Raises:
+            TypeError: A keyword that is no option.
         """
         given = {**(llm_kwargs or {}), "on_block": "raise"}
+        self.call_options(**{name: value for name, value in given.items() if name not in PROGRAMS})
         forces = self.metadata.is_function_calling_model and self.pydantic_program_mode in FORCED
         if forces or set(given) & set(KINDS):
             return given
