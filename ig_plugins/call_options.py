@@ -35,9 +35,7 @@ class CallOptions(TypedDict, total=False):
     ]
     candidates: Annotated[int | None, Doc("N: lanes sampled per block and prompt.")]
     beams: Annotated[int | None, Doc("K: lanes kept after a block. Behind llama.cpp 2 (remote.md).")]
-    block_tokens: Annotated[
-        int | None, Doc("d: tokens per block. Behind a server its page, if that is longer (remote.md).")
-    ]
+    block_tokens: Annotated[int | None, Doc("d: tokens per block.")]
     max_tokens: Annotated[int | None, Doc("D: the longest answer, in tokens.")]
     max_new_tokens: Annotated[int | None, Doc("`max_tokens`, by the name that transformers has for it.")]
     tries: Annotated[

@@ -32,9 +32,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("a guard that nobody knows is calibrated for hours", CALIBRATION + "calibrate.py",
         "        check_known(identity(overrides))\n", "        pass\n", only(CALIBRATED + "test_guarded.py", "before_anything")),
     # Policies behind servers.
-    Mutant("blocks are shorter than what a server reads again for each", "ig_plugins/remote/model.py",
-        '"block_tokens": max(search.block_tokens, self.tree.shortest_block),', '"block_tokens": search.block_tokens,',
-        only("tests/ig_plugins/remote/test_sampling.py", "as_long_as")),
+    Mutant("beams that read the prompt anew are as many as elsewhere", "ig_plugins/remote/model.py",
+        '"beams": min(search.beams, self.tree.dialect.beams or search.beams),', '"beams": search.beams,',
+        only("tests/ig_plugins/remote/test_sampling.py", "there_are_few")),
     # The LangChain middleware.
     Mutant("a score equal to the limit is stopped", ADAPTER + "_screen.py",
         "self.score > self.limit", "self.score >= self.limit", only(MIDDLEWARE, "limit_and_message")),
