@@ -155,6 +155,8 @@ class Desk:
         self.limits.check(wanted, guard.options, answers=answers)
         tickets: list[RequestHandle] = []
         for prompt in prompts:
+            if wanted.tools and wanted.tool_threshold is not None:  # the policy reads the prompt to weigh them
+                self.limits.check_prompt(guard.count_tokens(prompt, tools=wanted.tools))
             first = guard.prepare(prompt, stream=asked.streams, **options)
             self.limits.check_prompt(len(first.request.prompt_ids))
             tickets += [first, *(first.sibling(number) for number in range(1, asked.answers))]

@@ -6,6 +6,7 @@ import logging
 import pytest
 from fastapi.testclient import TestClient
 
+from ig_plugins.guard import prompt_request
 from ig_plugins.server import Limits, create_app
 from ig_plugins.server.config import read
 from tests.kit.guards import make_guard
@@ -102,4 +103,18 @@ def test_a_prompt_is_encoded_once_whether_it_streams_or_not(guard, monkeypatch):
     long = {"messages": [{"role": "user", "content": "x" * 600}]}
     answer = client.post("/v1/chat/completions", json=long)
     assert answer.status_code == 400
+    assert "prompt_tokens is" in answer.json()["error"]["message"]
+
+
+def test_the_policy_weighs_no_tools_for_a_prompt_that_is_too_long(monkeypatch):
+    weighed = []
+    monkeypatch.setattr(prompt_request, "gains", lambda *given: weighed.append(given) or {"double": -9.0})
+    served = make_guard({"Hello.": 1.0}, chat=True, reward=None, tool_threshold=1.0)
+    client = TestClient(create_app(served, limits=Limits(prompt_tokens=500)))
+    tool = {"type": "function", "function": {"name": "double", "parameters": {"type": "object"}}}
+    for text, status in (("Hi", 200), ("x" * 600, 400)):
+        body = {"messages": [{"role": "user", "content": text}], "tools": [tool]}
+        answer = client.post("/v1/chat/completions", json=body)
+        assert answer.status_code == status, answer.text
+    assert len(weighed) == 1
     assert "prompt_tokens is" in answer.json()["error"]["message"]
