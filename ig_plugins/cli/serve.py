@@ -28,9 +28,6 @@ LIMITS = {  # options by the names of their ceilings, where these differ
 }
 SERVER = ("host", "port", "api_keys", "access_log", "cors", "metrics", "telemetry", "ui")
 
-Most = Annotated[int | None, typer.Option(min=1, help="That a request may ask for.")]
-Seconds = Annotated[float | None, typer.Option()]
-
 
 @options.with_call_options()
 def serve(
@@ -61,26 +58,26 @@ def serve(
     ui: Annotated[bool | None, typer.Option("--ui", help="/ui for operators: it shows text that did not pass.")] = None,
     max_body_bytes: Annotated[int | None, typer.Option(min=1, help="Of a request's body; 1 MiB.")] = None,
     max_prompt_tokens: Annotated[int | None, typer.Option(min=1, help="By default the model's context.")] = None,
-    max_candidates: Most = None,
-    max_beams: Most = None,
-    max_block_tokens: Most = None,
-    max_answer_tokens: Most = None,
-    max_tries: Most = None,
+    max_candidates: Annotated[int | None, typer.Option(min=1, help="That a request may ask for; 128.")] = None,
+    max_beams: Annotated[int | None, typer.Option(min=1, help="That a request may ask for; 64.")] = None,
+    max_block_tokens: Annotated[int | None, typer.Option(min=1, help="That a request may ask for; 128.")] = None,
+    max_answer_tokens: Annotated[int | None, typer.Option(min=1, help="That a request may ask for; 4096.")] = None,
+    max_tries: Annotated[int | None, typer.Option(min=1, help="That a request may ask for; 8.")] = None,
     max_lane_tokens: Annotated[int | None, typer.Option(min=1, help="Lanes times tokens of a block; 4096.")] = None,
     max_answers: Annotated[int | None, typer.Option(min=1, help="Of a request: n times its prompts; 8.")] = None,
     max_running: Annotated[int | None, typer.Option(min=1, help="Requests decoded at once; 16.")] = None,
     max_queued: Annotated[int | None, typer.Option(min=0, help="Requests that wait, 64; more get status 429.")] = None,
     max_memory: Annotated[int | None, typer.Option(min=1, help="MiB of all requests; by default half of it.")] = None,
     max_connections: Annotated[int | None, typer.Option(min=1, help="Open at once; 256.")] = None,
-    head_seconds: Seconds = None,
-    body_seconds: Seconds = None,
-    send_seconds: Seconds = None,
+    head_seconds: Annotated[float | None, typer.Option(help="For a request's head to arrive; 10.")] = None,
+    body_seconds: Annotated[float | None, typer.Option(help="For its body; 30.")] = None,
+    send_seconds: Annotated[float | None, typer.Option(help="For a client to take what it is sent; 30.")] = None,
     drain_seconds: Annotated[
         float | None, typer.Option(help="For answers under way, when the service ends; 30.")
     ] = None,
     **call: Any,
 ) -> None:
-    """Serve an OpenAI-style endpoint whose every answer is verified."""
+    """Serve an OpenAI-style endpoint of verified answers."""
     given = {name: value for name, value in locals().items() if name != "call" and value not in (None, [])}
     options_of_calls = {name: value for name, value in call.items() if value not in (None, [])}
     output.check_extra("server", "fastapi", "uvicorn")
