@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ig_plugins.cli import options, output
 
+if TYPE_CHECKING:
+    from ig_plugins.guard import InferenceGuard
+
 MIB = 2**20
+FIRST = 60.0  # seconds for the answer to a first question, before there are clients
 LIMITS = {  # options by the names of their ceilings, where these differ
     "max_body_bytes": "body_bytes",
     "max_prompt_tokens": "prompt_tokens",
@@ -96,10 +100,11 @@ def serve(
         check_reach(server.host, keyed=bool(keys))
     bound = listen(server.host, server.port)
     with bound:
-        guards = {}
+        guards, faults = {}, {}
         for name, table in wanted.models.items():
             with output.loading(table.model):
                 guards[name] = table.load()
+                faults[name] = _fault(guards[name])
         if server.telemetry:
             spans.start()
         app = create_app(
@@ -115,6 +120,8 @@ def serve(
         _note(f"serving {', '.join(guards)} at {at}")
         for each in app.state.models.served:
             _note(f"  {each.statement()}")
+            if fault := faults[each.name]:
+                _note(f"  warning: {each.name} failed at a first question: {fault}")
         run(app, limits=wanted.limits, bound=bound, say=_note)
 
 
@@ -152,6 +159,17 @@ def _said(given: dict[str, Any], call: dict[str, Any]) -> dict[str, Any]:
         return said
     table.setdefault("model", "tiny-beaver")
     return {**said, "models": {name_of(table["model"]): {**table, "options": call}}}
+
+
+def _fault(guard: InferenceGuard) -> str | None:
+    """Why a guard cannot answer now: a judge that returns something else, a server that is away."""
+    from ig_plugins.errors import InferenceGuardError
+
+    try:
+        guard.generate("Hello", seed=0, timeout=FIRST, on_block="empty")
+    except InferenceGuardError as error:
+        return str(error)
+    return None
 
 
 def _note(text: str) -> None:
