@@ -57,9 +57,8 @@ def grammar_of(
     if wish is None:
         return _free(policy, encoded, max_tokens)
     asked = rule(*wish)
-    if encoded.syntax is not None:
-        if tools := _may_call(encoded):
-            asked = or_calls(asked, policy.tokenizer, encoded.syntax, tools)
+    if encoded.syntax is not None and (tools := _may_call(encoded)):
+        asked = or_calls(asked, policy.tokenizer, encoded.syntax, tools)
     return _started(policy, asked, max_tokens)
 
 
