@@ -26,6 +26,13 @@ LoadOption = Annotated[
     list[str] | None,
     typer.Option(help="NAME=VALUE: how weights are loaded, or a server is asked (docs/remote.md); may repeat."),
 ]
+PromptFormat = Annotated[
+    str | None,
+    typer.Option(
+        help="How prompts are written: as the preset says, else the tokenizer's chat template, else the text alone.",
+        metavar="auto|chat_template|beaver|plain",
+    ),
+]
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="The longest answer.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many prompts.")]
 Column = Annotated[str | None, typer.Option(help="The column that holds the prompt.")]
@@ -85,6 +92,7 @@ _PARTS: dict[str, tuple[Any, Any]] = {
     "reward_model": (RewardModel, None),
     "critic": (Critic, None),
     "no_critic": (NoCritic, False),
+    "prompt_format": (PromptFormat, None),
     "tokenizer": (Tokenizer, None),
     "load_option": (LoadOption, None),
     "device": (Device, None),

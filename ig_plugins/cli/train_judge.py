@@ -24,6 +24,7 @@ def train_judge(
     kind: Annotated[Literal["text", "probe"], typer.Option(help="Reads text, or the policy's hidden states.")] = "text",
     model: Annotated[str | None, typer.Option(help="A probe's policy: a preset, hub id or folder.")] = None,
     policy_id: Annotated[str | None, typer.Option(help="What the card calls the policy.")] = None,
+    prompt_format: options.PromptFormat = None,
     layers: Annotated[str | None, typer.Option(help="Of a probe: the layers to try, such as 12,16,30.")] = None,
     read_tokens: Annotated[int, typer.Option(min=1, help="A probe learns from an answer's first so many tokens.")] = 96,
     encoder: Annotated[list[str] | None, typer.Option(help="A sentence encoder; repeat it for other places.")] = None,
@@ -43,7 +44,10 @@ def train_judge(
     device: options.Device = None,
     json: Annotated[bool, typer.Option("--json", help="The card's facts as JSON on standard output.")] = False,
 ) -> None:
-    """Train a judge from labelled answers (cost) or preference pairs (reward), measured on prompts it never saw."""
+    """Train a judge from labelled answers or preference pairs.
+
+    The first make a cost model, the second a reward model; measured on prompts that it never saw.
+    """
     from critic_models.judges.heads import NgramConfig
     from critic_models.training.heads.card import write_card
     from critic_models.training.heads.text import TextTraining
@@ -57,11 +61,18 @@ def train_judge(
     how: TextTraining | ProbeTraining
     if kind == "probe":
         policy, how = _probe(
-            model, policy_id, layers, max_tokens=read_tokens, pair_weight=pair_weight, seed=seed, device=device
+            model,
+            policy_id,
+            layers,
+            prompt_format,
+            max_tokens=read_tokens,
+            pair_weight=pair_weight,
+            seed=seed,
+            device=device,
         )
     else:
-        if model or layers:
-            raise ConfigurationError("--model and --layers belong to a probe; say --kind probe")
+        if model or layers or prompt_format:
+            raise ConfigurationError("--model, --layers and --prompt-format belong to a probe; say --kind probe")
         with configuration_errors():
             grams = NgramConfig(
                 words=(1, 2) if words else None, chars=(3, 5) if chars else None, buckets=buckets, prompt=read_prompt
@@ -102,6 +113,7 @@ def _probe(
     model: str | None,
     policy_id: str | None,
     layers: str | None,
+    prompt_format: str | None,
     *,
     max_tokens: int,
     pair_weight: float,
@@ -112,18 +124,21 @@ def _probe(
     from critic_models.training.heads.probe import ProbeTraining
     from ig_plugins import presets
     from ig_plugins.errors import ConfigurationError
-    from ig_plugins.guard.policies import load_policy, pick_device
+    from ig_plugins.guard.checks import check_options
+    from ig_plugins.guard.policies import load_checkpoint, pick_device
+    from ig_plugins.presets import Checkpoint
 
     if model is None:
         raise ConfigurationError("a probe reads a policy's hidden states: say which policy with --model")
     wanted = _layers(layers)
+    check_options(model, {}, prompt_format=prompt_format)
     chosen = presets.preset(model) if presets.known(model) else None
-    source = chosen.policy.source if chosen else model
-    policy = load_policy(source, revision=chosen.policy.revision if chosen else None, device=pick_device(device))
+    checkpoint = chosen.policy if chosen else Checkpoint(source=model, licence="")
+    policy = load_checkpoint(checkpoint, None, {}, {"device": pick_device(device)})
     return (policy.engine.body.model, policy.tokenizer), ProbeTraining(
-        policy_id=policy_id or source,
+        policy_id=policy_id or checkpoint.source,
         layers=wanted,
-        template=_template(policy.tokenizer, chosen.prompt_format if chosen else "auto"),
+        template=_template(policy.tokenizer, prompt_format or (chosen.prompt_format if chosen else "auto")),
         max_tokens=max_tokens,
         pair_weight=pair_weight,
         seed=seed,
@@ -140,12 +155,9 @@ def _layers(given: str | None) -> tuple[int, ...]:
 
 
 def _template(tokenizer: Any, prompt_format: str) -> str:
-    from critic_models.judges.heads.probe import CHAT
+    """How a guard with this format writes a prompt before the policy's answer, as a probe's template."""
+    from critic_models.judges.heads.probe import ALONE, CHAT
     from critic_models.judges.score import TEXT
-    from ig_plugins.errors import ConfigurationError
+    from ig_plugins.chat import prompt_format as make_format
 
-    if prompt_format == "beaver":
-        return TEXT
-    if not tokenizer.chat_template:
-        raise ConfigurationError("this policy's tokenizer has no chat template, so a probe cannot write its prompts")
-    return CHAT
+    return {"chat_template": CHAT, "beaver": TEXT, "plain": ALONE}[make_format(prompt_format, tokenizer).name]

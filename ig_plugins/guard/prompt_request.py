@@ -17,6 +17,8 @@ from ig_plugins.guard.tool_gains import gains, threshold_here, without_question
 from ig_plugins.search import Request
 from ig_plugins.search.trace import Recorder
 
+DRAWN = 2**53  # seeds that are drawn are below: whoever reads JSON as JavaScript does would round longer ones
+
 Prompt = str | Sequence[Message]
 
 
@@ -82,7 +84,7 @@ def build_request(components: Components, encoded: EncodedPrompt, options: Optio
         judge_prompt=encoded.judge_prompt,
         search=search,
         budgets=options.budgets,
-        seed=secrets.randbelow(2**63) if search.seed is None else search.seed,
+        seed=secrets.randbelow(DRAWN) if search.seed is None else search.seed,
         prefill_ids=encoded.prefill_ids,
         prefill_text=policy.detokenizer.text(encoded.prefill_ids),
         written=encoded.written,

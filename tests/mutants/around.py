@@ -32,9 +32,9 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("a guard that nobody knows is calibrated for hours", CALIBRATION + "calibrate.py",
         "        check_known(identity(overrides))\n", "        pass\n", only(CALIBRATED + "test_guarded.py", "before_anything")),
     # Policies behind servers.
-    Mutant("blocks are shorter than what a server reads again for each", "ig_plugins/remote/model.py",
-        '"block_tokens": max(search.block_tokens, self.tree.shortest_block),', '"block_tokens": search.block_tokens,',
-        only("tests/ig_plugins/remote/test_sampling.py", "as_long_as")),
+    Mutant("beams that read the prompt anew are as many as elsewhere", "ig_plugins/remote/model.py",
+        '"beams": min(search.beams, self.tree.dialect.beams or search.beams),', '"beams": search.beams,',
+        only("tests/ig_plugins/remote/test_sampling.py", "there_are_few")),
     # The LangChain middleware.
     Mutant("a score equal to the limit is stopped", ADAPTER + "_screen.py",
         "self.score > self.limit", "self.score >= self.limit", only(MIDDLEWARE, "limit_and_message")),
@@ -135,7 +135,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("a tool that has answered is called again instead of the form", "ig_plugins/guard/held.py",
         "if not told or tool", "if True or tool", only("tests/ig_plugins/guard/test_free_choice.py", "call_for_ever")),
     Mutant("a tool's result asks for a tool", "ig_plugins/guard/tool_gains.py",
-        'return options.tool_threshold if as_messages(prompt)[-1]["role"] == "user" else None', "return options.tool_threshold",
+        'return options.tool_threshold if as_messages(prompt)[-1]["role"] == "user" else None',
+        "return options.tool_threshold",
         only("tests/ig_plugins/guard/test_free_choice.py", "nothing_is_weighed")),
     Mutant("a forced call's words are judged behind its start", "ig_plugins/search/scoring/tool_calls.py",
         "Whole(key[0], request, request.written_text + text", "Whole(key[0], request, request.prefill_text + text",

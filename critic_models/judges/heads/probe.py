@@ -28,6 +28,7 @@ from critic_models.judges.protocol import Kind
 from critic_models.safety.budget import Accounting
 
 CHAT = "chat"
+ALONE = "{prompt}{response}"  # for base models: the text goes on
 NORMS = ("norm", "ln_f", "final_layernorm", "final_layer_norm")  # what transformers calls the final one
 ALIKE = 0.95  # least cosine of the two states; a policy in 8 or 4 bit is the same policy
 CHECKED = 16  # tokens that are read to tell a policy from another

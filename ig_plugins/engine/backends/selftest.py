@@ -130,11 +130,13 @@ class _Later(Body):
             positions = torch.arange(before, before + ids.shape[1], device=ids.device).expand(len(ids), -1)
         return super().run(ids, keep=keep, **{**inputs, "position_ids": positions + self._start})
 
-    def reference(self, ids: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def reference(
+        self, ids: Tensor, positions: Tensor | None = None, *, last: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """See `Body`."""
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device).expand(len(ids), -1)
-        return super().reference(ids, positions + self._start)
+        return super().reference(ids, positions + self._start, last=last)
 
 
 def _walk(body: Body, backend: type[TreeBackend], lengths: list[int], allowed: float) -> None:
@@ -185,7 +187,7 @@ def _compare(
     body: Body, texts: list[list[list[int]]], states: list[tuple[Tensor, Tensor | None]], allowed: float
 ) -> None:
     for text, found in zip([text for row in texts for text in row], states, strict=True):
-        expected = body.reference(torch.tensor([text], device=body.device))
+        expected = body.reference(torch.tensor([text], device=body.device), last=True)
         for what, mine, plain in zip(("hidden states", "logits"), found, expected, strict=True):
             if mine is None or plain is None:
                 continue

