@@ -4,7 +4,6 @@ Importing this package loads neither torch nor any framework; a name is loaded w
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from ig_plugins.search.config import SearchConfig
     from ig_plugins.search.trace.records import Trace
 
-    __version__: str
+__version__ = "0.1.0"  # the package's own: pyproject.toml reads it here, and asking for it loads nothing
 
 __all__ = [
     "BlockRecord",
@@ -89,8 +88,6 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        return version("inferenceguard")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}")
     value = getattr(import_module(_HOMES.get(name, "ig_plugins.errors")), name)

@@ -9,13 +9,13 @@ which ``python -m ig_plugins.guard.options_table`` writes. Which values are allo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from typing_extensions import Doc, TypedDict
 
-from critic_models.safety import SafetyBudget
+from critic_models import safety
 
-Budget = float | SafetyBudget | Sequence[float | SafetyBudget]
 OnBlock = Literal["refuse", "raise", "empty"]
 Selection = Literal["reward", "hedged"]
 Adaptive = Literal["off", "on", "auto"]
@@ -27,17 +27,15 @@ class CallOptions(TypedDict, total=False):
     """A call's keywords. None leaves a setting as it is, except for ``seed`` and ``timeout``."""
 
     budget: Annotated[
-        Budget | None,
+        safety.Budgets | None,
         Doc(
             "How much cost an answer may spend: a `SafetyBudget`, or a bare limit that keeps the cost model's "
             "accounting; a list with one for each cost model."
         ),
     ]
     candidates: Annotated[int | None, Doc("N: lanes sampled per block and prompt.")]
-    beams: Annotated[int | None, Doc("K: lanes kept after a block.")]
-    block_tokens: Annotated[
-        int | None, Doc("d: tokens per block. Behind a server its page, if that is longer (remote.md).")
-    ]
+    beams: Annotated[int | None, Doc("K: lanes kept after a block. Behind llama.cpp 2 (remote.md).")]
+    block_tokens: Annotated[int | None, Doc("d: tokens per block.")]
     max_tokens: Annotated[int | None, Doc("D: the longest answer, in tokens.")]
     max_new_tokens: Annotated[int | None, Doc("`max_tokens`, by the name that transformers has for it.")]
     tries: Annotated[
@@ -198,6 +196,8 @@ WITHHELD: dict[Door, dict[str, str]] = {
 
 def offered(door: Door) -> dict[str, tuple[Any, str]]:
     """A door's options: name to type and words."""
-    hints = get_type_hints(CallOptions, include_extras=True)
+    # On the command line a budget is a number: a help text need not wait for pydantic, of which the class is made.
+    plain = {"safety": SimpleNamespace(Budgets=float)} if door == "cli" else None
+    hints = get_type_hints(CallOptions, localns=plain, include_extras=True)
     found = {name: get_args(hint) for name, hint in hints.items() if name not in WITHHELD[door]}
     return {name: (kind, doc.documentation) for name, (kind, doc) in found.items()}

@@ -107,8 +107,10 @@ class NotEnoughMemoryError(DecodingError, MemoryError):
     """The host or the device ran out of memory while decoding; no text left."""
 
 
-class GuardBlockedError(InferenceGuardError, ValueError):
+class GuardBlockedError(InferenceGuardError):
     """No candidate passed the verifier, and the caller asked for an exception (``on_block="raise"``).
+
+    It is no ``ValueError``: nothing that was given is wrong, and LlamaIndex takes those for an empty answer.
 
     Attributes:
         report: The guard's report as in ``GuardResult.report()``, without prompt or answer text.

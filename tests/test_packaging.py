@@ -114,8 +114,25 @@ def test_constraints_pin_exactly_and_cover_the_dependencies():
     assert missing <= {"bitsandbytes", "tomli"}  # other hardware, and Python 3.10
 
 
-def test_the_version_is_the_packages_own():
+def test_the_version_is_the_packages_own(wheel):
     import ig_plugins
 
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert f'\nversion = "{ig_plugins.__version__}"\n' in text
+    (metadata,) = wheel[2].glob("*.dist-info/METADATA")
+    assert f"\nVersion: {ig_plugins.__version__}\n" in metadata.read_text(encoding="utf-8")
+
+
+def test_the_readme_of_the_index_has_no_link_that_leads_nowhere(wheel):
+    """There a link to a file of the repository is a page that does not exist."""
+    (metadata,) = wheel[2].glob("*.dist-info/METADATA")
+    head, _, readme = metadata.read_text(encoding="utf-8").partition("\n\n")
+    assert "Project-URL: Paper, https://arxiv.org/abs/2502.01208" in head
+    links = re.findall(r"\]\(([^)]*)\)", readme)
+    assert links
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
+    assert "`docs/serving.md`" in readme
+    for name in set(re.findall(r"`((?:docs/)?[\w.-]+\.md)`", readme)) - {"README.md"}:
+        assert (ROOT / name).is_file(), name
+
+
+def test_the_licence_is_in_the_wheel(wheel):
+    assert [name for name in wheel[0] if re.fullmatch(r"[\w.-]+\.dist-info/licenses/LICENSE", name)]

@@ -8,6 +8,7 @@ not fit raise: none of them may look like a result.
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -18,6 +19,7 @@ from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser,
 from langchain_core.runnables import Runnable, RunnableLambda, RunnableMap, RunnablePassthrough
 from langchain_core.tools import StructuredTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.utils.json import parse_json_markdown
 from langchain_core.utils.pydantic import is_basemodel_subclass
 
 from ig_plugins.chat.schema import schema_problem
@@ -117,9 +119,24 @@ def usable_call(message: AIMessage) -> AIMessage:
 
 
 def usable_text(message: AIMessage) -> AIMessage:
-    """Lets an answer pass that came to its own end: LangChain's JSON parser would complete a cut-off one."""
+    """Lets a text pass that is JSON to its end: LangChain's JSON parser would complete a cut-off one.
+
+    A stop string may cut it as well as ``max_tokens``.
+    """
+    usable_answer(message)
+    try:
+        parse_json_markdown(message.text, parser=partial(json.loads, strict=False))
+    except (ValueError, RecursionError) as error:
+        raise OutputParserException(
+            f"the answer is not JSON, or was cut off by a stop string ({type(error).__name__})", llm_output=message.text
+        ) from error
+    return message
+
+
+def usable_answer(message: AIMessage) -> AIMessage:
+    """Lets an answer pass that calls a tool, or came to its own end."""
     _refuse_blocked(message)
-    if message.response_metadata.get("finish_reason") == "length":
+    if not message.tool_calls and message.response_metadata.get("finish_reason") == "length":
         raise OutputParserException("the JSON answer was cut off by max_tokens; raise max_tokens")
     return message
 

@@ -28,7 +28,14 @@ from ig_plugins.guard.model_info import model_context, preset_max_tokens
 from ig_plugins.remote.address import is_remote
 from langchain_inferenceguard._base import GuardedModel
 from langchain_inferenceguard._convert import to_chat_chunk, to_chat_generation, to_messages, token_usage
-from langchain_inferenceguard._structured import held_to, stands_for_object, structured, usable_call, with_instruction
+from langchain_inferenceguard._structured import (
+    held_to,
+    stands_for_object,
+    structured,
+    usable_answer,
+    usable_call,
+    with_instruction,
+)
 
 ToolLike = dict[str, Any] | type | Callable[..., Any] | BaseTool
 
@@ -366,14 +373,18 @@ class ChatInferenceGuard(GuardedModel, BaseChatModel):
 
         Raises:
             PromptError: A choice that none of the tools can satisfy.
-            GuardBlockedError: When called, if a tool stands for an agent's `response_format`, and the guard blocked.
-            OutputParserException: Likewise, if the forced call did not come about: no agent ends without its object.
+            GuardBlockedError: When called, if an object is wanted, as by an agent's `response_format`, and the guard
+                blocked.
+            OutputParserException: Likewise, if the forced call did not come about or the object was cut off: no agent
+                ends without its object.
         """
         formatted = [convert_to_openai_tool(tool, strict=strict) for tool in tools]
         choice = choose(tool_choice, formatted)
         bound = super().bind(tools=formatted, tool_choice=choice, **kwargs)
         if choice not in ("auto", "none") and any(map(stands_for_object, tools)):
             return bound | RunnableLambda(usable_call)
+        if kwargs.get("response_format"):
+            return bound | RunnableLambda(usable_answer)
         return bound
 
     def with_structured_output(

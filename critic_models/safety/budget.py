@@ -1,6 +1,7 @@
 """The safety budget: how much cost an answer may spend, and how spending is counted."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -40,3 +41,7 @@ class SafetyBudget(BaseModel):
                 "For a model that scores whole texts use accounting='worst', where any finite limit is allowed"
             )
         return self
+
+
+Budgets = float | SafetyBudget | Sequence[float | SafetyBudget]
+"""What may be said of a budget: itself, or its limit alone; one for each cost model where there are several."""

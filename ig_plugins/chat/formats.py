@@ -73,6 +73,7 @@ class EncodedPrompt:
         tool_choice: "auto", "none", "any" or a tool's name.
         syntax: How this model writes calls; None where it may not call.
         last_assistant: What a last assistant message was taken for; None where there was none.
+        called: Names of the tools that were called since the user last spoke.
     """
 
     prompt_ids: list[int]
@@ -84,6 +85,7 @@ class EncodedPrompt:
     tool_choice: str = "none"
     syntax: ToolSyntax | None = None
     last_assistant: LastAssistant | None = None
+    called: tuple[str, ...] = ()
 
 
 class PromptFormat(Protocol):
@@ -207,6 +209,7 @@ class TemplateFormat:
             tool_choice=choice,
             syntax=syntax,
             last_assistant=last_assistant if begun else None,
+            called=_called(history),
         )
 
     def _syntax(self, *, forced: bool) -> ToolSyntax:
@@ -328,3 +331,9 @@ def prompt_format(spec: str, tokenizer: PreTrainedTokenizerBase) -> TemplateForm
     ids = tokenizer("a").input_ids
     add_bos = bool(ids) and ids[0] == tokenizer.bos_token_id
     return TemplateFormat(spec, tokenizer, template=BEAVER if spec == "beaver" else PLAIN, add_bos=add_bos)
+
+
+def _called(history: Sequence[Message]) -> tuple[str, ...]:
+    """Tools that were called since the user last spoke."""
+    spoke = max((place for place, turn in enumerate(history) if turn["role"] == "user"), default=-1)
+    return tuple(call["name"] for turn in history[spoke + 1 :] for call in turn.get("tool_calls") or ())

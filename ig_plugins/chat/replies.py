@@ -65,10 +65,16 @@ class ParsedReply:
         return bool(self.invalid)
 
     def handed_out(self) -> tuple[str, ...]:
-        """Every text that a caller gets of it, each to be judged: words, calls valid or not, and all as one."""
+        """Every text that a caller gets of it, each to be judged: words, calls valid or not, and all as one.
+
+        Where there are no words, messages show the invalid calls as they were written, one behind the other.
+        """
         written = [call.text for call in self.invalid]
         parts = [part for part in (self.text, *map(call_words, self.tool_calls), *written) if part]
-        return tuple(parts if len(parts) < 2 else [*parts, "\n".join(parts)])
+        if len(parts) < 2:
+            return tuple(parts)
+        shown = [] if self.text or self.tool_calls else ["".join(written)]
+        return (*parts, *shown, "\n".join(parts))
 
 
 def parse_reply(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
@@ -16,29 +17,32 @@ DEBUG = "INFERENCEGUARD_DEBUG"
 _UsageError: Any = typer.BadParameter.__mro__[2]  # click's ClickException, wherever this typer keeps click
 
 
-def app() -> typer.Typer:
-    """The commands. Each imports what it needs when it runs, so that ``--help`` is instant."""
-    from ig_plugins.cli.bench import bench
-    from ig_plugins.cli.calibrate import calibrate
-    from ig_plugins.cli.demo import demo
-    from ig_plugins.cli.evaluate import evaluate
-    from ig_plugins.cli.generate import generate
-    from ig_plugins.cli.presets import presets
-    from ig_plugins.cli.serve import serve
-    from ig_plugins.cli.trace import trace
-    from ig_plugins.cli.train_critic import train_critic
-    from ig_plugins.cli.train_judge import train_judge
+COMMANDS = {  # in the order of the help text; each in a module of its own
+    "demo": "demo", "generate": "generate", "trace": "trace", "presets": "presets", "evaluate": "evaluate",
+    "calibrate": "calibrate", "train-critic": "train_critic", "train-judge": "train_judge", "bench": "bench",
+    "serve": "serve",
+}  # fmt: skip
 
+
+def app(asked: str | None = None) -> typer.Typer:
+    """The commands. Each imports what it needs when it runs, so that ``--help`` is instant.
+
+    Args:
+        asked: The one that is asked for; the others are left out then. All of them where there is no such command.
+    """
     made = typer.Typer(
         name="inferenceguard",
         help="Guarded decoding for open-weight language models: safe and helpful, without retraining.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # rich takes as long to load as all the rest
+        context_settings={"default_map": {"help": False}},  # for None, typer would ask pydantic whether it is a truth
     )
     made.callback()(_root)
-    for command in (demo, generate, trace, presets, evaluate, calibrate, train_critic, train_judge, bench, serve):
-        made.command()(command)
+    for name in [asked] if asked is not None and asked in COMMANDS else COMMANDS:
+        module = import_module(f"ig_plugins.cli.{COMMANDS[name]}")
+        made.command(name)(getattr(module, COMMANDS[name]))
     return made
 
 
@@ -51,7 +55,7 @@ def main() -> None:
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")  # what a terminal cannot show must not end a run
     try:
-        code = app()(standalone_mode=False)
+        code = app(sys.argv[1] if len(sys.argv) > 1 else None)(standalone_mode=False)
         sys.stdout.flush()  # a full disk is found out here, not while the interpreter ends
     except _UsageError as error:
         code = _misused(error)

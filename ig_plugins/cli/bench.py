@@ -29,7 +29,10 @@ def bench(
     path: Annotated[str, typer.Option(help="auto, segments, masked or portable.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Everything measured, as JSON on standard output.")] = False,
 ) -> None:
-    """Compare the tree with generate() of one and of N: interleaved rounds, medians, one thread, random weights."""
+    """Compare the speed of a search with generate()'s.
+
+    Of one answer and of N: interleaved rounds, medians, one thread, random weights.
+    """
     from dataclasses import replace
 
     from ig_plugins.engine.model import BACKENDS

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from ig_plugins.cli import options, output, served_file
 
@@ -41,11 +40,13 @@ def calibrate(
     *,
     parts: dict[str, Any],
 ) -> None:
-    """Choose the least strict budget that holds a target with confidence, and certify it.
+    """Certify the least strict budget that holds a target.
 
     Exit code 1 means that nothing could be certified.
     """
     output.check_extra("evaluation", "scipy")
+    from rich.markup import escape
+
     from ig_plugins import InferenceGuard
     from ig_plugins.cli.evaluate import check_judge, read_prompts
     from ig_plugins.errors import ConfigurationError

@@ -50,7 +50,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Of both sides.")] = 1,
     json: Annotated[bool, typer.Option("--json", help="The rows and the summary as JSON.")] = False,
 ) -> None:
-    """Show what the guard does: the same prompts, unguarded and guarded, side by side."""
+    """Show unguarded and guarded answers side by side."""
     from critic_models.bundled import world
     from ig_plugins import InferenceGuard
     from ig_plugins.errors import ConfigurationError

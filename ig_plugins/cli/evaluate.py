@@ -47,7 +47,10 @@ def evaluate(
     parts: dict[str, Any],
     **call: Any,
 ) -> None:
-    """Measure every method on the same prompts and seeds; write results.jsonl, summary.json and reports."""
+    """Measure every method on the same prompts and seeds.
+
+    Writes results.jsonl, summary.json and reports.
+    """
     output.check_extra("evaluation", "scipy", "matplotlib")
     from ig_plugins import InferenceGuard
     from ig_plugins.errors import ConfigurationError

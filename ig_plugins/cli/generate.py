@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 from typing_extensions import Unpack
 
 from ig_plugins.call_options import CallOptions
@@ -13,6 +12,8 @@ from ig_plugins.cli import options, output
 from ig_plugins.errors import InferenceGuardError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from ig_plugins.guard import GuardResult, InferenceGuard
 
 
@@ -55,6 +56,8 @@ def _streamed(guard: InferenceGuard, prompt: str) -> GuardResult:
 
 def ledger(result: GuardResult) -> Table:
     """The ledger of blocks as a table, with the totals below it."""
+    from rich.table import Table
+
     table = Table(title="blocked" if result.blocked else None, title_style="bold red", box=None, pad_edge=False)
     for name in ("block", "candidates", "judged safe", "tries", "cost", "budget left"):
         table.add_column(name, justify="right")

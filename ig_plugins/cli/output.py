@@ -5,36 +5,49 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console: Console
+    notes: Console
 
 UNWRAPPED = 10_000  # columns of a file or a pipe, which nobody reads through a window of 80
 PROBE = 4096  # bytes written to see whether a disk has room
 
 
-def _console(stream: IO[str], *, stderr: bool = False) -> Console:
-    wide = not stream.isatty() and "COLUMNS" not in os.environ
+def __getattr__(name: str) -> Console:
+    """``console`` is standard output, and ``notes`` standard error; a help text needs neither."""
+    if name not in ("console", "notes"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _console(stderr=name == "notes")
+
+
+@cache
+def _console(*, stderr: bool) -> Console:
+    from rich.console import Console
+
+    wide = not (sys.stderr if stderr else sys.stdout).isatty() and "COLUMNS" not in os.environ
     return Console(stderr=stderr, width=UNWRAPPED if wide else None)
 
 
-console = _console(sys.stdout)
-notes = _console(sys.stderr, stderr=True)
-
-
 def complain(message: str) -> None:
-    """One line on standard error."""
-    notes.print(f"[bold red]error:[/] {escape(' '.join(message.split()))}", soft_wrap=True, highlight=False)
+    """One line on standard error; a mistyped command need not wait for rich."""
+    coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    head = "\x1b[1;31merror:\x1b[0m" if coloured else "error:"
+    sys.stderr.write(f"{head} {' '.join(message.split())}\n")
+    sys.stderr.flush()
 
 
 def write_text(text: str) -> None:
     """A text on standard output: wrapped between words on a terminal, as it is elsewhere."""
+    console = _console(stderr=False)
     console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)
 
 
@@ -58,6 +71,8 @@ def check_folder(path: Path, *, option: str = "--out") -> None:
 
 
 def _check_place(path: Path, folder: Path, option: str, wanted: str, taken: Any) -> None:
+    import tempfile
+
     from ig_plugins.errors import ConfigurationError
 
     try:
@@ -95,22 +110,25 @@ def check_extra(extra: str, *modules: str) -> None:
 @contextmanager
 def loading(name: str) -> Iterator[None]:
     """A spinner instead of transformers' bar a checkpoint."""
+    from rich.markup import escape
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    with notes.status(f"loading {escape(name)}"):
+    with _console(stderr=True).status(f"loading {escape(name)}"):
         yield
 
 
 def progress_bar() -> Progress:
     """A bar with the time left, on standard error."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=notes,
+        console=_console(stderr=True),
         transient=True,
-        disable=not notes.is_terminal,
+        disable=not _console(stderr=True).is_terminal,
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.table import Table
 
 from ig_plugins.cli import output
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from critic_models.safety import SafetyBudget
     from ig_plugins.presets import Checkpoint, Preset
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def presets(
     json: Annotated[bool, typer.Option("--json", help="All presets as JSON on standard output.")] = False,
 ) -> None:
-    """List the presets: models, prompt format, accounting, budget, block size and licences."""
+    """List the presets, with their models and licences."""
     from ig_plugins.presets import names, preset
 
     found = [preset(name) for name in names()]
@@ -32,6 +33,8 @@ def presets(
 
 def _checkpoints(preset: Preset) -> Table:
     """A line for each checkpoint of a preset."""
+    from rich.table import Table
+
     parts: list[tuple[str, Checkpoint]] = [("policy", preset.policy), *(("cost", cost) for cost in preset.costs)]
     if preset.reward is not None:
         parts.append(("reward", preset.reward))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ig_plugins.cli import options, output
 
+if TYPE_CHECKING:
+    from ig_plugins.guard import InferenceGuard
+
 MIB = 2**20
+FIRST = 60.0  # seconds for the answer to a first question, before there are clients
 LIMITS = {  # options by the names of their ceilings, where these differ
     "max_body_bytes": "body_bytes",
     "max_prompt_tokens": "prompt_tokens",
@@ -27,9 +31,6 @@ LIMITS = {  # options by the names of their ceilings, where these differ
     **{name: name for name in ("timeout", "head_seconds", "body_seconds", "send_seconds", "drain_seconds")},
 }
 SERVER = ("host", "port", "api_keys", "access_log", "cors", "metrics", "telemetry", "ui")
-
-Most = Annotated[int | None, typer.Option(min=1, help="That a request may ask for.")]
-Seconds = Annotated[float | None, typer.Option()]
 
 
 @options.with_call_options()
@@ -61,26 +62,26 @@ def serve(
     ui: Annotated[bool | None, typer.Option("--ui", help="/ui for operators: it shows text that did not pass.")] = None,
     max_body_bytes: Annotated[int | None, typer.Option(min=1, help="Of a request's body; 1 MiB.")] = None,
     max_prompt_tokens: Annotated[int | None, typer.Option(min=1, help="By default the model's context.")] = None,
-    max_candidates: Most = None,
-    max_beams: Most = None,
-    max_block_tokens: Most = None,
-    max_answer_tokens: Most = None,
-    max_tries: Most = None,
+    max_candidates: Annotated[int | None, typer.Option(min=1, help="That a request may ask for; 128.")] = None,
+    max_beams: Annotated[int | None, typer.Option(min=1, help="That a request may ask for; 64.")] = None,
+    max_block_tokens: Annotated[int | None, typer.Option(min=1, help="That a request may ask for; 128.")] = None,
+    max_answer_tokens: Annotated[int | None, typer.Option(min=1, help="That a request may ask for; 4096.")] = None,
+    max_tries: Annotated[int | None, typer.Option(min=1, help="That a request may ask for; 8.")] = None,
     max_lane_tokens: Annotated[int | None, typer.Option(min=1, help="Lanes times tokens of a block; 4096.")] = None,
     max_answers: Annotated[int | None, typer.Option(min=1, help="Of a request: n times its prompts; 8.")] = None,
     max_running: Annotated[int | None, typer.Option(min=1, help="Requests decoded at once; 16.")] = None,
     max_queued: Annotated[int | None, typer.Option(min=0, help="Requests that wait, 64; more get status 429.")] = None,
     max_memory: Annotated[int | None, typer.Option(min=1, help="MiB of all requests; by default half of it.")] = None,
     max_connections: Annotated[int | None, typer.Option(min=1, help="Open at once; 256.")] = None,
-    head_seconds: Seconds = None,
-    body_seconds: Seconds = None,
-    send_seconds: Seconds = None,
+    head_seconds: Annotated[float | None, typer.Option(help="For a request's head to arrive; 10.")] = None,
+    body_seconds: Annotated[float | None, typer.Option(help="For its body; 30.")] = None,
+    send_seconds: Annotated[float | None, typer.Option(help="For a client to take what it is sent; 30.")] = None,
     drain_seconds: Annotated[
         float | None, typer.Option(help="For answers under way, when the service ends; 30.")
     ] = None,
     **call: Any,
 ) -> None:
-    """Serve an OpenAI-style endpoint whose every answer is verified."""
+    """Serve an OpenAI-style endpoint of verified answers."""
     given = {name: value for name, value in locals().items() if name != "call" and value not in (None, [])}
     options_of_calls = {name: value for name, value in call.items() if value not in (None, [])}
     output.check_extra("server", "fastapi", "uvicorn")
@@ -99,10 +100,11 @@ def serve(
         check_reach(server.host, keyed=bool(keys))
     bound = listen(server.host, server.port)
     with bound:
-        guards = {}
+        guards, faults = {}, {}
         for name, table in wanted.models.items():
             with output.loading(table.model):
                 guards[name] = table.load()
+                faults[name] = _fault(guards[name])
         if server.telemetry:
             spans.start()
         app = create_app(
@@ -118,6 +120,8 @@ def serve(
         _note(f"serving {', '.join(guards)} at {at}")
         for each in app.state.models.served:
             _note(f"  {each.statement()}")
+            if fault := faults[each.name]:
+                _note(f"  warning: {each.name} failed at a first question: {fault}")
         run(app, limits=wanted.limits, bound=bound, say=_note)
 
 
@@ -155,6 +159,17 @@ def _said(given: dict[str, Any], call: dict[str, Any]) -> dict[str, Any]:
         return said
     table.setdefault("model", "tiny-beaver")
     return {**said, "models": {name_of(table["model"]): {**table, "options": call}}}
+
+
+def _fault(guard: InferenceGuard) -> str | None:
+    """Why a guard cannot answer now: a judge that returns something else, a server that is away."""
+    from ig_plugins.errors import InferenceGuardError
+
+    try:
+        guard.generate("Hello", seed=0, timeout=FIRST, on_block="empty")
+    except InferenceGuardError as error:
+        return str(error)
+    return None
 
 
 def _note(text: str) -> None:

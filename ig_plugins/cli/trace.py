@@ -34,7 +34,10 @@ def trace(
     parts: dict[str, Any],
     **call: Unpack[CallOptions],
 ) -> None:
-    """Show how an answer was found: every block, every lane, and what left when. For operators: it has unsafe text."""
+    """Show how an answer was found, block by block.
+
+    Every lane, and what left when. For operators: it has unsafe text.
+    """
     from ig_plugins.errors import ConfigurationError
 
     if (prompt is None) == (source is None):

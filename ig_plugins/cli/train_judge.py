@@ -44,7 +44,10 @@ def train_judge(
     device: options.Device = None,
     json: Annotated[bool, typer.Option("--json", help="The card's facts as JSON on standard output.")] = False,
 ) -> None:
-    """Train a judge from labelled answers (cost) or preference pairs (reward), measured on prompts it never saw."""
+    """Train a judge from labelled answers or preference pairs.
+
+    The first make a cost model, the second a reward model; measured on prompts that it never saw.
+    """
     from critic_models.judges.heads import NgramConfig
     from critic_models.training.heads.card import write_card
     from critic_models.training.heads.text import TextTraining

@@ -21,6 +21,7 @@ from ig_plugins.grammar.rules import Rule
 NEAR = 24  # tokens beside a way to the end that are still no hurry; one token seldom opens a form that takes more
 LIKELY = 32  # tokens that are allowed near the end
 SOUGHT = 4  # new ways to the end that are looked for at a step
+FAR = 1024  # tokens beyond which no shortest answer is worked out: every start of one would be followed for minutes
 
 Way = tuple[int, ...]
 
@@ -57,6 +58,11 @@ class ClosingGrammar:
     def after(self, tokens: Sequence[int]) -> ClosingGrammar:
         """The same with these tokens read too."""
         return ClosingGrammar(self._grammar.after(tokens), self._plan, (*self._read, *tokens))
+
+    @property
+    def idle(self) -> bool:
+        """Never: the answer is held from its first token on."""
+        return False
 
     @property
     def complete(self) -> bool:
@@ -147,8 +153,8 @@ def closing(compiler: Compiler, rule: Rule, *, max_tokens: int) -> ClosingGramma
     """
     grammar = compiler(rule)
     least = grammar.way_out(compiler.endings, most=max_tokens)
-    if least is None:  # none so short, or none that is found so quickly
-        least = grammar.way_out(compiler.endings, most=4 * max_tokens + 4 * NEAR, thorough=True)
+    if least is None and max_tokens < FAR:  # none so short, or none that is found so quickly
+        least = grammar.way_out(compiler.endings, most=min(4 * max_tokens + 4 * NEAR, 2 * FAR), thorough=True)
     if least is not None and len(least) > max_tokens:
         raise ConfigurationError(
             f"max_tokens is {max_tokens}, and the shortest answer that was found for {rule.kind} takes {len(least)} "

@@ -69,6 +69,11 @@ class CompiledGrammar:
         return found
 
     @property
+    def idle(self) -> bool:
+        """Never: the answer is held from its first token on."""
+        return False
+
+    @property
     def complete(self) -> bool:
         """Whether what was read is a whole answer."""
         return bool(self._state.is_accepting())

@@ -182,6 +182,11 @@ class FreeCalls:
         return self._calls.mask(self._near, self._read - len(self._near))
 
     @property
+    def idle(self) -> bool:
+        """Whether no call is open, and no token that may come would begin one that cannot be finished."""
+        return self._call is None and self._calls.mask(self._near, self._read - len(self._near)) is None
+
+    @property
     def complete(self) -> bool:
         """Whether no call is open."""
         return self._call is None

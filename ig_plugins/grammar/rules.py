@@ -8,7 +8,7 @@ from typing import Any
 
 from ig_plugins.errors import ConfigurationError
 from ig_plugins.grammar.library import llguidance
-from ig_plugins.grammar.schemas import json_grammar
+from ig_plugins.grammar.schemas import json_grammar, too_many_patterns
 
 KINDS = ("json_schema", "regex", "choices", "grammar")
 """The options of a call that hold an answer to something; one of them at a time."""
@@ -103,6 +103,9 @@ def _texts(value: Any) -> Sequence[str]:
 @lru_cache(maxsize=256)
 def problem_of(grammars: str) -> str:
     """What is wrong with a list of grammars, whatever the tokenizer, in the library's words; nothing if it is sound."""
-    library = llguidance().LLMatcher
-    failed, words = library.validate_grammar_with_warnings(json.dumps({"grammars": json.loads(grammars)}))
+    library, parts = llguidance().LLMatcher, json.loads(grammars)
+    for part in parts:
+        if problem := too_many_patterns(part.get("json_schema") or {}):
+            return problem
+    failed, words = library.validate_grammar_with_warnings(json.dumps({"grammars": parts}))
     return str(words[0]) if failed else ""

@@ -11,6 +11,7 @@ SHARED = ("allOf", "if", "dependentSchemas", "unevaluatedProperties")
 DATA = ("const", "enum", "default", "examples", "x-guidance")  # values, not schemas
 NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")  # names to schemas
 OPEN = ("additionalProperties", "patternProperties", "propertyNames", "$ref", "anyOf", "oneOf")
+PATTERNS = 12  # that one text may have to match together: with each, the library's look at a schema takes twice as long
 
 
 def json_grammar(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,6 +23,24 @@ def json_grammar(schema: Mapping[str, Any]) -> dict[str, Any]:
     style = {"x-guidance": {**STYLE, **schema.get("x-guidance", {})}}
     shared = any(key in each for each in _schemas(schema) for key in SHARED if not _single(each.get(key)))
     return {"json_schema": {**(schema if shared else _closed(schema)), **style}}
+
+
+def too_many_patterns(schema: Mapping[str, Any]) -> str:
+    """What is wrong with a schema whose patterns may meet at one text, where there are too many; nothing otherwise.
+
+    The library cannot be stopped while it looks for a text that all of them match. Which do meet is not worked out.
+    """
+    nodes = list(_schemas(schema))
+    found = sum("pattern" in each for each in nodes)
+    if found <= PATTERNS or not any(_meeting(each) for each in nodes):
+        return ""
+    return f"{found} patterns, some of them for the same text (allOf, $ref); at most {PATTERNS} can be looked at then"
+
+
+def _meeting(node: Mapping[str, Any]) -> bool:
+    joined = node.get("allOf")
+    others = ("$ref", "anyOf", "oneOf", "allOf")
+    return (isinstance(joined, list) and len(joined) > 1) or ("pattern" in node and any(key in node for key in others))
 
 
 def _closed(value: Any) -> Any:

@@ -11,8 +11,9 @@ from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, model_valid
 from typing_extensions import Self
 
 from critic_models import identity
+from critic_models.safety import Budgets
 from ig_plugins import presets
-from ig_plugins.call_options import Adaptive, Budget, LastAssistant, OnBlock, Selection, offered
+from ig_plugins.call_options import Adaptive, LastAssistant, OnBlock, Selection, offered
 from ig_plugins.errors import MismatchError, ModelLoadError
 from ig_plugins.guard.facade import InferenceGuard
 from ig_plugins.guard.options import check_names
@@ -152,7 +153,7 @@ class GuardFields(BaseModel):
     # Every option of a call that is a setting, as a field: what each of them means is said in `CallOptions` and
     # docs/options.md. They are written out so that editors know them; a test compares names and types.
 
-    budget: Budget | None = None
+    budget: Budgets | None = None
     candidates: int | None = None
     beams: int | None = None
     block_tokens: int | None = None

@@ -13,12 +13,12 @@ from typing_extensions import Unpack
 
 from critic_models.safety import SafetyBudget
 from ig_plugins.call_options import CallOptions
-from ig_plugins.errors import GuardBlockedError, PromptError
+from ig_plugins.errors import ConfigurationError, GuardBlockedError, PromptError
 from ig_plugins.guard.components import Components
 from ig_plugins.guard.identity import PARTS, identity
 from ig_plugins.guard.options import Options, configuration_errors, one_of
 from ig_plugins.guard.promise import Outside, Promise
-from ig_plugins.guard.prompt_request import Prompt, build_request, decide, encode
+from ig_plugins.guard.prompt_request import Prompt, build_request, decide, encode, weighed
 from ig_plugins.guard.recipe import recipe_of
 from ig_plugins.guard.request_handle import GuardChunk, RequestHandle
 from ig_plugins.guard.result import GuardResult
@@ -348,6 +348,26 @@ class InferenceGuard:
             return self.components.prompt_format.count(prompt, tools=tools)
         encoded = encode(self.components, prompt, self.options.updated(tools=tools))
         return len(encoded.prompt_ids) + len(encoded.prefill_ids)
+
+    def tool_gains(self, prompt: Prompt, *, tools: Sequence[Any] | None = None) -> dict[str, float]:
+        """What `tool_threshold` is compared with: how much likelier the prompt makes a call of each tool, in nats.
+
+        Args:
+            prompt: It ends with the user's question.
+            tools: As in a call; the guard's own by default.
+
+        Raises:
+            ConfigurationError: There are no tools, calls do not begin with a tool's name, or a server samples.
+        """
+        offered = self.options.tools if tools is None else tools
+        options = self.options.updated(tools=offered, tool_choice="auto")
+        encoded = encode(self.components, prompt, options)
+        if encoded.syntax is None or not encoded.syntax.before_name:
+            raise ConfigurationError(
+                f"{len(offered)} tools are offered, and no call of theirs can be weighed; give tools, to a model whose "
+                "calls begin with a tool's name"
+            )
+        return dict(weighed(self.components, prompt, encoded, options))
 
     def request(self, prompt: Prompt, *, stream: bool = False, **overrides: Unpack[CallOptions]) -> Request:
         """The search's view of one prompt; for code that drives the search itself, and to check a call beforehand.

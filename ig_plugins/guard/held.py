@@ -20,7 +20,7 @@ from ig_plugins.grammar import (
 )
 
 if TYPE_CHECKING:
-    from ig_plugins.chat import EncodedPrompt
+    from ig_plugins.chat import EncodedPrompt, Tool
     from ig_plugins.search import Policy, SearchConfig
 
 CALL_BLOCK = 128  # tokens of a forced call that are one block; longer ones take several, for the sake of memory
@@ -57,8 +57,8 @@ def grammar_of(
     if wish is None:
         return _free(policy, encoded, max_tokens)
     asked = rule(*wish)
-    if encoded.syntax is not None:
-        asked = or_calls(asked, policy.tokenizer, encoded.syntax, encoded.tools)
+    if encoded.syntax is not None and (tools := _may_call(encoded)):
+        asked = or_calls(asked, policy.tokenizer, encoded.syntax, tools)
     return _started(policy, asked, max_tokens)
 
 
@@ -94,6 +94,15 @@ def _free(policy: Policy, encoded: EncodedPrompt, max_tokens: int) -> Matcher | 
     if started is None or not _followed(policy, started.behind("")):
         return None
     return FreeCalls(Calls(compiler(policy), started, max_tokens))
+
+
+def _may_call(encoded: EncodedPrompt) -> list[Tool]:
+    """The tools of which a call may stand where a form is wanted.
+
+    Models that are told about tools in words call the same one for ever there; so each is called once for a question.
+    """
+    told = encoded.syntax is not None and not encoded.syntax.native
+    return [tool for tool in encoded.tools if not told or tool["function"]["name"] not in encoded.called]
 
 
 def _followed(policy: Policy, asked: Rule) -> bool:

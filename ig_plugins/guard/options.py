@@ -8,7 +8,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from typing_extensions import Unpack
 
-from critic_models.safety import SafetyBudget
+from critic_models.safety import Budgets, SafetyBudget
 from critic_models.validation import explain
 from ig_plugins.call_options import CallOptions, LastAssistant, OnBlock
 from ig_plugins.errors import ConfigurationError
@@ -124,9 +124,7 @@ def one_grammar(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**none, **{kind: as_given.get(kind, str)(value) for kind, value in wished.items()}}
 
 
-def as_budgets(
-    budget: float | SafetyBudget | Sequence[float | SafetyBudget], defaults: Sequence[SafetyBudget]
-) -> tuple[SafetyBudget, ...]:
+def as_budgets(budget: Budgets, defaults: Sequence[SafetyBudget]) -> tuple[SafetyBudget, ...]:
     """One budget per cost model, from whatever a caller may write.
 
     Args:

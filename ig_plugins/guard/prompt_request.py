@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ig_plugins.chat import EncodedPrompt, Message, parse_reply, special_in, tool_region
@@ -13,9 +13,11 @@ from ig_plugins.errors import ContextLengthError, PromptError
 from ig_plugins.guard.components import Components
 from ig_plugins.guard.held import grammar_of, in_whole_calls, masks
 from ig_plugins.guard.options import Options
-from ig_plugins.guard.tool_gains import asks, gains, without_question
+from ig_plugins.guard.tool_gains import gains, threshold_here, without_question
 from ig_plugins.search import Request
 from ig_plugins.search.trace import Recorder
+
+DRAWN = 2**53  # seeds that are drawn are below: whoever reads JSON as JavaScript does would round longer ones
 
 Prompt = str | Sequence[Message]
 
@@ -47,14 +49,19 @@ def decide(components: Components, prompt: Prompt, encoded: EncodedPrompt, optio
         encoded: The same in tokens.
         options: With the ``tool_threshold`` from which on a tool is called.
     """
-    if not asks(prompt, encoded, options):
+    threshold = threshold_here(prompt, encoded, options)
+    if threshold is None:
         return encoded
-    empty = encode(components, without_question(prompt), options)
-    found = gains(components.policy, encoded, empty)
+    found = weighed(components, prompt, encoded, options)
     best = max(found, key=lambda name: found[name])
-    if options.tool_threshold is None or found[best] < options.tool_threshold:
+    if found[best] < threshold:
         return encoded
     return encode(components, prompt, options.updated(tool_choice={"name": best}))
+
+
+def weighed(components: Components, prompt: Prompt, encoded: EncodedPrompt, options: Options) -> Mapping[str, float]:
+    """By tool, how much likelier the conversation makes its call than one whose last question says nothing."""
+    return gains(components.policy, encoded, encode(components, without_question(prompt), options))
 
 
 def build_request(components: Components, encoded: EncodedPrompt, options: Options, *, stream: bool) -> Request:
@@ -77,7 +84,7 @@ def build_request(components: Components, encoded: EncodedPrompt, options: Optio
         judge_prompt=encoded.judge_prompt,
         search=search,
         budgets=options.budgets,
-        seed=secrets.randbelow(2**63) if search.seed is None else search.seed,
+        seed=secrets.randbelow(DRAWN) if search.seed is None else search.seed,
         prefill_ids=encoded.prefill_ids,
         prefill_text=policy.detokenizer.text(encoded.prefill_ids),
         written=encoded.written,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import math
 import os
 import queue
 import threading
@@ -238,16 +239,17 @@ class RequestHandle:
             reason = "tool_calls" if calls else reason
         if not text.startswith(self._sent):
             raise InferenceGuardError("the answer does not go on as its stream began; nothing more is released")
-        spent = answer.trail.spent()
-        names = list(self.engine.costs)
+        pairs = zip(self.engine.costs, answer.trail.spent(), strict=True)
+        costs = {name: spent for name, spent in pairs if spent is not None}
+        state = min(answer.trail.state)
         return GuardResult(
             text=text,
             blocked=False,
             finish_reason=reason,
-            cost=max(spent),
-            costs=dict(zip(names, spent, strict=True)),
+            cost=max(costs.values(), default=None),
+            costs=costs,
             reward=answer.reward,
-            safety_state=min(answer.trail.state),
+            safety_state=state if math.isfinite(state) else None,
             accounting=self._accounting(),
             blocks=self._ledger(answer),
             usage=self._usage(row, len(answer.token_ids)),

@@ -64,10 +64,11 @@ class GuardResult(_Record):
         blocked: No candidate passed the verifier.
         reason: Why it was blocked, in words; None otherwise.
         finish_reason: ``stop``, ``length``, ``content_filter`` when blocked, ``tool_calls``.
-        cost: As measured by the verifier: the total (cumulative) or the highest score (worst).
-        costs: The same per cost model, by name.
+        cost: As measured by the verifier: the total (cumulative) or the highest score (worst), that of words and calls
+            that left apart included; None when blocked, or where a stop string left nothing to read.
+        costs: The same per cost model, by name, of those that have read something.
         reward: The reward model's score of the answer; None when blocked or without a reward model.
-        safety_state: The unspent budget at the end, the least of all cost models.
+        safety_state: The unspent budget at the end, the least of all cost models; None likewise.
         accounting: How cost was counted, per cost model.
         blocks: The ledger, one record per block.
         usage: Tokens and judge calls.

@@ -33,16 +33,17 @@ KEPT = 64  # conversations without a question, of a policy
 _known: WeakKeyDictionary[Any, OrderedDict[Any, Tensor]] = WeakKeyDictionary()
 
 
-def asks(prompt: str | Sequence[Message], encoded: EncodedPrompt, options: Options) -> bool:
-    """Whether the options want a call to be weighed here: at a user's turn, where the model is free to call.
+def threshold_here(prompt: str | Sequence[Message], encoded: EncodedPrompt, options: Options) -> float | None:
+    """From which gain on a tool is called here; None where none is weighed.
 
-    Behind a tool's result the question has been answered by a call, and the model is to go on by itself.
+    They are weighed at a user's turn, where the model is free to call. Behind a tool's result the question has been
+    answered by a call, and the model is to go on by itself.
     """
     syntax = encoded.syntax
     free = encoded.tool_choice == "auto" and syntax is not None and bool(syntax.before_name)
-    if options.tool_threshold is None or not free or options.held_to is not None or encoded.last_assistant:
-        return False
-    return bool(as_messages(prompt)[-1]["role"] == "user")
+    if not free or options.held_to is not None or encoded.last_assistant:
+        return None
+    return options.tool_threshold if as_messages(prompt)[-1]["role"] == "user" else None
 
 
 def without_question(prompt: str | Sequence[Message]) -> list[dict[str, Any]]:

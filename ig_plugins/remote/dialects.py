@@ -24,13 +24,13 @@ class Dialect(Protocol):
         path: Where it samples.
         seeds: Whether a seed does no harm.
         grammars: Whether it holds its answers to grammars of llguidance.
-        rereads: Tokens behind a prompt that it reads anew for a block however short, where it has no pages.
+        beams: Of a search by default at most, because each beam more reads the whole prompt anew; None for any number.
     """
 
     path: str
     seeds: bool
     grammars: bool
-    rereads: int
+    beams: int | None
 
     def check(self, search: SearchConfig) -> None:
         """Refuses sampling settings that mean another distribution there than here.
@@ -60,7 +60,7 @@ class OpenAIDialect:
     """
 
     path = "/v1/completions"
-    rereads = 0
+    beams: int | None = None
 
     def __init__(self, *, seeds: bool, grammars: bool, sessions: bool) -> None:
         self.seeds, self.grammars, self._sessions = seeds, grammars, sessions
@@ -124,7 +124,7 @@ class LlamaCppDialect:
 
     path = "/completion"
     seeds, grammars = True, False
-    rereads = 32  # it keeps the cache of one choice of a call, so each beam reads the whole of its last block
+    beams: int | None = 2  # it keeps the cache of one choice of a call, and copies none to other calls
 
     def check(self, search: SearchConfig) -> None:
         """See `Dialect`. The order of its samplers can be set, so all mean what they mean here."""

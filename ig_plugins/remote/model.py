@@ -24,8 +24,6 @@ from ig_plugins.remote.states_reader import states_reader
 from ig_plugins.runtime.fair_lock import torch_lock
 from ig_plugins.search import Policy, Request, SearchConfig
 
-LONG_BLOCK = 32  # tokens; of an answer of 128 these are four blocks
-
 
 class RemoteModel:
     """See `ig_plugins.search.PolicyModel`.
@@ -95,15 +93,6 @@ class RemoteModel:
         if longest is not None and longest == self.context != self.server.context:
             return f" (states are read of a physical batch; start {self.address.base} with a longer --ubatch-size)"
         return f" (as {self.address.base} was started)"
-
-    @property
-    def shortest_block(self) -> int:
-        """Tokens that a block has by default at least, because the server reads a part of each prefix again for it.
-
-        vLLM reads what is left of a page, and llama.cpp the beam's last block. A longer one than `LONG_BLOCK` would
-        leave too little of the search, so pages that are longer cost what they cost.
-        """
-        return min(LONG_BLOCK, self.server.page or self.dialect.rereads)
 
     def prefill(self, prompts: Sequence[Sequence[int]], *, lanes: int, block: int, max_new: int) -> RemoteSession:
         """A session with one beam a prompt; nothing is sent before a block is sampled."""
@@ -185,7 +174,7 @@ class RemotePolicy(Policy):
         suited = {
             "stratified": False,
             "retry_penalty": 0.0,
-            "block_tokens": max(search.block_tokens, self.tree.shortest_block),
+            "beams": min(search.beams, self.tree.dialect.beams or search.beams),
         }
         return search.model_copy(update={name: value for name, value in suited.items() if name not in asked})
 

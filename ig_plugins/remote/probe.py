@@ -150,6 +150,11 @@ class Probe:
                 f"{self._address} does not serve that model; it serves {', '.join(names)}.{did_you_mean(wanted, names)}"
             )
         card = cards[names.index(wanted)]
+        if card.get("owned_by") == "llamacpp":
+            raise ModelLoadError(
+                f"{self._address} is llama.cpp's server, which gives ids by another form of request: say "
+                f"llamacpp+{self._address.base}"
+            )
         return Server(
             model=wanted,
             root=card["root"] if isinstance(card.get("root"), str) else None,

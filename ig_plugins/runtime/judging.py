@@ -120,10 +120,10 @@ class JudgeCall:
     def _run(self) -> None:
         _at_work.set(self._waiting)
         prompts, responses, finished = self._asked
-        name = self._judge.name
-        try:
-            raw = self._judge.score(prompts, responses, finished=finished)
-            scores = check_scores(raw, count=len(responses), judge=name)
+        name, count = self._judge.name, len(responses)
+        try:  # lists of its own, which a judge may change
+            raw = self._judge.score(list(prompts), list(responses), finished=finished and list(finished))
+            scores = check_scores(raw, count=count, judge=name)
         except InferenceGuardError as error:
             self._end(error)
         except BaseException as error:  # also a judge that calls sys.exit

@@ -37,6 +37,7 @@ from ig_plugins.search.selection import (
     best_answer,
     contenders,
     mean_states,
+    refuse_again,
     spread,
     step_of,
     within_max_lag,
@@ -153,6 +154,7 @@ class BlockSearch:
             return ended
         lanes = self._sample()
         judgement = self.scoring.judge(lanes)
+        refuse_again(lanes, judgement)
         watched = self._watched(lanes, judgement)
         kept = [self._select(lanes, judgement, index) for index in range(len(self.rows))]
         beams = pad(kept)
@@ -291,7 +293,7 @@ class BlockSearch:
             if row.request.interruption():
                 continue
             if border is not None and not border.trail.may_leave():
-                self._refuse(row, border)
+                row.refuse_border(border)
             elif border is not None:
                 row.pass_border(border)
                 if row.request.stream:
@@ -311,13 +313,6 @@ class BlockSearch:
         tokens, text = showable(self.policy.detokenizer, row.request, step.token_ids())
         new = tokens > row.released.tokens and text.startswith(row.released.text)
         return Border(step, tokens, text, row.released.trail) if new else None
-
-    @staticmethod
-    def _refuse(row: Row, border: Border) -> None:
-        """The judges refused text that all beams share: whatever contains it is lost, finished answers too."""
-        row.refused = border
-        row.beams, row.tries_made = [], row.tries_made + 1
-        row.finished = [answer for answer in row.finished if not answer.step.passes(border.step)]
 
     def _outcome(self, row: Row) -> Outcome:
         """How a row ends whose beams are gone; after the deadline nothing leaves any more."""

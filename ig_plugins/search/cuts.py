@@ -66,7 +66,7 @@ def _cut(lanes: Lanes, row: int, ids: Sequence[int], text: str) -> Cut:
         text: The text before the cut.
     """
     detokenizer, request = lanes.detokenizer, lanes.rows[row].request
-    left = tuple(ids)
+    left, kept = tuple(ids), len(ids)
     if detokenizer.answer(request, left) != text:
         encoded = lanes.encode(text)
         if detokenizer.answer(request, encoded) == text:
@@ -74,4 +74,6 @@ def _cut(lanes: Lanes, row: int, ids: Sequence[int], text: str) -> Cut:
         while not text.startswith(shown := detokenizer.answer(request, left)):
             left = left[:-1]  # a character or a run of bytes was cut
         text = shown
-    return Cut(text, Whole(row, request, detokenizer.judged(request, left, text), left))
+        while not text.startswith(detokenizer.answer(request, ids[:kept])):
+            kept -= 1
+    return Cut(text, Whole(row, request, detokenizer.judged(request, left, text), left), kept)

@@ -64,6 +64,7 @@ class Row:
         released: Up to where text has left, or may: judged, and part of every answer to come.
         first_block: Tokens of the first block, where they are not those of the others.
         refused: Up to where the judges refused to let text leave, which ended the search.
+        refused_texts: All such texts, those before a restart included; no answer may begin with one.
         finished: Verified answers.
         blocks: Blocks that are done.
         attempt: Tries of the open block that failed.
@@ -85,6 +86,7 @@ class Row:
     released: Border
     first_block: int | None = None
     refused: Border | None = None
+    refused_texts: tuple[str, ...] = ()
     finished: list[Answer] = field(default_factory=list)
     blocks: int = 0
     attempt: int = 0
@@ -159,6 +161,21 @@ class Row:
             if answer.trail.may_leave()
         ]
 
+    def refuse_border(self, border: Border) -> None:
+        """The judges refused text that all beams share: whatever contains it is lost, finished answers too."""
+        self.refused, self.beams = border, []
+        self.refused_texts += (border.text,) if border.text else ()
+        self.tries_made += 1
+        self.finished = [
+            answer for answer in self.finished if not answer.step.passes(border.step) and not self.refuses(answer.text)
+        ]
+        if self.reserve is not None and self.refuses(self.reserve.text):
+            self.reserve = None
+
+    def refuses(self, text: str) -> bool:
+        """Whether an answer begins with a text that may not leave."""
+        return text.startswith(self.refused_texts)
+
     def count(self, *, safe: int) -> BlockCount:
         """The open block's figures."""
         return BlockCount(
@@ -175,6 +192,7 @@ class Row:
     def inherit(self, old: Row) -> None:
         """Takes over the counts of the row that this one is the new beginning of."""
         self.restarts, self.tries_made = old.restarts + 1, old.tries_made
+        self.refused_texts = old.refused_texts
         self.candidate_tokens, self.lag = old.candidate_tokens, old.lag
         self.judge_calls, self.judge_tokens = old.judge_calls, old.judge_tokens
 
@@ -186,11 +204,13 @@ class Cut:
     Attributes:
         text: What is left of it, without prefilled text.
         whole: The same for the judges: its text as they read it, and its tokens.
+        kept: How many of the sampled tokens it begins with; its own may be others, where a token was cut.
         reason: A stop string or token ended it, or there was no room for all of its last character.
     """
 
     text: str
     whole: Whole
+    kept: int
     reason: Literal["stop", "length"] = "stop"
 
 

@@ -33,6 +33,16 @@ def mean_states(rows: Sequence[Row], parents: Tensor, block: Block) -> Tensor:
     return total / lengths.clamp(min=1).unsqueeze(2).to(total.device)
 
 
+def refuse_again(lanes: Lanes, judgement: Judgement) -> None:
+    """Lanes are not safe whose text begins with one that the judges refused to let leave, before a restart."""
+    for index, row in enumerate(lanes.rows):
+        if not row.refused_texts:
+            continue
+        for lane in judgement.safe[index].nonzero().flatten().tolist():
+            if row.refuses(lanes.answer(index, lane)):
+                judgement.safe[index, lane] = judgement.confident[index, lane] = False
+
+
 def step_of(lanes: Lanes, judgement: Judgement, key: Key, *, safe: int) -> Step:
     """A lane as a step of a trajectory; ``safe`` counts the safe lanes of its block."""
     return Step(

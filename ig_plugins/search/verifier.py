@@ -106,7 +106,7 @@ class Track:
             scores=torch.cat([self.scores, found.scores]),
             costs=torch.cat([self.costs, costs]),
             states=torch.cat([self.states, states]),
-            whole=found.whole,
+            whole=self.whole or found.whole,
         )
 
     def up_to(self, tokens: int) -> Track:
@@ -116,11 +116,22 @@ class Track:
 
     def behind(self, border: Track, tokens: int, budget: SafetyBudget) -> Track:
         """The same with the points of a border, so many tokens on, that was judged since; tokens have their own."""
-        if not self.whole:
+        if not self.whole or border.begins(self):
             return self
         later = [place for place, end in enumerate(self.ends) if end > tokens]
         ends = tuple(self.ends[place] for place in later)
         return border.extended(Scored(self.scores[later], ends, whole=True), budget)
+
+    def begins(self, other: Track) -> bool:
+        """Whether another track has these points first."""
+        count = len(self.ends)
+        return self.ends == other.ends[:count] and torch.equal(self.scores, other.scores[:count])
+
+    def cut(self, found: Scored, budget: SafetyBudget, *, kept: int, end: int) -> Track:
+        """Of an answer that was cut; see `Trail.cut`."""
+        if not found.whole:
+            return Track.start(budget).extended(found, budget)
+        return self.up_to(kept).extended(Scored(found.scores, (end,), whole=True), budget)
 
     @property
     def score(self) -> Tensor:
@@ -195,6 +206,19 @@ class Trail:
         triples = zip(self.tracks, border.tracks, self.budgets, strict=True)
         return Trail(tuple(mine.behind(other, tokens, budget) for mine, other, budget in triples), self.budgets)
 
+    def cut(self, found: Sequence[Scored], *, kept: int, end: int) -> Trail:
+        """Of an answer that was cut on the way and read again from its start.
+
+        Judges of tokens have read all tokens that are left. What judges of texts said of its beginnings still counts.
+
+        Args:
+            found: The cost models' scores of what is left.
+            kept: Tokens of this way that it begins with.
+            end: Tokens of this way up to its end.
+        """
+        triples = zip(self.tracks, found, self.budgets, strict=True)
+        return Trail(tuple(mine.cut(new, budget, kept=kept, end=end) for mine, new, budget in triples), self.budgets)
+
     def may_leave(self, cost: int | None = None) -> bool:
         """Whether the text up to here may leave, for all cost models, or for one of them."""
         chosen = range(len(self.tracks)) if cost is None else [cost]
@@ -205,10 +229,13 @@ class Trail:
         """Z at the end, one a cost model."""
         return tuple(track.state for track in self.tracks)
 
-    def spent(self) -> list[float]:
-        """Per cost model what it all cost, prefill included: the sum, undiscounted, or the highest score."""
+    def spent(self) -> list[float | None]:
+        """Per cost model what it all cost, prefill included: the sum, undiscounted, or the highest score.
+
+        Of nothing the sum is 0, and there is no highest score.
+        """
         pairs = zip(self.tracks, self.budgets, strict=True)
-        nothing = {"cumulative": 0.0, "worst": -torch.inf}
+        nothing = {"cumulative": 0.0, "worst": None}
         return [
             nothing[budget.accounting] if (spent := track.spent(budget)) is None else spent for track, budget in pairs
         ]

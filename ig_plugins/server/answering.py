@@ -11,9 +11,9 @@ from typing import Any, Protocol, TypeVar
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from ig_plugins.errors import InferenceGuardError
+from ig_plugins.errors import InferenceGuardError, RequestCancelledError
 from ig_plugins.guard import GuardResult
 from ig_plugins.guard.request_handle import GuardChunk
 from ig_plugins.server.desk import Order
@@ -78,8 +78,15 @@ class Events(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
+
+        async def sent(message: Message) -> None:
+            await send(message)
+            # Pieces that are ready would be written in one go, into a connection that the first of them has found
+            # closed. Here the loop hears of that, and nothing more is written.
+            await asyncio.sleep(0)
+
         try:
-            await super().__call__(scope, receive, send)
+            await super().__call__(scope, receive, sent)
         finally:
             self._visit.abandon()
             self._visit.close()
@@ -120,6 +127,7 @@ async def _chunks(order: Order[Any], told: Told | None) -> AsyncGenerator[tuple[
         except Exception as error:
             heard.put_nowait((index, error))
 
+    order.told.append(lambda: heard.put_nowait((0, RequestCancelledError("the answer was given up; ask again"))))
     tasks = [asyncio.ensure_future(follow(index)) for index in range(len(order.tickets))]
     left = len(tasks)
     try:

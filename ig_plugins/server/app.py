@@ -89,7 +89,8 @@ def create_app(
     Raises:
         ConfigurationError: Metrics or telemetry are asked for, and their packages are missing.
     """
-    app = FastAPI(title="InferenceGuard", description=__doc__)
+    # Its pages about itself would load scripts from elsewhere; /openapi.json is there.
+    app = FastAPI(title="InferenceGuard", description=__doc__, docs_url=None, redoc_url=None)
     models = Models(guard if isinstance(guard, Mapping) else {name_of(guard.policy_id): guard}, aliases=aliases)
     desk = Desk(models, limits or Limits())
     app.state.gate, app.state.models = desk.gate, models

@@ -32,7 +32,11 @@ class BodyLimit:
             return
         body = bytearray()
         try:
-            refused = self._announced(scope) or await asyncio.wait_for(self._read(receive, body), self._seconds)
+            refused = (
+                _two_lengths(scope)
+                or self._announced(scope)
+                or await asyncio.wait_for(self._read(receive, body), self._seconds)
+            )
         except (asyncio.TimeoutError, TimeoutError):
             refused = 408, f"the body did not arrive within {self._seconds:g} s (its limit body_seconds)"
         except ClientDisconnect:
@@ -75,6 +79,14 @@ class BodyLimit:
 
     def _too_long(self) -> tuple[int, str]:
         return 413, f"the body is longer than the {self._most} bytes that this server allows (its limit body_bytes)"
+
+
+def _two_lengths(scope: Scope) -> tuple[int, str] | None:
+    """Whether a body is said to end in two ways. A proxy that believes the other one sees another request behind it."""
+    named = {name for name, _ in scope["headers"]}
+    if {b"content-length", b"transfer-encoding"} <= named:
+        return 400, "the request has content-length and transfer-encoding; give one of them"
+    return None
 
 
 def _has_body(scope: Scope) -> bool:

@@ -183,7 +183,7 @@ class ServeConfig(_Table):
         if path is None:
             return []
         try:
-            keys = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            keys = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigurationError(
                 f"api_keys '{path}' cannot be read as text; give a file with one key a line"

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from typing_extensions import Self
 
 from critic_models.safety import SafetyBudget
+from ig_plugins.errors import DeadlineExceededError
 from ig_plugins.guard import InferenceGuard, Options
 from ig_plugins.guard.request_handle import RequestHandle
 from ig_plugins.server.gate import Gate, Visit
@@ -21,6 +22,7 @@ from ig_plugins.server.schema import TokenizeRequest
 from ig_plugins.server.served import Models, Served
 
 LONG = 65_536  # bytes of a body from which on it is read on another thread, so that short ones need not wait for it
+FORMS = ("json_schema", "regex", "choices", "grammar", "response_format", "text", "tools")  # what may be hard to read
 HEAVY = 4  # times the lane tokens of a usual answer from which on a request counts as heavy
 
 T = TypeVar("T")
@@ -70,6 +72,7 @@ class Order(Generic[A]):
         tickets: One an answer, those of a prompt together.
         takes: Bytes.
         heavy: It is much larger than usual.
+        told: Called once it is given up; whoever waits for an answer need not wait for a judge that is being asked.
     """
 
     asked: A
@@ -78,11 +81,14 @@ class Order(Generic[A]):
     tickets: Sequence[RequestHandle]
     takes: int
     heavy: bool
+    told: list[Callable[[], None]] = field(default_factory=list)
 
     def cancel(self) -> None:
         """Stops decoding."""
         for ticket in self.tickets:
             ticket.cancel()
+        for tell in self.told:
+            tell()
 
 
 class Desk:
@@ -96,7 +102,9 @@ class Desk:
     def __init__(self, models: Models, limits: Limits) -> None:
         self.models, self.limits = models, limits
         self.gate = Gate(running=limits.running, queued=limits.queued, memory=limits.memory_bytes or _room(models))
-        self._short, self._long = (ThreadPoolExecutor(1, thread_name_prefix="server-reader") for _ in range(2))
+        self._short, self._long, self._forms = (
+            ThreadPoolExecutor(1, thread_name_prefix=f"server-reader-{name}") for name in ("short", "long", "forms")
+        )
 
     async def admitted(self, visit: Visit, raw: bytes, kind: type[A]) -> Order[A]:
         """A request that is checked and whose turn has come.
@@ -105,7 +113,12 @@ class Desk:
             ValidationError: The body is no such request.
             InferenceGuardError: Something in it is not allowed, or it could not be admitted.
         """
-        order = await self._aside(raw, lambda: self._read(raw, kind))
+        try:
+            order = await asyncio.wait_for(self._ordered(raw, kind), self.limits.timeout)
+        except (asyncio.TimeoutError, TimeoutError):
+            raise DeadlineExceededError(
+                "the request was not read within the timeout; make its schema, grammar or tools simpler, or try again"
+            ) from None
         visit.abandon = order.cancel
         deadline = order.tickets[0].request.deadline
         await self.gate.admit(visit, takes=order.takes, heavy=order.heavy, deadline=deadline)
@@ -113,15 +126,25 @@ class Desk:
 
     async def tokenized(self, raw: bytes) -> dict[str, Any]:
         """The tokens of a text or a conversation, in vLLM's form."""
-        return await self._aside(raw, lambda: self._tokens(raw))
+        return await _aside(self._reader(raw), lambda: self._tokens(raw))
 
-    def _aside(self, raw: bytes, work: Callable[[], T]) -> asyncio.Future[T]:
-        """On a reader's thread: everything that takes the longer the longer the prompt is."""
-        reader = self._long if len(raw) >= LONG else self._short
-        return asyncio.get_running_loop().run_in_executor(reader, copy_context().run, work)
+    def _reader(self, raw: bytes) -> ThreadPoolExecutor:
+        return self._long if len(raw) >= LONG else self._short
 
-    def _read(self, raw: bytes, kind: type[A]) -> Order[A]:
-        asked = kind.model_validate_json(raw)
+    async def _ordered(self, raw: bytes, kind: type[A]) -> Order[A]:
+        """Reads on other threads: everything that takes the longer the longer the prompt is, and forms by themselves.
+
+        A small grammar may take seconds, and a tool may ask the policy; whoever only talks need not wait for that.
+        """
+
+        def read() -> A | Order[A]:
+            asked = kind.model_validate_json(raw)
+            return asked if any(getattr(asked, name, None) for name in FORMS) else self._order(asked)
+
+        found = await _aside(self._reader(raw), read)
+        return found if isinstance(found, Order) else await _aside(self._forms, lambda: self._order(found))
+
+    def _order(self, asked: A) -> Order[A]:
         served = self.models.find(asked.model)
         guard = served.guard
         options = asked.options(guard.options.budgets)
@@ -132,6 +155,8 @@ class Desk:
         self.limits.check(wanted, guard.options, answers=answers)
         tickets: list[RequestHandle] = []
         for prompt in prompts:
+            if wanted.tools and wanted.tool_threshold is not None:  # the policy reads the prompt to weigh them
+                self.limits.check_prompt(guard.count_tokens(prompt, tools=wanted.tools))
             first = guard.prepare(prompt, stream=asked.streams, **options)
             self.limits.check_prompt(len(first.request.prompt_ids))
             tickets += [first, *(first.sibling(number) for number in range(1, asked.answers))]
@@ -149,6 +174,10 @@ class Desk:
         else:
             ids = guard.components.prompt_format.encode(given, tools=asked.tools or None).prompt_ids
         return {"tokens": list(ids), "count": len(ids), "max_model_len": guard.context}
+
+
+def _aside(reader: ThreadPoolExecutor, work: Callable[[], T]) -> asyncio.Future[T]:
+    return asyncio.get_running_loop().run_in_executor(reader, copy_context().run, work)
 
 
 def _work(options: Options) -> float:

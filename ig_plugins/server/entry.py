@@ -45,7 +45,7 @@ class Entry:
         alive: Alive = lambda: (200, {"status": "ok"}),
     ) -> None:
         self._app, self._ended, self._alive = app, ended, alive
-        self._keys = [_digest(key) for key in keys]
+        self._keys = [_digest(key.encode("utf-8", "surrogateescape")) for key in keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -101,10 +101,10 @@ class Entry:
         if not self._keys:
             return True
         scheme, _, key = given.partition(" ")
-        mine = _digest(key.strip())
+        mine = _digest(key.strip().encode("latin-1"))  # the bytes as they were sent
         matches = [hmac.compare_digest(mine, each) for each in self._keys]
         return scheme.lower() == "bearer" and any(matches)
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()

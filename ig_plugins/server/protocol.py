@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import select
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ig_plugins.server.limits import Limits
 
+GONE = 1.0  # seconds between looks whether a client is still there that nothing is read from
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
@@ -18,6 +20,7 @@ def protocol(limits: Limits) -> type[H11Protocol]:
     class Limited(H11Protocol):
         _late: asyncio.TimerHandle | None = None
         _stuck: asyncio.TimerHandle | None = None
+        _look: asyncio.TimerHandle | None = None
         _since = 0.0
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -33,17 +36,19 @@ def protocol(limits: Limits) -> type[H11Protocol]:
             if not self.transport.is_closing():
                 super().data_received(data)
                 self._watch()
+                self._look_out()
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
             self._since = self.loop.time()
+            self._look_out()
 
         def timeout_keep_alive_handler(self) -> None:
             super().timeout_keep_alive_handler()
             self._give(limits.send_seconds)  # closing waits for what is still to be sent
 
         def connection_lost(self, exc: Exception | None) -> None:
-            for timer in (self._late, self._stuck):
+            for timer in (self._late, self._stuck, self._look):
                 if timer is not None:
                     timer.cancel()
             super().connection_lost(exc)
@@ -76,17 +81,44 @@ def protocol(limits: Limits) -> type[H11Protocol]:
             if self._idle:
                 self.transport.abort()
 
+        def _look_out(self) -> None:
+            """Looks for the client's end now and then while nothing is read: it has sent a next request already."""
+            if self.flow.read_paused and not self._idle and self._look is None:
+                self._look = self.loop.call_later(GONE, self._see)
+
+        def _see(self) -> None:
+            self._look = None
+            if not self.transport.is_closing() and _gone(self.transport):
+                self.transport.abort()
+            else:
+                self._look_out()
+
         def _give(self, seconds: float) -> None:
             if self._stuck is None:
                 self._stuck = self.loop.call_later(seconds, self.transport.abort)
 
+        @property
+        def _unsent(self) -> bool:
+            """Whether the rest of a body is awaited."""
+            return not self._idle and self.cycle.more_body
+
         def _made_room(self) -> bool:
-            """Closes the connection that has been idle longest."""
+            """Closes the connection that has been idle longest, or whose body has been awaited longest."""
             others: list[Any] = [each for each in self.connections if each is not self]
-            idle = [each for each in others if each._idle and not each.transport.is_closing()]
-            if not idle:
+            open_ = [each for each in others if not each.transport.is_closing()]
+            waiting = [each for each in open_ if each._idle] or [each for each in open_ if each._unsent]
+            if not waiting:
                 return False
-            min(idle, key=lambda each: each._since).transport.abort()
+            min(waiting, key=lambda each: each._since).transport.abort()
             return True
 
     return Limited
+
+
+def _gone(transport: asyncio.Transport) -> bool:
+    """Whether the other side has closed a connection, whatever it sent before."""
+    if not hasattr(select, "poll"):
+        return False
+    look = select.poll()
+    look.register(transport.get_extra_info("socket").fileno(), getattr(select, "POLLRDHUP", 0))
+    return bool(look.poll(0))

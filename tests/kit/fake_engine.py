@@ -80,6 +80,7 @@ class FakeEngine:
         self.aborted = self.connections = self.running = 0
         self.gauge: list[tuple[float, int]] = []  # (when, calls in flight from then on)
         self.lock, self._torch = threading.Lock(), threading.Lock()
+        self._switch = threading.Lock()  # one starts or kills it at a time
         self._kept = threading.Lock()  # a worker of vLLM keeps and reads states on one thread
         self.open: set[socket.socket] = set()
         self._server: ThreadingHTTPServer | None = None
@@ -113,21 +114,39 @@ class FakeEngine:
             request_queue_size = 256
             allow_reuse_address = True
 
-        self._server = Server(("127.0.0.1", self.port), type("Bound", (Handler,), {"engine": engine}))
-        self.port = self._server.server_address[1]
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        with self._switch:
+            server = Server(("127.0.0.1", self.port), type("Bound", (Handler,), {"engine": engine}))
+            self.port = server.server_address[1]
+            with self.lock:
+                self._server = server
+            threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
 
-    def kill(self) -> None:
-        """Gone in an instant, as a killed process: open connections are reset."""
-        server, self._server = self._server, None
-        if server is None:
-            return
+    def kill(self, life: object = None) -> None:
+        """Gone in an instant, as a killed process: open connections are reset. Who kills it too waits until it is gone.
+
+        Args:
+            life: The one that is meant, `Handler.server`: where it has gone already, the next one lives on. None for
+                whatever runs.
+        """
+        with self._switch:
+            if self._server is None or life not in (None, self._server):
+                return
+            with self.lock:
+                server, self._server = self._server, None
+                sockets, self.open = self.open, set()
+            for each in sockets:
+                reset(each)
+            server.shutdown()
+            server.server_close()
+
+    def joined(self, handler: "Handler") -> bool:
+        """Notes a connection; False where the process that took it is gone."""
         with self.lock:
-            sockets, self.open = self.open, set()
-        for each in sockets:
-            reset(each)
-        server.shutdown()
-        server.server_close()
+            self.connections += 1
+            if handler.server is not self._server:
+                return False
+            self.open.add(handler.connection)
+            return True
 
     def enter(self, step: int) -> None:
         """A call comes, +1, or goes, -1."""
@@ -236,9 +255,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        with self.engine.lock:
-            self.engine.connections += 1
-            self.engine.open.add(self.connection)
+        if not self.engine.joined(self):
+            reset(self.connection)
 
     def finish(self) -> None:
         with self.engine.lock:

@@ -106,7 +106,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "elif call.seconds > max((request.judge_timeout for request in self._open), default=0.0):", "elif False:",
         only(HANGING, "deadline_of_its_own")),
     Mutant("a judge's numbers are not checked", RUNTIME + "judging.py",
-        "scores = check_scores(raw, count=len(responses), judge=name)", "scores = raw", only(HANGING, "nonsense")),
+        "scores = check_scores(raw, count=count, judge=name)", "scores = raw", only(HANGING, "nonsense")),
     Mutant("a judge that exits ends its thread and nobody hears of it", RUNTIME + "judging.py",
         "except BaseException as error:", "except Exception as error:", only(HANGING, "that_exits")),
     Mutant("nobody knows which judges are at work", RUNTIME + "judging.py",

@@ -55,7 +55,7 @@ class SegmentedBackend:
         self._layout: Layout | None = None
         self._apart: Tensor | None = None  # tokens that each beam reads from a copy (B, K); None where all are masked
         self._together = 0  # slots that all lanes of a row read from the row's segment
-        self._lone = False  # there is one beam in all, and it sees every slot
+        self._lone = False  # there is one beam in all, which sees every slot
 
     def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor | None]:
         """Prefill the first rows."""
@@ -174,8 +174,8 @@ class SegmentedBackend:
 
     def keep_rows(self, rows: Tensor) -> None:
         """Keep only these rows."""
-        self.slots.keep_rows(rows)
-        self.cache.keep_rows(rows.to(self.body.device))
+        slots = self.slots.keep_rows(rows)
+        self.cache.keep_rows(rows.to(self.body.device), None if slots is None else slots.to(self.body.device))
         self._choose_reads()
 
     def memory(self, tree: TokenTree) -> dict[str, int]:
@@ -192,8 +192,7 @@ class SegmentedBackend:
     def _choose_reads(self) -> None:
         """Choose how committed tokens that only some beams descend from are read until the next commit."""
         sees = self.slots.beams
-        # The slots that a longer prompt, whose row has left, had behind a shorter one are seen by nobody.
-        self._lone = sees.shape[:2] == (1, 1) and bool(sees.all())
+        self._lone = sees.shape[:2] == (1, 1)
         if self._lone:
             self._together, self._apart = sees.shape[2], None
             return

@@ -113,8 +113,7 @@ class TreeMaskBackend:
     def keep_rows(self, rows: Tensor) -> None:
         """Keep only these rows."""
         rows = rows.to(self.body.device)
-        self.slots.keep_rows(rows)
-        self.cache.keep_rows(rows)
+        self.cache.keep_rows(rows, self.slots.keep_rows(rows))
 
     def memory(self, tree: TokenTree) -> dict[str, int]:
         """Bytes of unique tokens, and of all slots allocated."""

@@ -67,8 +67,8 @@ def sample_block(
         stop_ids: Tokens that end a lane; they are fed too.
         penalties: For each row None or what to take off the logits at each place of the block, shape (T, V).
         histories: For each row and beam, the tokens so far with the prompt; for samplers that read them.
-        matchers: For each row None, or what its grammar allows at each beam; empty for no grammars. A row with one
-            takes the whole block through steps whose draws are looked at one by one.
+        matchers: For each row None, or what its grammar allows at each beam; empty for no grammars. A row whose
+            grammar masks tokens takes the whole block through steps whose draws are looked at one by one.
         on_step: Called before every forward; what it raises ends the sampling.
         keep_states: Whether the block is to hold its states.
 
@@ -85,19 +85,34 @@ def sample_block(
         raise ConfigurationError(
             f"max_tokens is {limits.tolist()} but uniforms hold {T} tokens a lane; give {T} at most."
         )
-    session.fork(parents)
-    parents = session.tree.open_parents
-    lanes = LaneBuffer(session, uniforms, torch.where(parents < 0, 0, limits), stop_ids, on_step)
-    draws = Draws(session, samplers, penalties or [None] * B, histories, matchers)
-    if keep_states:
-        lanes.keep_states(session)
+
+    def opened() -> tuple[LaneBuffer, Draws]:
+        session.fork(parents)
+        rooms = torch.where(session.tree.open_parents < 0, 0, limits)
+        lanes = LaneBuffer(session, uniforms, rooms, stop_ids, on_step)
+        if keep_states:
+            lanes.keep_states(session)
+        return lanes, Draws(session, samplers, penalties or [None] * B, histories, matchers)
+
+    lanes, draws = opened()
+    if not _ahead(session, lanes, draws, histories):
+        _one_by_one(session, lanes, draws)
+    elif not draws.masks.stayed_idle(draws.parents, lanes.tokens):  # a lane began what a grammar holds
+        session.rollback()
+        lanes, draws = opened()
+        _one_by_one(session, lanes, draws)
+    return Block(lanes.tokens, lanes.lengths, lanes.finished, session.lane_hidden, lanes.total, lanes.states)  # type: ignore[arg-type]
+
+
+def _ahead(session: TreeSession, lanes: LaneBuffer, draws: Draws, histories: Histories | None) -> bool:
+    """Grow the lanes in a way that looks at no draw before the next, if there is one here; whether there was."""
     if can_decode_on_device(session, lanes, draws):
         decode_on_device(session, lanes, draws)
     elif session.can_draft and draws.plain and int(lanes.active.sum()) <= FEW:
         _with_drafts(session, lanes, draws, histories)
     else:
-        _one_by_one(session, lanes, draws)
-    return Block(lanes.tokens, lanes.lengths, lanes.finished, session.lane_hidden, lanes.total, lanes.states)  # type: ignore[arg-type]
+        return False
+    return True
 
 
 def _one_by_one(session: TreeSession, lanes: LaneBuffer, draws: Draws) -> None:

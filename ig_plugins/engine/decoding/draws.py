@@ -179,8 +179,11 @@ class Draws:
 
     @property
     def plain(self) -> bool:
-        """Whether a draw depends on logits alone, not on the place in the block or the tokens before."""
-        read = bool(self.masks) or any(sampler.reads_history for sampler in self.groups)
+        """Whether a draw depends on logits alone, not on the place in the block or the tokens before.
+
+        Masks that mask nothing yet are looked at when the block is full.
+        """
+        read = not self.masks.idle or any(sampler.reads_history for sampler in self.groups)
         return not read and all(penalty is None for penalty in self.penalties)
 
     def _penalty(self, rows: Tensor, step: int) -> Tensor | None:

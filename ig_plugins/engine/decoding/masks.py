@@ -29,6 +29,10 @@ class Matcher(Protocol):
         """
 
     @property
+    def idle(self) -> bool:
+        """Whether all tokens may come next, whatever the scores."""
+
+    @property
     def complete(self) -> bool:
         """Whether what was read is a whole answer."""
 
@@ -54,6 +58,30 @@ class Masks:
 
     def __bool__(self) -> bool:
         return any(row is not None for row in self._beams)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is masked yet, so that lanes may run ahead until something is."""
+        return all(each.idle for row in self._beams for each in row or ())
+
+    def stayed_idle(self, parents: Tensor, tokens: Tensor) -> bool:
+        """Whether no draw of a block would have been masked.
+
+        Args:
+            parents: Beam of each lane, shape (B, L).
+            tokens: What they drew without a mask, -1 behind a lane's end, shape (B, L, T).
+        """
+        for row, own in enumerate(self._beams):
+            said = [] if own is None else set(zip(parents[row].tolist(), map(tuple, tokens[row].tolist()), strict=True))
+            for beam, lane in said:
+                state = own[beam]  # type: ignore[index]
+                for token in lane:
+                    if token < 0:
+                        break
+                    if not state.idle:
+                        return False
+                    state = state.after((token,))
+        return True
 
     def first(self, rows: Tensor, beams: Tensor, like: Tensor) -> BoolTensor | None:
         """What R beams allow, in the shape of their logits (R, V); None if they have no grammar."""

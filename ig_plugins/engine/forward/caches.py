@@ -118,9 +118,11 @@ class SlotCache(TreeCache):
         for mine, new in zip(self.layers, other.layers, strict=True):
             mine.keys, mine.values = torch.cat([mine.keys, new.keys]), torch.cat([mine.values, new.values])
 
-    def keep_rows(self, rows: Tensor) -> None:
-        """Keep only these rows."""
-        self._replace(lambda old: old.index_select(0, rows))
+    def keep_rows(self, rows: Tensor, slots: Tensor | None) -> None:
+        """Keep only these rows (n,) and slots (S,), which close up; None for all."""
+        if slots is not None:
+            self.capacity, self.length = self.capacity - self.length + len(slots), len(slots)
+        self._replace(partial(_kept, rows=rows, slots=slots, capacity=self.capacity))
 
     def bytes_per_token(self) -> int:
         """Bytes that the keys and values of one token take over all layers."""
@@ -271,10 +273,11 @@ class SegmentCache(TreeCache):
                 *(_stacked(a[:, :, :mine], b[:, :, :new]) for a, b in zip(layer.rows, added.rows, strict=True))
             )
 
-    def keep_rows(self, rows: Tensor) -> None:
-        """Keep only these rows (n,)."""
+    def keep_rows(self, rows: Tensor, slots: Tensor | None) -> None:
+        """Keep only these rows (n,) and slots (S,), which close up; None for all."""
+        capacity = 0 if slots is None else len(slots) + self.reserve
         for layer in self.layers:
-            layer.rows = layer.rows.map(lambda held: held.index_select(0, rows))
+            layer.rows = layer.rows.map(partial(_kept, rows=rows, slots=slots, capacity=capacity))
 
     def bytes_per_token(self) -> int:
         """Bytes that the keys and values of one token take over all layers."""
@@ -298,6 +301,12 @@ def _enlarged(old: Tensor, *, groups: int, slots: int) -> Tensor:
     new = old.new_zeros(groups, heads, slots, D)
     new[:G, :, :S] = old
     return new
+
+
+def _kept(held: Tensor, *, rows: Tensor, slots: Tensor | None, capacity: int) -> Tensor:
+    """These rows of a segment or sequence; of other slots than all, with empty ones behind up to the capacity."""
+    held = held.index_select(0, rows)
+    return held if slots is None else _enlarged(held.index_select(2, slots), groups=len(held), slots=capacity)
 
 
 def _gathered(held: Tensor, *, source: Tensor) -> Tensor:

@@ -14,8 +14,11 @@ from ig_plugins.engine.tree.tree import Packing
 class SlotMap:
     """Visibility and positions of the slots of B rows.
 
+    Every committed slot is seen by a beam of some row: what a longer prompt needed leaves with its row.
+
     Attributes:
         used: Slots in use, the same for all rows; a row that needs fewer has slots that nobody sees.
+        prompts: Tokens of each row's prompt, shape (B,).
         prompt: Slots reserved for the prompt, the same for all rows.
         positions: Depth of the token in every slot, shape (B, S).
         beams: Whether a beam sees a slot, shape (B, K, S).
@@ -24,7 +27,8 @@ class SlotMap:
 
     def __init__(self, prompts: Tensor) -> None:
         """Lay out prompts of these lengths, shape (B,)."""
-        self.prompt = self.used = int(prompts.max()) if len(prompts) else 0
+        self.prompts = prompts
+        self.prompt = self.used = _longest(prompts)
         self.positions = torch.arange(self.used, device=prompts.device).expand(len(prompts), -1).clone()
         self.beams = (self.positions < prompts.unsqueeze(1)).unsqueeze(1)
         self.lanes: Tensor = self.beams[:, :0]
@@ -128,13 +132,24 @@ class SlotMap:
         self.beams = torch.cat([self.beams, other.beams])
         # Slots below the longest prompt never move: moving a long prompt at every commit would cost more than the few
         # dead slots that rows with shorter prompts keep there.
+        self.prompts = torch.cat([self.prompts, other.prompts])
         self.prompt = max(self.prompt, other.prompt)
         self.rollback()
 
-    def keep_rows(self, rows: Tensor) -> None:
-        """Keep only these rows, in this order."""
-        self.positions, self.beams = self.positions[rows], self.beams[rows]
+    def keep_rows(self, rows: Tensor) -> Tensor | None:
+        """Keep only these rows, in this order, and the slots that one of their beams sees.
+
+        Returns:
+            The slots that stay and close up, shape (S,); None where all do.
+        """
+        self.positions, self.beams, self.prompts = self.positions[rows], self.beams[rows], self.prompts[rows]
+        self.prompt = _longest(self.prompts)
+        seen = self.beams.flatten(0, 1).any(dim=0)
+        slots = None if bool(seen.all()) else seen.nonzero().squeeze(1)
+        if slots is not None:
+            self.positions, self.beams = self.positions[:, slots], self.beams[:, :, slots]
         self.rollback()
+        return slots
 
     def _widen(self, slots: int, beams: int) -> None:
         B, K, S = self.beams.shape
@@ -144,3 +159,7 @@ class SlotMap:
         positions = self.positions.new_zeros(B, slots)
         positions[:, :S] = self.positions[:, :S]
         self.positions = positions
+
+
+def _longest(prompts: Tensor) -> int:
+    return int(prompts.max()) if len(prompts) else 0

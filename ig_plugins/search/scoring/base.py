@@ -112,11 +112,20 @@ def trail_of(step: Step) -> Trail:
     return step.trail
 
 
-def verified_cut(costs: Sequence[JudgeSession], lanes: Lanes, key: Key) -> Trail:
-    """What the cost models say of an answer that a stop string cut, read from its start exactly as it would leave."""
-    cut = lanes.cuts[key].whole
-    found = [session.score_whole([cut])[0] for session in costs]
-    return Trail.start(cut.request.budgets).extended(found)
+def verified_cut(costs: Sequence[JudgeSession], lanes: Lanes, key: Key, before: Trail) -> Trail:
+    """What the cost models say of an answer that a stop string cut, read from its start exactly as it would leave.
+
+    Judges of texts have scored starts of it before, which still count: its prefill, and what a stream has shown.
+
+    Args:
+        costs: The cost models' sessions.
+        lanes: The open block.
+        key: (row, lane)
+        before: Their scores of the beam that the lane continues.
+    """
+    cut = lanes.cuts[key]
+    found = [session.score_whole([cut.whole])[0] for session in costs]
+    return before.cut(found, kept=cut.kept, end=lanes.depth(*key))
 
 
 def reward_of_cut(reward: JudgeSession, lanes: Lanes, key: Key) -> float:

@@ -20,7 +20,7 @@ from ig_plugins.search.scoring.base import (
     verified_cut,
 )
 from ig_plugins.search.scoring.judge_session import JudgeSession
-from ig_plugins.search.scoring.tool_calls import reply_passes
+from ig_plugins.search.scoring.tool_calls import judged_apart
 from ig_plugins.search.text import LaneText
 from ig_plugins.search.trajectory import Border
 from ig_plugins.search.verifier import Scored, Trail
@@ -170,12 +170,12 @@ class CriticScoring:
         for row, mine in enumerate(finalists):
             for lane, passage, scored in zip(mine, passages[row], found[row], strict=True):
                 key = (row, lane)
+                before = lanes.rows[row].released.trail
                 cut = key in lanes.cuts
-                trail = (
-                    verified_cut(self._costs, lanes, key) if cut else lanes.rows[row].released.trail.extended(scored)
-                )
-                judgement.trails[key] = trail
-                if trail.may_leave() and reply_passes(self._costs, lanes, key):
+                trail = verified_cut(self._costs, lanes, key, before) if cut else before.extended(scored)
+                apart = judged_apart(self._costs, lanes, key, trail) if trail.may_leave() else None
+                judgement.trails[key] = apart or trail
+                if apart is not None:
                     passed.append((key, passage))
         self._reward_passed(lanes, passed, judgement)
         return {row for (row, _), _ in passed}

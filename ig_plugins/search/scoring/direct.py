@@ -22,9 +22,9 @@ from ig_plugins.search.scoring.base import (
     verified_cut,
 )
 from ig_plugins.search.scoring.judge_session import JudgeSession, Scores
-from ig_plugins.search.scoring.tool_calls import reply_passes
+from ig_plugins.search.scoring.tool_calls import judged_apart
 from ig_plugins.search.text import Whole
-from ig_plugins.search.trajectory import Border
+from ig_plugins.search.trajectory import Border, Step
 from ig_plugins.search.verifier import Scored, Trail, costs_of, may_leave
 
 
@@ -66,10 +66,12 @@ class DirectScoring:
         trails = {}
         for key in _keys(safe):
             cut = key in lanes.cuts
-            trails[key] = verified_cut(self._costs, lanes, key) if cut else self._trail(lanes, key, found)
+            before = so_far(lanes.rows[key[0]], lanes.beam(*key))
+            trails[key] = verified_cut(self._costs, lanes, key, before) if cut else self._trail(lanes, key, found)
             safe[key] = trails[key].may_leave()
         for key in _keys(safe & lanes.ended):
-            safe[key] = reply_passes(self._costs, lanes, key)
+            apart = judged_apart(self._costs, lanes, key, trails[key])
+            safe[key], trails[key] = apart is not None, apart or trails[key]
         reward = self._rewards(lanes, safe)
         rewards = {key: float(reward[key]) for key in _keys(safe & lanes.ended)}
         score = reward.clone()
@@ -102,15 +104,15 @@ class DirectScoring:
             for session in self._costs
         ]
         return [
-            border and replace(border, trail=_joined(trail_of(border.step).up_to(border.tokens), index, answers))
-            for index, border in enumerate(borders)
+            border and replace(border, trail=_joined(so_far(row, border.step).up_to(border.tokens), index, answers))
+            for index, (row, border) in enumerate(zip(rows, borders, strict=True))
         ]
 
     def _trail(self, lanes: Lanes, key: Key, found: Sequence[Scores]) -> Trail:
         """From the start of the answer to a lane's end."""
         pairs, end = zip(found, self._costs, strict=True), lanes.depth(*key)
         points = [scores.of(*key, up_to=end, whole=session.reads_text) for scores, session in pairs]
-        return trail_of(lanes.beam(*key)).extended(points)
+        return so_far(lanes.rows[key[0]], lanes.beam(*key)).extended(points)
 
     def _measured(self, lanes: Lanes, found: Sequence[Scores], key: Key) -> Trail | None:
         """The trail of a lane that was refused; one that a stop string cut was not read behind a lost beam."""
@@ -128,6 +130,11 @@ class DirectScoring:
         return rewards
 
 
+def so_far(row: Row, step: Step) -> Trail:
+    """The trail up to a step, with what judges of texts said when text left within its blocks."""
+    return trail_of(step).behind(row.released.trail, row.released.tokens)
+
+
 def _keys(chosen: Tensor) -> list[Key]:
     """The (row, lane) of every true entry, shape (B, L)."""
     return [(row, lane) for row, lane in chosen.nonzero().tolist()]
@@ -139,7 +146,7 @@ def lanes_pass(lanes: Lanes, cost: int, scores: Scores, *, whole: bool) -> Tenso
     lengths = scores.lengths
     inside = torch.arange(scores.values.shape[-1]) < lengths.unsqueeze(-1)
     for budget, rows in _by_budget(lanes.rows, cost):
-        beams = [[trail_of(beam) for beam in lanes.rows[row].beams] for row in rows]
+        beams = [[so_far(lanes.rows[row], beam) for beam in lanes.rows[row].beams] for row in rows]
         parents = lanes.parents[rows].clamp(min=0)
         before = _of_beams([[trail.tracks[cost].state for trail in mine] for mine in beams], parents)
         score = _of_beams([[float(trail.tracks[cost].score) for trail in mine] for mine in beams], parents)

@@ -4,32 +4,57 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
+from critic_models.safety import SafetyBudget
 from ig_plugins.search.lanes import Key, Lanes
 from ig_plugins.search.scoring.judge_session import JudgeSession
 from ig_plugins.search.text import Whole
-from ig_plugins.search.verifier import Trail
+from ig_plugins.search.verifier import Scored, Track, Trail
 
 
-def reply_passes(costs: Sequence[JudgeSession], lanes: Lanes, key: Key) -> bool:
-    """Whether the cost models accept what a finished answer is taken apart into: each text that a reader is given.
+def judged_apart(costs: Sequence[JudgeSession], lanes: Lanes, key: Key, trail: Trail) -> Trail | None:
+    """Lets the cost models judge what a finished answer is taken apart into: each text that a reader is given.
 
     It is judged as it is handed out, behind what the caller wrote, and not behind the start of a forced call. Words
     before a call leave without the text behind them that may have made them pass, and arguments leave without their
-    escapes. Judges of tokens have read these tokens at every step; read terminally, they only know the whole.
+    escapes.
+
+    Args:
+        costs: The cost models' sessions.
+        lanes: The open block.
+        key: (row, lane) of the answer.
+        trail: The cost models' scores of the answer as a whole.
+
+    Returns:
+        The trail, in which the worst score of all these texts counts; None where one of them is refused.
     """
     request = lanes.rows[key[0]].request
     reply = lanes.reply(key)
     if reply is None:
-        return True
-    for session, budget in zip(costs, request.budgets, strict=True):
-        if not session.reads_text and budget.reading == "any_time":
-            continue
-        read = lanes.text(*key).text
-        texts = [text for text in reply.handed_out() if request.written_text + text != read]
-        parts = [
-            Whole(key[0], request, request.written_text + text, lanes.encode(text), forced=False) for text in texts
-        ]
-        for found in session.score_whole(parts):
-            if not Trail.start([budget]).extended([found]).may_leave():
-                return False
-    return True
+        return trail
+    read = lanes.text(*key).text
+    texts = [text for text in reply.handed_out() if request.written_text + text != read]
+    parts = [Whole(key[0], request, request.written_text + text, lanes.encode(text), forced=False) for text in texts]
+    found = []
+    for session, track, budget in zip(costs, trail.tracks, request.budgets, strict=True):
+        unread = parts if session.reads_text else [part for part in parts if not _on_the_way(lanes, key, part, budget)]
+        scored = session.score_whole(unread)
+        if not all(Trail.start([budget]).extended([each]).may_leave() for each in scored):
+            return None
+        found.append(_worst(scored, track, budget))
+    return trail.extended(found)
+
+
+def _on_the_way(lanes: Lanes, key: Key, part: Whole, budget: SafetyBudget) -> bool:
+    """Whether a judge of tokens has read exactly this part at a step of the answer; a terminal reading asks the end."""
+    unforced = part.request.written == len(part.request.prefill_ids)
+    return budget.reading == "any_time" and unforced and lanes.token_ids(*key)[: len(part.ids)] == part.ids
+
+
+def _worst(scored: Sequence[Scored], track: Track, budget: SafetyBudget) -> Scored:
+    """The highest score of some texts as a point at the end of a track; none where cost accumulates along one text."""
+    scores = torch.cat([each.scores for each in scored]) if scored else torch.zeros(0, dtype=torch.float64)
+    if budget.accounting != "worst" or not len(scores):
+        return Scored(torch.zeros(0, dtype=torch.float64), (), track.whole)
+    return Scored(scores.amax().unsqueeze(0), track.ends[-1:] or (0,), track.whole)

@@ -31,7 +31,8 @@ Fate = Literal[
 
 * ``beam``: it went on to the next block. ``answer``: it ended, and the cost models passed it.
 * ``over_budget``: a cost model refused it.
-* ``part_refused``: it passed as a whole, but a text that a tool call in it hands out did not.
+* ``part_refused``: it passed as a whole, but a text that a tool call in it hands out did not, or the beginning of it
+  that was to leave before the search began anew.
 * ``doubtful``: the critic did not foresee a safe end for it, or not surely enough for a narrow block.
 * ``unread``: it ended, and was not read because answers that the critic thought better of had passed.
 * ``repeat``: it says what another lane of the same beam says. ``outranked``: K others, or an answer, were better.

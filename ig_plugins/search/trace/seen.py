@@ -79,7 +79,7 @@ def seen_lanes(lanes: Lanes, judgement: Judgement, index: int, *, ranks: bool) -
 
 def figures(trail: Trail) -> tuple[tuple[float | None, ...], tuple[float | None, ...]]:
     """What it cost and what is left, one a cost model; None where nothing was read yet."""
-    return tuple(map(_number, trail.spent())), tuple(map(_number, trail.state))
+    return tuple(trail.spent()), tuple(map(_number, trail.state))
 
 
 def _seen(lanes: Lanes, judgement: Judgement, key: Key, context: list[int]) -> Seen:
@@ -110,7 +110,7 @@ def _seen(lanes: Lanes, judgement: Judgement, key: Key, context: list[int]) -> S
 def _guess(trail: Trail | None, *, ended: bool, foreseen: bool) -> Fate:
     """Why a lane does not go on, if it was not accepted."""
     if trail is not None:
-        return "part_refused" if ended and trail.may_leave() else "over_budget"
+        return "part_refused" if trail.may_leave() else "over_budget"
     return ("unread" if ended else "doubtful") if foreseen else "over_budget"
 
 

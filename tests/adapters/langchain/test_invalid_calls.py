@@ -2,7 +2,7 @@
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.structured_output import ToolStrategy
+from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
 from langchain_core.exceptions import OutputParserException
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.tools import tool
@@ -144,6 +144,25 @@ async def test_a_response_format_raises_and_is_never_none(make_chat, form):
     blocked = create_agent(make_chat({MARKER: 1.0}), [double], response_format=form)
     with pytest.raises(GuardBlockedError):
         blocked.invoke(question)
+
+
+@pytest.mark.parametrize("tools", [[], [double]], ids=["no tools", "a tool"])
+async def test_a_response_format_says_that_the_guard_blocked(make_chat, tools):
+    """Held to its schema, an agent's object is a text, and a refusal would be called no JSON."""
+    agent = create_agent(make_chat({f'{{"setup": "{MARKER}"}}': 1.0}), tools, response_format=Joke)
+    question = {"messages": [HumanMessage("A joke")]}
+    for ask in (agent.invoke, lambda given: list(agent.stream(given, stream_mode="messages"))):
+        with pytest.raises(GuardBlockedError):
+            ask(question)
+    with pytest.raises(GuardBlockedError):
+        await agent.ainvoke(question)
+
+
+def test_a_response_format_that_is_cut_off_says_so(make_chat):
+    either = {"title": "Ends", "type": "object", "properties": {"end": {"pattern": "^(a|b)*ab{9}$"}}}
+    chat = make_chat({'{"end": "' + "a" * 99: 1.0}, max_tokens=60)
+    with pytest.raises(OutputParserException, match="raise max_tokens"):
+        create_agent(chat, [], response_format=ProviderStrategy(either)).invoke({"messages": [HumanMessage("A joke")]})
 
 
 @pytest.mark.usefixtures("no_grammar")

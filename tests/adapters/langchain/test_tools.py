@@ -142,6 +142,13 @@ class JokeDict(TypedDict):
     punchline: Annotated[str, ..., "The answer."]
 
 
+class Story(BaseModel):
+    """A story."""
+
+    title: str
+    text: str = ""
+
+
 SCHEMAS = [Joke, JokeDict, Joke.model_json_schema()]
 ASK = "Tell a joke as JSON with 'setup' and 'punchline'."
 
@@ -198,6 +205,22 @@ def test_an_answer_that_does_not_fit_is_an_error(make_chat, chat):
     assert three.with_structured_output(either, method="json_mode").invoke(ASK) == {"age": 3}
     with pytest.raises(ConfigurationError, match="telepathy"):
         chat.with_structured_output(Joke, method="telepathy")
+
+
+@pytest.mark.parametrize("method", ["function_calling", "json_schema", "json_mode"])
+@pytest.mark.parametrize("schema", [Story, Story.model_json_schema()], ids=["pydantic", "json_schema"])
+def test_an_object_that_a_stop_string_cuts_is_none(make_chat, method, schema):
+    """LangChain's parser completes half an object, and what is missing may have a default."""
+    said = '{"title": "Rain in May", "text": "It fell."}'
+    chat = make_chat({f" {said}}}\n</tool_call>" if method == "function_calling" else said: 1.0})
+    cut = chat.with_structured_output(schema, method=method, stop=["May"])
+    with pytest.raises(OutputParserException, match="cut off") as caught:
+        cut.invoke(ASK)
+    assert '"Rain in ' in caught.value.llm_output
+    both = chat.with_structured_output(schema, method=method, stop=["May"], include_raw=True).invoke(ASK)
+    assert both["parsed"] is None
+    assert isinstance(both["parsing_error"], OutputParserException)
+    assert chat.with_structured_output(schema, method=method, stop=["June"]).invoke(ASK)
 
 
 # ---- agents ----

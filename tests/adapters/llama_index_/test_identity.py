@@ -13,7 +13,7 @@ from critic_models.judges import CallableJudge
 from ig_plugins.errors import MismatchError, ModelLoadError, OutsideCertificateError
 from ig_plugins.guard import adapter_fields as guard_fields
 from ig_plugins.guard.options import REFUSAL
-from llama_index.llms.inferenceguard import InferenceGuardLLM
+from llama_index.llms.inferenceguard import InferenceGuardLLM, RequestError
 from tests.adapters.langchain.test_identity import JUDGES, UNSAFE, judge_of, strict_guard
 from tests.ig_plugins.research.calibration.test_calls import certify
 from tests.kit.guards import MARKER, cost_of_marker, make_guard, versioned
@@ -164,8 +164,9 @@ def test_calls_outside_the_certificate(tmp_path):
         lambda: list(llm.stream_complete("hi", temperature=0.5)),
         lambda: InferenceGuardLLM.from_guard(llm.guard, candidates=1, beams=1).complete("hi"),
     ):
-        with pytest.raises(OutsideCertificateError):
+        with pytest.raises(RequestError, match="certificate") as caught:
             ask()
+        assert isinstance(caught.value.__cause__, OutsideCertificateError)
     marking = InferenceGuardLLM.from_guard(guard.with_certificate(path, outside="mark"), temperature=0.5)
     assert marking.complete("hi").raw["inference_guard"]["certified"] is False
 

@@ -5,7 +5,7 @@ from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.llms import ChatMessage
 from llama_index.core.tools import FunctionTool
 
-from llama_index.llms.inferenceguard import InferenceGuardLLM
+from llama_index.llms.inferenceguard import InferenceGuardLLM, StructuredOutputError
 from tests.adapters.llama_index_.guards import scripted_guard
 from tests.kit.tool_caller import CALL
 
@@ -73,7 +73,7 @@ def test_the_hint_names_the_true_cause():
     def error(answer, **options):
         llm = llm_of({answer: 1.0})
         response = llm.chat_with_tools(TOOLS, "21?", **options)
-        with pytest.raises(ValueError) as caught:  # noqa: PT011
+        with pytest.raises(StructuredOutputError) as caught:
             llm.get_tool_calls_from_response(response)
         return str(caught.value)
 

@@ -27,7 +27,8 @@ def test_class():
 
 
 def test_public_names():
-    assert sorted(package.__all__) == ["GuardBlockedError", "InferenceGuardLLM", "PromptTooLongError"]
+    errors = ["PromptTooLongError", "RequestError", "StructuredOutputError"]
+    assert sorted(package.__all__) == ["GuardBlockedError", "InferenceGuardLLM", *errors]
     assert all(hasattr(package, name) for name in package.__all__)
 
 

@@ -8,7 +8,7 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
 from llama_index.core.types import PydanticProgramMode
 
-from llama_index.llms.inferenceguard import GuardBlockedError, InferenceGuardLLM
+from llama_index.llms.inferenceguard import GuardBlockedError, InferenceGuardLLM, StructuredOutputError
 from tests.adapters.llama_index_.guards import MARK, REFUSAL, scripted_guard
 from tests.kit.tool_caller import CALL, tool_caller
 
@@ -85,7 +85,7 @@ def test_a_call_that_is_cut_off_is_no_call(llm):
     response = llm.chat_with_tools(TOOLS, "double 4", max_tokens=40)
     assert response.raw["finish_reason"] == "length"
     assert llm.get_tool_calls_from_response(response, error_on_no_tool_call=False) == []
-    with pytest.raises(ValueError, match="raise that"):
+    with pytest.raises(StructuredOutputError, match="raise that"):
         llm.get_tool_calls_from_response(response)
 
 
@@ -221,7 +221,7 @@ async def test_a_refusal_is_no_object(mode):
         list(llm.stream_structured_predict(Album, PROMPT, **asked))
     with pytest.raises(GuardBlockedError):
         [x async for x in await llm.astream_structured_predict(Album, PROMPT, **asked)]
-    with pytest.raises(ValueError, match="blocked") as caught:
+    with pytest.raises(GuardBlockedError, match="blocked") as caught:
         llm.as_structured_llm(Album).complete("x")
     assert caught.value.report["blocked"] is True
     assert llm.complete("x").text == REFUSAL, "outside of structured prediction a refusal stays a value"

@@ -12,9 +12,9 @@ APP = cli.app
 
 
 @cache
-def command():
+def command(asked=None):
     """What typer makes of the commands whenever they are called: half of the time of a line that is refused."""
-    return typer.main.get_command(APP())
+    return typer.main.get_command(APP(asked))
 
 
 @pytest.fixture

@@ -62,3 +62,18 @@ def test_it_serves_where_it_says_with_keys_and_a_log_and_ends_in_order(tmp_path)
         server.kill()
         server.wait()
         server.stderr.close()
+
+
+def test_a_judge_that_cannot_be_used_is_named_before_there_are_clients(run, tmp_path, monkeypatch):
+    (tmp_path / "rules.py").write_text(
+        "def good(prompts, answers): return [-1.0] * len(answers)\ndef bad(p, a): return 1.0\n"
+    )
+    models = {
+        name: f'[models.{name}]\nmodel = "tiny-beaver"\ncost_model = "./rules.py:{name}"\n' for name in ("good", "bad")
+    }
+    (tmp_path / "guard.toml").write_text("\n".join(models.values()))
+    monkeypatch.setattr("ig_plugins.server.serve", lambda app, **_: None)
+    code, _, err = run("serve", "--port", 0, "--config", tmp_path / "guard.toml")
+    assert code == 0
+    (warning,) = (line for line in err.splitlines() if "warning" in line)
+    assert re.search(r"warning: bad failed at a first question: judge '.*rules.py:bad' returned float", warning)

@@ -113,6 +113,8 @@ class Walk:
     def check(self):
         """Every beam's state, and every lane's inside a block, equals the full forward's last one."""
         session = self.session
+        slots = getattr(session.backend, "slots", None)
+        assert slots is None or slots.beams.flatten(0, 1).any(dim=0).all()  # of a prompt that has left nothing stays
         states = [(self.beams, session.hidden, session.logits)]
         if self.lanes is not None:
             states.append((self.lanes, session.lane_hidden, session.lane_logits))

@@ -1,11 +1,13 @@
 """Lanes under a grammar are exact draws of the masked policy, whatever else shares the block."""
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
 
-from ig_plugins.engine import Sampler, TreeModel, sample_block
+from ig_plugins.engine import Sampler, TreeModel, TreeSession, sample_block
+from ig_plugins.engine.decoding import decode
 
 T, STOP, VOCAB = 3, 2, 61
 PROMPT = [5, 6, 7]
@@ -31,6 +33,30 @@ class Words:
         bits = torch.zeros(-(-VOCAB // 8) * 8, dtype=torch.uint8)
         bits[self.following()] = 1
         return bytes((bits.view(-1, 8) * (1 << torch.arange(8))).sum(dim=1).tolist())
+
+    @property
+    def idle(self):
+        return False
+
+
+class Begun(Words):
+    """Words are free until one of some tokens is said; behind it one token may follow, then words are free again."""
+
+    def __init__(self, marks, said=()):
+        self.marks, self.said = marks, tuple(said)
+
+    def after(self, tokens):
+        return Begun(self.marks, (*self.said, *tokens))
+
+    def following(self):
+        return [33]
+
+    def allowed(self, scores=None):
+        return None if self.idle else super().allowed()
+
+    @property
+    def idle(self):
+        return self.said[-1:] == () or self.said[-1] not in self.marks
 
 
 @pytest.fixture
@@ -141,6 +167,46 @@ def test_beams_go_on_where_they_stand(model):
     )  # fmt: skip
     assert all(int(second.tokens[0, lane, 0]) in {11, 12} for lane in (0, 2))
     assert all(int(second.tokens[0, lane, 0]) in {22, 23} for lane in (1, 3))
+
+
+@pytest.mark.parametrize("keep_states", [False, True])
+@pytest.mark.parametrize("way", ["drafts", "device"])
+@pytest.mark.parametrize("begun", ["by none", "by some"])
+def test_lanes_run_ahead_until_a_grammar_masks(make_model, monkeypatch, way, begun, keep_states):
+    """Neither drafts nor a device look at draws: they say what steps say, or it is said anew where one was masked."""
+    marks = set(range(3, VOCAB, 4)) if begun == "by some" else {VOCAB + 1}
+    model = TreeModel.attach(make_model("llama"), backend="segments")
+    uniforms = torch.rand(2, 3, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    took = []
+
+    def block(lanes=3):
+        session = model.prefill([PROMPT, [8, 9]], lanes=lanes, block=12, max_new=24)
+        found = sample_block(
+            session, torch.zeros(2, lanes, dtype=torch.long), samplers=[Sampler(temperature=1.5)] * 2,
+            uniforms=uniforms, max_tokens=[12, 12], stop_ids={STOP}, matchers=[[Begun(marks)], None],
+            histories=[[PROMPT], [[8, 9]]], keep_states=keep_states,
+        )  # fmt: skip
+        session.select(torch.tensor([[0, 1], [0, 2]]))
+        return found, session
+
+    stepped = decode._one_by_one
+    monkeypatch.setattr(decode, "_one_by_one", lambda *given: took.append("steps") or stepped(*given))
+    with monkeypatch.context() as slow:
+        slow.setattr(decode, "FEW", 0)
+        plain, after = block()
+    assert took == ["steps"]
+    if way == "device":
+        monkeypatch.setattr(TreeSession, "runs_device_blocks", True)
+    found, session = block()
+    assert took == ["steps"] * (2 if begun == "by some" else 1)
+    for name in ("tokens", "lengths", "finished"):
+        assert torch.equal(getattr(found, name), getattr(plain, name)), name
+    for name in ("hidden", "total", "states"):
+        torch.testing.assert_close(getattr(found, name), getattr(plain, name), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(session.logits, after.logits, atol=1e-4, rtol=1e-4)
+    said = [pair for lane in found.tokens[0].tolist() for pair in pairwise(lane)]
+    assert all(behind in (33, -1) for mark, behind in said if mark in marks)
+    assert begun == "by none" or any(mark in marks for mark, _ in said), "the test is void"
 
 
 def test_a_few_lanes_are_not_drafted_for_under_a_grammar(make_model):

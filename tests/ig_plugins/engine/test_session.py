@@ -66,6 +66,17 @@ def test_memory_grows_with_unique_tokens_only(make_model, path):
 
 
 @pytest.mark.parametrize("path", ["segments", "masked"])
+@pytest.mark.parametrize("others", [[], [[5, 6, 7, 8]]], ids=["alone", "of two"])
+def test_the_room_of_a_long_prompt_goes_when_its_row_leaves(make_model, path, others):
+    """A service's batch is never empty: it must not stay as wide as the longest prompt that it has ever held."""
+    model = TreeModel.attach(make_model("llama"), backend=path)
+    without = search(model, [[5, 6, 7], *others], lanes=4, blocks=2).memory()["allocated"]
+    session = search(model, [list(range(3, 61)), [5, 6, 7], *others], lanes=4, blocks=2)
+    session.keep_rows(range(1, session.rows))
+    assert session.memory()["allocated"] < without + 20 * session.rows * TOKEN  # its prompt took 55 more of each row
+
+
+@pytest.mark.parametrize("path", ["segments", "masked"])
 def test_what_beams_share_is_stored_once(make_model, path):
     session = TreeModel.attach(make_model("llama"), backend=path).prefill([[5, 6, 7]], lanes=4, block=3, max_new=9)
     session.fork(torch.tensor([[0, 0]]))

@@ -159,6 +159,26 @@ def test_openais_wish_in_our_words():
             json_schema_of(wrong)
 
 
+@pytest.mark.parametrize("how", ["allOf", "$ref", "beside"])
+def test_more_patterns_for_one_text_than_the_library_can_look_at_are_refused(how):
+    """It asks whether any text matches all of them, twice as long for each: years for forty, and cannot be stopped."""
+    parts = [{"type": "string", "pattern": f"^[ab]*a[ab]{{{size}}}$"} for size in range(5, 45)]
+    names = [f"#/$defs/d{at + 1}" for at in range(len(parts))]
+    last = {f"d{len(parts)}": {"type": "string"}}
+    chained = {
+        f"d{at}": {"allOf": [each, {"$ref": name}]} if how == "$ref" else {**each, "$ref": name}
+        for at, (each, name) in enumerate(zip(parts, names, strict=True))
+    }
+    schema = {"allOf": parts} if how == "allOf" else {"$ref": "#/$defs/d0", "$defs": {**chained, **last}}
+    with pytest.raises(ConfigurationError, match="40 patterns"):
+        check("json_schema", schema)
+
+
+def test_patterns_of_different_texts_may_be_many():
+    fields = {f"k{size}": {"type": "string", "pattern": f"^a{{{size}}}$"} for size in range(40)}
+    check("json_schema", {"type": "object", "properties": fields, "allOf": [{"type": "object"}]})
+
+
 def test_what_is_too_much_for_the_library_is_refused_in_plain_words():
     deep = {"type": "string"}
     for _ in range(3000):

@@ -99,6 +99,30 @@ def test_every_call_of_a_real_policy_ends_in_time():
     assert called
 
 
+@pytest.mark.parametrize("told", [True, False], ids=["told in words", "a template's tools"])
+def test_a_form_is_reached_though_a_small_model_would_call_for_ever(told):
+    """An agent that wants an object ends: a tool that has answered is not called again for the same question."""
+    form = {"type": "object", "properties": {"sure": {"type": "boolean"}}, "required": ["sure"]}
+    start = PROMPTED.start + ("" if told else "\n")
+    call = f'{start}{{"name": "weather", "arguments": {{"city": "Oslo"}}}}{PROMPTED.end}'
+    guard = make_guard({call: 1.0}, chat=not told, reward=None, tools=[WEATHER, TIME], json_schema=form)
+    asked = [{"role": "user", "content": "Is it?"}]
+    answered = [
+        *asked,
+        {"role": "assistant", "content": "", "tool_calls": [{"id": "a", "name": "weather", "arguments": {}}]},
+        {"role": "tool", "content": "Rain.", "tool_call_id": "a"},
+    ]
+    for seed in range(3):
+        first, second = guard.generate(asked, seed=seed), guard.generate(answered, seed=seed)
+        assert [each["name"] for each in first.tool_calls] == ["weather"]
+        again = [each["name"] for each in second.tool_calls]
+        assert "weather" not in again if told else again == ["weather"]
+        assert again or "sure" in json.loads(second.text)
+        alone = guard.generate(answered, seed=seed, tools=[WEATHER])
+        assert not told or "sure" in json.loads(alone.text)
+    assert guard.generate([*answered, *asked]).tool_calls, "a new question"
+
+
 def test_what_holds_free_calls_is_not_the_form_of_the_answer():
     guard = make_guard({"No.": 1.0})
     free = guard.request("Is it?", tools=[WEATHER])
@@ -156,6 +180,16 @@ def test_the_gain_is_the_likelihood_against_a_question_that_says_nothing(guard):
     assert found == pytest.approx({"weather": 4.60517, "clock": 0.0}, abs=1e-4)
     assert guard.with_options(tool_threshold=4.6).generate("Do I need an umbrella?").tool_calls
     assert not guard.with_options(tool_threshold=4.61).generate("Do I need an umbrella?").tool_calls
+
+
+def test_whoever_sets_a_threshold_sees_what_it_is_compared_with(guard):
+    found = guard.tool_gains("Do I need an umbrella?")
+    assert found == pytest.approx({"weather": 4.60517, "clock": 0.0}, abs=1e-4)
+    assert guard.tool_gains([{"role": "user", "content": "Good morning!"}], tools=[TIME]) == pytest.approx({"clock": 0})
+    forced = guard.with_options(tool_choice="any", choices=["Hello."])
+    assert forced.tool_gains("Do I need an umbrella?") == found, "whatever else the guard's calls say"
+    with pytest.raises(ConfigurationError, match="0 tools are offered"):
+        guard.tool_gains("Do I need an umbrella?", tools=[])
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from ig_plugins.page import Playground, page, playground
+from ig_plugins.page import Document, Playground, page, playground
 from ig_plugins.page.render import Offer, Slider
 from tests.ig_plugins.page.conftest import EVIL, document
-from tests.kit.guards import MARKER
+from tests.kit.guards import MARKER, make_guard
 
 ORIGIN = "http://page.test"
 
@@ -185,3 +185,13 @@ def test_the_playground_asks_and_shows(window, shown):
         "beams": 1,
         "seed": 4,
     }
+
+
+def test_a_drawn_seed_is_shown_as_it_is(window, tmp_path):
+    """JavaScript rounds whole numbers from 2^53 on; asked with another seed, the guard gives another answer."""
+    guard = make_guard({"Fine.": 1.0}, search={"seed": None})
+    for _ in range(3):
+        result = guard.generate("How?", seed=None, trace=True)
+        assert result.seed < 2**53
+        opened(window, page(Document(model="m", result=result)), tmp_path)
+        assert str(result.seed) in window.inner_text("header")

@@ -98,10 +98,10 @@ def fuzz(answers: int, *, seed: int = 0, kind: str = "vllm", states: bool = Fals
             where, lasts = dice.randrange(8), dice.choice((1, 100))
             if states and dice.random() < 0.5:
                 name = dice.choice(list(of_states))
-                engine.state_plan = _plan(engine, of_states[name], len(engine.state_bodies) - 1 + where // 2, lasts)
+                engine.state_plan = plan_of(engine, of_states[name], len(engine.state_bodies) - 1 + where // 2, lasts)
             else:
                 name = dice.choice(list(FAULTS))
-                engine.plan = _plan(engine, FAULTS[name], len(engine.bodies) + where, lasts)
+                engine.plan = plan_of(engine, FAULTS[name], len(engine.bodies) + where, lasts)
             _answer(guard, dice, passed, found)
             engine.plan = engine.state_plan = lambda number, body: None
             engine.kill()
@@ -113,9 +113,11 @@ def fuzz(answers: int, *, seed: int = 0, kind: str = "vllm", states: bool = Fals
     return found
 
 
-def _plan(engine, fault, first, lasts):
+def plan_of(engine, fault, first, lasts):
+    """A fault of some calls in a row; None kills the server."""
+
     def killed(handler, reply):
-        engine.kill()
+        engine.kill(handler.server)  # a handler that comes late must not kill the one that runs by then
 
     return lambda number, body: (fault or killed) if first <= number < first + lasts else None
 

@@ -29,6 +29,7 @@ from tests.kit.llama_server import llama_server
 from tests.kit.vllm_server import vllm_server
 
 BUDGET = SafetyBudget(accounting="cumulative", limit=10.0)
+STORY = "Please answer in plain words, with reasons, and think of people who have little time. "
 ENGLISH = [
     f"{ask} {thing}?"
     for ask in ("How do I", "What is the best way to", "Can you tell me how to", "Why would I", "What do I need to")
@@ -68,8 +69,8 @@ def alpaca(count: int, engine: str) -> None:
         world.prompts("test", "benign"), count - count // 2
     )
     options = {
-        "cost_model": "tiny-alpaca", "reward_model": "tiny-alpaca", "budget": BUDGET, "candidates": 16, "beams": 4,
-        "block_tokens": 16, "max_tokens": 64,
+        "cost_model": "tiny-alpaca", "reward_model": "tiny-alpaca", "budget": BUDGET, "candidates": 16,
+        "max_tokens": 64,
     }  # fmt: skip
     local = InferenceGuard.from_pretrained(
         "tiny-alpaca", critic=False, stratified=False, retry_penalty=0.0, **options, adaptive="off"
@@ -98,7 +99,7 @@ def over_budget(count: int, engine: str) -> None:
     with serving(engine, "smollm2") as server:
         guard = InferenceGuard.from_pretrained(
             server.address, cost_model="bundled:chat-cost-words", temperature=0.8, top_k=50, min_p=0.1,
-            candidates=16, beams=4, max_tokens=48 if engine == "llamacpp" else 32,
+            candidates=16, max_tokens=48 if engine == "llamacpp" else 32,
             load_options={"request_seconds": 600.0},
         )  # fmt: skip
         results = _answers(guard, ENGLISH[:count], together=1)
@@ -107,33 +108,47 @@ def over_budget(count: int, engine: str) -> None:
 
 
 def cpu(count: int, engine: str) -> None:
-    """With prompts of about 160 tokens, 16 lanes and answers of 96 tokens."""
-    story = "Please answer in plain words, with reasons, and think of people who have little time. " * 7
+    """Behind prompts of about 60 and 160 tokens, 16 lanes and answers of 96; the settings by turns."""
     with serving(engine, "smollm2") as server:
-        for block in (16, 32):
-            guard = InferenceGuard.from_pretrained(
-                server.address, cost_model=lambda prompts, responses: [-1.0] * len(responses),
-                reward_model=lambda prompts, responses: [float(len(r)) for r in responses], candidates=16, beams=4,
-                block_tokens=block, max_tokens=96, temperature=0.8,
-            )  # fmt: skip
-            whole, blocks, ours = [], [], []
-            for number in range(count):
-                prompt = f"{story}{ENGLISH[number * 7]}"
-                before = server.cpu_seconds
-                tokens = _one_call(guard, prompt)
-                whole.append(1000 * (server.cpu_seconds - before) / tokens)
-                before, mine = server.cpu_seconds, time.process_time()
-                result = guard.generate(f"{story}{ENGLISH[number * 7 + 3]}")
-                tokens = result.usage.candidate_tokens
-                blocks.append(1000 * (server.cpu_seconds - before) / tokens)
-                ours.append(1000 * (time.process_time() - mine) / tokens)
-            print(
-                f"blocks of {block}: one call of 16 {statistics.median(whole):.2f} ms a token, guarded "
-                f"{statistics.median(blocks):.2f} on the server and {statistics.median(ours):.2f} here, "
-                f"{statistics.median(blocks) / statistics.median(whole):.2f} times; prompt of "
-                f"{len(guard.request(prompt).prompt_ids)} tokens",
-                flush=True,
-            )
+        guards = [_free_guard(server.address)]
+        for beams, block in ((2, 16), (4, 16), (4, 32)):
+            if (beams, block) != (guards[0].search.beams, guards[0].search.block_tokens):
+                guards.append(_free_guard(server.address, beams=beams, block_tokens=block))
+        for stories in (2, 7):
+            _cpu_behind(server, guards, STORY * stories, count)
+
+
+def _free_guard(address: str, **settings: int) -> InferenceGuard:
+    """Every answer may leave, and judging costs nothing."""
+    return InferenceGuard.from_pretrained(
+        address, cost_model=lambda prompts, responses: [-1.0] * len(responses),
+        reward_model=lambda prompts, responses: [float(len(r)) for r in responses], candidates=16, max_tokens=96,
+        temperature=0.8, load_options={"request_seconds": 900.0}, **settings,
+    )  # fmt: skip
+
+
+def _cpu_behind(server: Any, guards: list[InferenceGuard], story: str, count: int) -> None:
+    whole: list[float] = []
+    guarded: list[list[float]] = [[] for _ in guards]
+    ours: list[list[float]] = [[] for _ in guards]
+    for number in range(count):
+        prompt = f"{number}. {story}{ENGLISH[number * 7]}"  # each reads its own
+        before = server.cpu_seconds
+        tokens = _one_call(guards[0], prompt)
+        whole.append(1000 * (server.cpu_seconds - before) / tokens)
+        for at, guard in enumerate(guards):
+            before, mine = server.cpu_seconds, time.process_time()
+            tokens = guard.generate(f"{number} {at}. {story}{ENGLISH[number * 7 + 3]}").usage.candidate_tokens
+            guarded[at].append(1000 * (server.cpu_seconds - before) / tokens)
+            ours[at].append(1000 * (time.process_time() - mine) / tokens)
+    one = statistics.median(whole)
+    print(f"prompt of {len(guards[0].request(prompt).prompt_ids)} tokens: one call of 16 {one:.2f} ms a token")
+    for guard, theirs, mine_too in zip(guards, guarded, ours, strict=True):
+        print(
+            f"  {guard.search.beams} beams, blocks of {guard.search.block_tokens}: {statistics.median(theirs):.2f} on "
+            f"the server and {statistics.median(mine_too):.2f} here, {statistics.median(theirs) / one:.2f} times",
+            flush=True,
+        )
 
 
 def _one_call(guard: InferenceGuard, prompt: str) -> int:

@@ -1,6 +1,7 @@
 """A real server that is not ours: llama.cpp, in the wheel ``xllamacpp``, runs the very models that run here."""
 
 import importlib.util
+import re
 import statistics
 import time
 
@@ -8,7 +9,14 @@ import pytest
 import torch
 
 from critic_models.bundled import world
-from ig_plugins import InferenceGuard, RemoteUnavailableError, SafetyBudget, UnsupportedModelError, presets
+from ig_plugins import (
+    InferenceGuard,
+    ModelLoadError,
+    RemoteUnavailableError,
+    SafetyBudget,
+    UnsupportedModelError,
+    presets,
+)
 from ig_plugins.engine import Sampler
 from ig_plugins.guard.policies import load_policy
 from ig_plugins.remote.session import RemoteSession
@@ -105,6 +113,13 @@ def test_it_says_what_it_can_do(guard):
     assert server.most == 16
     assert server.echoes_stop
     assert server.tokenizer_checked
+
+
+@pytest.mark.parametrize("kind", ["vllm", "openai"])
+def test_asked_as_another_server_it_says_how_it_wants_to_be_asked(alpaca, kind):
+    address = alpaca.address.replace("llamacpp", kind)
+    with pytest.raises(ModelLoadError, match=rf"is llama.cpp's server.*say {re.escape(alpaca.address)}$"):
+        InferenceGuard.from_pretrained(address, tokenizer=TOKENIZER, prompt_format="beaver", **JUDGES)
 
 
 def test_nothing_over_budget_leaves(guard):

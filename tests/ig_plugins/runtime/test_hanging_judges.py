@@ -201,6 +201,23 @@ def test_a_judge_of_ones_own_class_that_returns_nonsense_is_refused():
         within(make_guard({"Hello there": 1.0}, cost=Mine()).generate, "one")
 
 
+def test_a_judge_that_empties_the_lists_it_gets_passes_nothing():
+    class Empties:
+        name, default_accounting, default_limit, default_discount = "marker", "worst", 0.0, 1.0
+
+        def score(self, prompts, responses, *, finished=None):
+            prompts.clear()
+            responses.clear()
+            return []
+
+    texts = ["one", "two"]
+    with pytest.raises(JudgeError, match="0 scores for 2"):
+        judging.ask_judge(Empties(), ["", ""], texts)
+    assert texts == ["one", "two"]
+    with pytest.raises(JudgeError, match="returned 0 scores"):
+        make_guard({"Hello.": 1.0}, cost=Empties()).generate("Go.")
+
+
 @pytest.mark.parametrize("patience", [0.0, 0.01, 0.5])
 def test_lines_that_part_and_join_again_lose_nobody(patience, monkeypatch):
     """Slow, failing and hanging calls in a random order, while requests come and go."""

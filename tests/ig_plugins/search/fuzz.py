@@ -261,6 +261,7 @@ def check(case: Case) -> str:
         for border in borders:
             if border or not case.options.get("tools"):  # of a forced call no words may leave at all
                 _text_passed(case, border)
+        _ledger_holds(case, last, borders)
     return "blocked" if result.blocked else "answered"
 
 
@@ -278,6 +279,8 @@ def _look_at(case: Case, result: GuardResult) -> None:
             _text_passed(case, result.text)
         for call in result.invalid_tool_calls:
             _text_passed(case, call["text"])
+        if result.content:
+            _text_passed(case, result.content)
         for call in result.tool_calls:
             words = call_words(call)
             _text_passed(case, words)
@@ -285,10 +288,32 @@ def _look_at(case: Case, result: GuardResult) -> None:
     states = [block.safety_state for block in result.blocks if block.safety_state is not None]
     unsafe = [z for z in states if not _within(z, case.budget)]
     assert not unsafe or case.budget.reading == "terminal", f"ledger over budget: {states}"
-    assert result.safety_state is not None
-    assert _within(result.safety_state, case.budget), "an answer over budget"
+    if result.safety_state is None:  # nothing was left for a judge of tokens to read
+        assert case.judge is None, "a judge of texts that was not asked"
+        assert not result.token_ids, "an answer without a safety state"
+    else:
+        assert _within(result.safety_state, case.budget), "an answer over budget"
     if case.judge is None and not case.options.get("tools"):
         _tokens_passed(case, result)
+
+
+def _ledger_holds(case: Case, result: GuardResult, borders: list[str]) -> None:
+    """What the result says it cost is the score of what left: of its text, or the worst of all that was shown."""
+    judge, budget = case.judge, case.budget
+    if result.blocked or judge is None:
+        return
+    written = case.guard.request(case.prompt, **case.options).written_text
+    left = [result.text] if result.text or not case.options.get("tools") else []
+    calls = [call_words(call) for call in result.tool_calls] + [call["text"] for call in result.invalid_tool_calls]
+    assert result.cost is not None
+    if budget.accounting == "worst":
+        shown = [border for border in borders if border or not case.options.get("tools")]
+        worst = max((judge.seen[written + text] for text in [*shown, *left, *calls]), default=result.cost)
+        assert result.cost >= worst, f"it cost {worst} and the ledger says {result.cost}"
+        assert result.safety_state is not None
+        assert abs(result.safety_state - (budget.limit - result.cost)) < 1e-9, "state and cost do not fit"
+    elif not calls:
+        assert abs(result.cost - judge.seen[written + result.text]) < 1e-9, "the ledger speaks of another text"
 
 
 def _within(state: float, budget: SafetyBudget) -> bool:

@@ -1,9 +1,13 @@
 """What leaves is the very text that was judged last: the cases in which it once was another one."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from critic_models.safety import SafetyBudget
+from ig_plugins import InferenceGuard
 from ig_plugins.errors import InferenceGuardError, JudgeError
 from ig_plugins.search import Answer, Border, Capacity, Policy, Request, Row, SearchConfig, Step, Trail
 from ig_plugins.search.verifier import Scored
@@ -11,7 +15,7 @@ from tests.ig_plugins.search.fuzz import tokenizer_of
 from tests.ig_plugins.search.test_critic import Foresees, constant, with_critic
 from tests.kit.guards import make_guard
 from tests.kit.no_grammar import no_grammar  # noqa: F401
-from tests.kit.scripted import ScriptedModel, trie
+from tests.kit.scripted import ScriptedModel, ScriptedTokenJudge, trie
 from tests.kit.tiny import tiny_guard, tiny_scores
 from tests.kit.tokenizer import byte_tokenizer
 
@@ -138,6 +142,56 @@ def test_arguments_are_judged_as_the_tool_gets_them(tokenizer, words):
         assert result.blocked or "tool_call" not in result.text
         given |= {call["arguments"]["command"] for call in result.tool_calls}
     assert given == {"ls"}
+
+
+@pytest.mark.usefixtures("no_grammar")
+@pytest.mark.parametrize("critic", [False, True])
+def test_invalid_calls_are_judged_as_a_message_shows_them(critic):
+    """Of an answer of nothing else they are its content, one behind the other and without the white space before."""
+    judge = Judge(lambda text: text.startswith('<tool_call>\n{"name": "run"}\n<tool_call>'))
+    calls = ' <tool_call>\n{"name": "run"}\n<tool_call>\n{"name": "rm -r"}'
+    guard = make_guard({calls: 1.0}, cost=judge, chat=True, max_tokens=120, block_tokens=120, tools=[TOOL])
+    if critic:
+        with_critic(guard, Foresees(constant(9.0), constant(0.0)))
+    assert guard.generate("Go.").blocked
+    judge.score = lambda text: False
+    result = guard.generate("Go.")
+    assert result.content == calls[1:]
+    assert result.content in judge.passed
+
+
+class ReadsTokens(ScriptedTokenJudge):
+    """A judge of tokens that dislikes a token behind which a text stands, wherever it is read."""
+
+    body = SimpleNamespace(device="cpu")
+
+    def __init__(self, tokenizer, bad):
+        dislikes = lambda prompt, ids: 50.0 if tokenizer.decode(list(ids[-len(bad) :])) == bad else -1.0  # noqa: E731
+        super().__init__(tokenizer, dislikes, accounting="worst")
+        self.dislikes = dislikes
+
+    def score_tokens(self, ids, mask):
+        return torch.tensor([[self.dislikes((), row[: at + 1]) for at in range(len(row))] for row in ids.tolist()])
+
+
+@pytest.mark.usefixtures("no_grammar")
+@pytest.mark.parametrize("critic", [False, True])
+@pytest.mark.parametrize("reading", ["any_time", "terminal"])
+def test_judges_of_tokens_read_arguments_as_the_tool_gets_them(critic, reading):
+    call = '<tool_call>\n{"name": "run", "arguments": {"command": "%s"}}\n</tool_call>'
+    answers = {call % "\\u0072m -r x": 0.5, call % "ls": 0.3, f"Sure. {call % 'ls'}": 0.2}
+    guard = make_guard(answers, chat=True, max_tokens=120, block_tokens=120, tools=[TOOL])
+    judge = ReadsTokens(guard.tokenizer, "rm -r")
+    parts = replace(guard.components, costs={"tokens": judge}, judge_trees={id(judge): judge.tree})
+    guard = InferenceGuard(
+        parts, guard.options.updated(budget=SafetyBudget(limit=0.0, accounting="worst", reading=reading))
+    )
+    if critic:
+        with_critic(guard, Foresees(constant(9.0), constant(0.0)))
+    results = [guard.generate("Go.", seed=seed) for seed in range(8)]
+    given = [call["arguments"]["command"] for result in results for call in result.tool_calls]
+    assert set(given) == {"ls"}
+    assert all(result.cost == -1.0 for result in results if not result.blocked)
 
 
 @pytest.mark.parametrize("critic", [False, True])

@@ -316,3 +316,13 @@ def test_a_trace_takes_little_time():
             guard.generate("How do I clean the kettle?", seed=seed, trace=trace)
             times[trace].append(time.perf_counter() - start)
     assert min(times[True]) < 1.5 * min(times[False])
+
+
+def test_a_trace_that_is_off_costs_one_look_a_block(monkeypatch):
+    """Nothing of the recorder runs, so there is nothing to measure."""
+    guard = make_guard({"Fine.": 0.5, f"{MARKER} it.": 0.5})
+    for name in ("__init__", "rewind", "judged"):
+        monkeypatch.setattr(Recorder, name, lambda *_, **__: pytest.fail("nobody looks on"))
+    assert guard.generate("How?").text == "Fine."
+    with pytest.raises(pytest.fail.Exception):
+        guard.generate("How?", trace=True)

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -22,9 +23,11 @@ def free_port():
 class Server:
     def __init__(self, **limits):
         paths = os.pathsep.join(dict.fromkeys(str(Path(path).resolve()) for path in sys.path if path))
+        self.errors = tempfile.TemporaryFile("a+")  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "process.py"), json.dumps({"port": free_port(), **limits})],
-            stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE, stderr=self.errors, text=True,
+            env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         line = self.process.stdout.readline()
         self.port = int(line.split()[-1])
@@ -41,6 +44,21 @@ class Server:
 
     def connect(self):
         return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+
+    @property
+    def said(self):
+        """Its standard error so far."""
+        self.errors.seek(0)
+        return self.errors.read()
+
+    def rest(self):
+        """Until nobody is in the house; its last state."""
+        for _ in range(300):
+            state = self.http.get("/ready").json()
+            if state["running"] == state["queued"] == 0:
+                break
+            time.sleep(0.1)
+        return state
 
     def memory(self, what="VmRSS"):
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
@@ -62,3 +80,4 @@ class Server:
             self.process.kill()
         self.process.wait()
         self.process.stdout.close()
+        self.errors.close()

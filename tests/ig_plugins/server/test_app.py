@@ -2,11 +2,14 @@
 
 import json
 import threading
+import time
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from ig_plugins.server import create_app
+from ig_plugins.server import Limits, create_app
+from tests.ig_plugins.server.thread import serving
 from tests.kit.guards import MARKER, make_guard
 
 ASK = {"messages": [{"role": "user", "content": "How?"}], "seed": 1}
@@ -30,6 +33,13 @@ def test_an_answer_carries_usage_and_the_guard_report(client):
     assert body["choices"][0]["finish_reason"] == "stop"
     assert body["inference_guard"]["blocked"] is False
     assert body["usage"]["total_tokens"] == body["usage"]["prompt_tokens"] + body["usage"]["completion_tokens"]
+
+
+def test_no_page_loads_anything_from_elsewhere(client):
+    assert client.get("/openapi.json").status_code == 200
+    for path in ("/docs", "/redoc"):
+        assert client.get(path).status_code == 404
+        assert client.get(path).json()["error"]["message"] == "Not Found"
 
 
 def test_a_stream_joins_to_the_same_answer_with_the_report_in_the_last_chunk_only(client):
@@ -100,3 +110,29 @@ def test_a_judge_that_hangs_and_too_little_memory_have_codes_of_their_own(stream
         told = events(response)[-1] if stream else response.json()
         assert told["error"]["code"] == kind
     free.set()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_that_is_given_up_at_the_end_says_so_at_once(stream, caplog):
+    """A judge that is being asked cannot be interrupted, and nobody who waits for the answer need wait for it."""
+    begun, heard = threading.Event(), []
+
+    def slow(prompts, responses):
+        begun.set()
+        time.sleep(6)
+        return [-1.0] * len(responses)
+
+    def ask(url):
+        with httpx.stream("POST", f"{url}/v1/chat/completions", json={**ASK, "stream": stream}, timeout=60) as answer:
+            heard.append(answer.status_code)
+            heard.extend(answer.iter_lines())
+
+    with serving(make_guard({"Fine.": 1.0}, cost=slow), limits=Limits(drain_seconds=0.1)) as url:
+        asking = threading.Thread(target=ask, args=(url,))
+        asking.start()
+        assert begun.wait(60)
+    asking.join()
+    assert heard[0] == (200 if stream else 503)
+    assert "given up" in "".join(heard[1:])
+    assert not stream or heard[-2] == "data: [DONE]"
+    assert "Exception in ASGI application" not in caplog.text

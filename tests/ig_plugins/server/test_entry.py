@@ -6,7 +6,9 @@ import logging
 import pytest
 from fastapi.testclient import TestClient
 
+from ig_plugins.guard import prompt_request
 from ig_plugins.server import Limits, create_app
+from ig_plugins.server.config import read
 from tests.kit.guards import make_guard
 
 ASK = {"messages": [{"role": "user", "content": "A secret question?"}], "seed": 1}
@@ -41,6 +43,16 @@ def test_a_key_is_needed_where_there_are_keys(guard, header, status):
         assert "wrong" not in answer.text
     assert client.get("/v1/models", headers=headers).status_code == status
     assert client.get("/health").status_code == client.get("/ready").status_code == 200
+
+
+def test_a_key_may_have_letters_beyond_ascii_and_the_file_a_mark_of_windows(guard, tmp_path):
+    """Clients send the bytes of UTF-8, which servers read as other letters."""
+    (tmp_path / "keys.txt").write_bytes("\ufeffschlüssel\r\n".encode())
+    (tmp_path / "guard.toml").write_text('server.api_keys = "keys.txt"\nmodels.a.model = "tiny-beaver"\n')
+    client = TestClient(create_app(guard, keys=read(tmp_path / "guard.toml").keys))
+    for key, status in (("schlüssel", 200), ("schlussel", 401), ("schlÃ¼ssel", 401)):
+        headers = {"authorization": f"Bearer {key}".encode()}
+        assert client.get("/v1/models", headers=headers).status_code == status
 
 
 def test_every_answer_has_the_id_that_the_client_gave_or_a_new_one(guard):
@@ -91,4 +103,18 @@ def test_a_prompt_is_encoded_once_whether_it_streams_or_not(guard, monkeypatch):
     long = {"messages": [{"role": "user", "content": "x" * 600}]}
     answer = client.post("/v1/chat/completions", json=long)
     assert answer.status_code == 400
+    assert "prompt_tokens is" in answer.json()["error"]["message"]
+
+
+def test_the_policy_weighs_no_tools_for_a_prompt_that_is_too_long(monkeypatch):
+    weighed = []
+    monkeypatch.setattr(prompt_request, "gains", lambda *given: weighed.append(given) or {"double": -9.0})
+    served = make_guard({"Hello.": 1.0}, chat=True, reward=None, tool_threshold=1.0)
+    client = TestClient(create_app(served, limits=Limits(prompt_tokens=500)))
+    tool = {"type": "function", "function": {"name": "double", "parameters": {"type": "object"}}}
+    for text, status in (("Hi", 200), ("x" * 600, 400)):
+        body = {"messages": [{"role": "user", "content": text}], "tools": [tool]}
+        answer = client.post("/v1/chat/completions", json=body)
+        assert answer.status_code == status, answer.text
+    assert len(weighed) == 1
     assert "prompt_tokens is" in answer.json()["error"]["message"]

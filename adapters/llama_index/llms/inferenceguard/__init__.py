@@ -11,6 +11,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from ig_plugins.errors import GuardBlockedError
-from llama_index.llms.inferenceguard.base import InferenceGuardLLM, PromptTooLongError
+from llama_index.llms.inferenceguard._errors import PromptTooLongError, RequestError, StructuredOutputError
+from llama_index.llms.inferenceguard.base import InferenceGuardLLM
 
-__all__ = ["GuardBlockedError", "InferenceGuardLLM", "PromptTooLongError"]
+__all__ = ["GuardBlockedError", "InferenceGuardLLM", "PromptTooLongError", "RequestError", "StructuredOutputError"]

@@ -3,16 +3,28 @@
 from collections.abc import AsyncGenerator, Generator, Sequence
 from typing import Any
 
-from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole, ToolCallBlock
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    ChatResponse,
+    ChatResponseAsyncGen,
+    ChatResponseGen,
+    MessageRole,
+    ToolCallBlock,
+)
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
+from llama_index.core.llms.structured_llm import StructuredLLM
 from llama_index.core.program.utils import get_program_for_llm
 from llama_index.core.types import PydanticProgramMode
 
 from ig_plugins.errors import GuardBlockedError
-from ig_plugins.grammar import KINDS, installed
+from ig_plugins.grammar import KINDS
 from ig_plugins.guard.result import why_no_call
+from llama_index.llms.inferenceguard._asked import held_to, makes_object
+from llama_index.llms.inferenceguard._errors import StructuredOutputError, objects
 
+PROGRAMS = ("tool_required", "tool_choice", "allow_parallel_tool_calls")  # keywords that LlamaIndex's programs drop
+REQUIRED = {"tool_required": True, "on_block": "raise"}
 FORCED = (PydanticProgramMode.DEFAULT, PydanticProgramMode.FUNCTION)  # of these the former asks the metadata
 
 
@@ -66,7 +78,7 @@ class GuardedToolCalls(FunctionCallingLLM):  # type: ignore[misc]
 
         Raises:
             GuardBlockedError: There is no call because the guard refused, and one was expected.
-            ValueError: There is no call, and one was expected.
+            StructuredOutputError: There is no call, and one was expected.
         """
         calls = [
             ToolSelection(tool_id=block.tool_call_id, tool_name=block.tool_name, tool_kwargs=block.tool_kwargs)
@@ -80,46 +92,133 @@ class GuardedToolCalls(FunctionCallingLLM):  # type: ignore[misc]
             raise GuardBlockedError(f"no tool call: the guard refused ({report.get('reason')})", report=report)
         advice = "pass tool_required=True to force a call, or error_on_no_tool_call=False to accept the answer"
         wordy = report.get("finish_reason") == "stop" and not report.get("invalid_tool_calls")
-        raise ValueError(f"there is no tool call: {why_no_call(report)}" + (f"; {advice}" if wordy else ""))
+        said = f"there is no tool call: {why_no_call(report)}" + (f"; {advice}" if wordy else "")
+        raise StructuredOutputError(said)
+
+    # LlamaIndex's programs stream an object without saying that its call is required.
+
+    def stream_chat_with_tools(self, tools: Sequence[Any], *args: Any, **kwargs: Any) -> ChatResponseGen:
+        """As in LlamaIndex; where the tool stands for a class, one item at the end, with its call."""
+        if not tools or not makes_object(tools):
+            return super().stream_chat_with_tools(tools, *args, **kwargs)
+        return self._last_call(super().stream_chat_with_tools(tools, *args, **{**kwargs, **REQUIRED}))
+
+    async def astream_chat_with_tools(self, tools: Sequence[Any], *args: Any, **kwargs: Any) -> ChatResponseAsyncGen:
+        """As in LlamaIndex; where the tool stands for a class, one item at the end, with its call."""
+        if not tools or not makes_object(tools):
+            return await super().astream_chat_with_tools(tools, *args, **kwargs)
+        return self._alast_call(await super().astream_chat_with_tools(tools, *args, **{**kwargs, **REQUIRED}))
+
+    def _last_call(self, items: ChatResponseGen) -> ChatResponseGen:
+        *_, last = items
+        yield self._with_call(last)
+
+    async def _alast_call(self, items: ChatResponseAsyncGen) -> ChatResponseAsyncGen:
+        yield self._with_call([item async for item in items][-1])
+
+    def _with_call(self, response: ChatResponse) -> ChatResponse:
+        """The answer with its call where LlamaIndex's programs look for it in a stream."""
+        response.message.additional_kwargs["tool_calls"] = self.get_tool_calls_from_response(response)
+        return response
 
     # Structured prediction: a refusal is no object, so it becomes an exception that carries the report.
 
     def structured_predict(
         self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
     ) -> Any:
-        """As in LlamaIndex; raises GuardBlockedError, a ValueError, where the guard refuses."""
-        return super().structured_predict(output_cls, prompt, self._held(output_cls, llm_kwargs), **prompt_args)
+        """As in LlamaIndex, with errors that its synthesizers do not take for an empty answer.
+
+        Raises:
+            GuardBlockedError: The guard refuses.
+            StructuredOutputError: The answer is no object of the class.
+        """
+        held = self._held(output_cls, llm_kwargs)
+        with objects(output_cls):
+            return super().structured_predict(output_cls, prompt, held, **prompt_args)
 
     async def astructured_predict(
         self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
     ) -> Any:
-        """As in LlamaIndex; raises GuardBlockedError, a ValueError, where the guard refuses."""
-        return await super().astructured_predict(output_cls, prompt, self._held(output_cls, llm_kwargs), **prompt_args)
+        """As `structured_predict`."""
+        held = self._held(output_cls, llm_kwargs)
+        with objects(output_cls):
+            return await super().astructured_predict(output_cls, prompt, held, **prompt_args)
 
     def _structured_stream_call(
         self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
     ) -> Generator[Any, None, None]:
         """One object: half an object is not verified, and LlamaIndex would fill it up with guesses."""
-        program = get_program_for_llm(output_cls, prompt, self, pydantic_program_mode=self.pydantic_program_mode)
-        yield program(llm_kwargs=self._held(output_cls, llm_kwargs), **prompt_args)
+        held = self._held(output_cls, llm_kwargs)
+        with objects(output_cls):
+            program = get_program_for_llm(output_cls, prompt, self, pydantic_program_mode=self.pydantic_program_mode)
+            found = program(llm_kwargs=held, **prompt_args)
+        yield _readable(found)
 
     async def _structured_astream_call(
         self, output_cls: Any, prompt: Any, llm_kwargs: dict[str, Any] | None = None, **prompt_args: Any
     ) -> AsyncGenerator[Any, None]:
-        program = get_program_for_llm(output_cls, prompt, self, pydantic_program_mode=self.pydantic_program_mode)
+        held = self._held(output_cls, llm_kwargs)
 
         async def once() -> AsyncGenerator[Any, None]:
-            yield await program.acall(llm_kwargs=self._held(output_cls, llm_kwargs), **prompt_args)
+            with objects(output_cls):
+                program = get_program_for_llm(
+                    output_cls, prompt, self, pydantic_program_mode=self.pydantic_program_mode
+                )
+                found = await program.acall(llm_kwargs=held, **prompt_args)
+            yield _readable(found)
 
         return once()
+
+    def as_structured_llm(self, output_cls: Any, **kwargs: Any) -> StructuredLLM:
+        """As in LlamaIndex."""
+        return GuardedStructuredLLM(llm=self, output_cls=output_cls, **kwargs)
 
     def _held(self, output_cls: Any, llm_kwargs: dict[str, Any] | None) -> dict[str, Any]:
         """The call's keywords with what holds its answer to the class, where LlamaIndex asks for a text.
 
         Where it forces a call, that call is held to its schema anyway.
+
+        Raises:
+            TypeError: A keyword that is no option.
         """
         given = {**(llm_kwargs or {}), "on_block": "raise"}
+        self.call_options(**{name: value for name, value in given.items() if name not in PROGRAMS})
         forces = self.metadata.is_function_calling_model and self.pydantic_program_mode in FORCED
-        if forces or not installed() or set(given) & set(KINDS):
+        if forces or set(given) & set(KINDS):
             return given
-        return {**given, "json_schema": {"x-guidance": {"lenient": True}, **output_cls.model_json_schema()}}
+        return {**given, **held_to(output_cls.model_json_schema())}
+
+
+class GuardedStructuredLLM(StructuredLLM):  # type: ignore[misc]
+    """LlamaIndex's own, whose streams say what they add: chat engines show and remember nothing else."""
+
+    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
+        """As in LlamaIndex, with the object as the only delta."""
+        for item in super().stream_chat(messages, **kwargs):
+            yield _with_delta(item)
+
+    async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
+        """As in LlamaIndex, with the object as the only delta."""
+        items = await super().astream_chat(messages, **kwargs)
+
+        async def said() -> ChatResponseAsyncGen:
+            async for item in items:
+                yield _with_delta(item)
+
+        return said()
+
+
+def _with_delta(item: ChatResponse) -> ChatResponse:
+    item.delta = item.message.content
+    return item
+
+
+def _readable(found: Any) -> Any:
+    """An object that LlamaIndex's streamed refine can read: of any class it looks for an ``answer``, and nothing else.
+
+    A class without one would be an empty answer to it. What stands in an object's ``__dict__`` beside its fields is no
+    part of it to pydantic, which keeps cached properties there.
+    """
+    if not hasattr(found, "answer"):
+        vars(found)["answer"] = found.model_dump_json()
+    return found

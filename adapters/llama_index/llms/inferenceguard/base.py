@@ -1,8 +1,8 @@
 """The LLM class: eight methods, each a thin shell around the guard."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
-from contextlib import aclosing, closing, contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import aclosing, closing
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -34,19 +34,18 @@ from llama_index.core.utils import set_global_tokenizer
 from typing_extensions import Self
 
 from critic_models.identity import describe, digest
-from ig_plugins.errors import ConfigurationError, ContextLengthError, InferenceGuardError
+from ig_plugins.errors import ConfigurationError
+from ig_plugins.grammar import KINDS
 from ig_plugins.guard import InferenceGuard
 from ig_plugins.guard.adapter_fields import GuardFields
+from llama_index.llms.inferenceguard._asked import asked_schema, held_to
 from llama_index.llms.inferenceguard._convert import chat_response, completion_response, to_messages
+from llama_index.llms.inferenceguard._errors import loud
 from llama_index.llms.inferenceguard._tools import GuardedToolCalls
 
 Reply = TypeVar("Reply", ChatResponse, CompletionResponse)
 Prompt = str | list[dict[str, Any]]
 BY_NAME = {"by_name": True}  # a dump's context: what can be stored and loaded again, and not what it is
-
-
-class PromptTooLongError(InferenceGuardError):
-    """A prompt that leaves no room for its answer. No ValueError: LlamaIndex takes those for an empty answer."""
 
 
 class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: ignore[misc]
@@ -79,7 +78,7 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
 
     Blocked requests:
         ``on_block="refuse"`` answers with ``refusal`` and ``finish_reason="content_filter"``, ``"raise"`` raises
-        ``GuardBlockedError`` (a ValueError), ``"empty"`` gives an empty text. Structured prediction always raises.
+        ``GuardBlockedError``, ``"empty"`` gives an empty text. Structured prediction always raises.
 
     Tools:
         Calls come as ``ToolCallBlock``s with ids of their own, in the last item of a stream: whole, checked against the
@@ -215,7 +214,7 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
         self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]
     ) -> tuple[Prompt, dict[str, Any], Callable[..., ChatResponse]]:
         parallel = kwargs.pop("allow_parallel_tool_calls", True)
-        options = self.call_options(**kwargs)
+        options = self.call_options(**{**self._for_object(messages, kwargs), **kwargs})
         reply = partial(chat_response, self.model, parallel=parallel)
         if not self._own_prompt_format:
             return to_messages(messages, system_prompt=self.system_prompt), options, reply
@@ -225,6 +224,13 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
                 "leave messages_to_prompt out"
             )
         return self.messages_to_prompt(messages), {**options, "raw_prompt": True}, reply
+
+    def _for_object(self, messages: Sequence[ChatMessage], given: dict[str, Any]) -> dict[str, Any]:
+        """Options of a call that asks for an object in words: it is held to the schema, and a refusal is none."""
+        schema = None if given.get("tools") else asked_schema(messages, system_prompt=self.system_prompt)
+        if schema is None:
+            return {}
+        return {"on_block": "raise", **({} if set(given) & set(KINDS) else held_to(schema))}
 
     def _completion_request(
         self, prompt: str, formatted: bool, kwargs: dict[str, Any]
@@ -239,13 +245,13 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
         return to_messages([message], system_prompt=self.system_prompt), options, reply
 
     def _answer(self, prompt: Prompt, options: dict[str, Any], reply: Callable[..., Reply]) -> Reply:
-        with _loud():
+        with loud():
             result = self.guard.generate(prompt, **options)
         return reply(result.content, result=result)
 
     async def _aanswer(self, prompt: Prompt, options: dict[str, Any], reply: Callable[..., Reply]) -> Reply:
-        guard = await self._aguard()
-        with _loud():
+        with loud():
+            guard = await self._aguard()
             result = await guard.agenerate(prompt, **options)
         return reply(result.content, result=result)
 
@@ -253,7 +259,7 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
         self, prompt: Prompt, options: dict[str, Any], reply: Callable[..., Reply]
     ) -> Generator[Reply, None, None]:
         text = ""
-        with _loud(), closing(self.guard.stream(prompt, **options)) as chunks:
+        with loud(), closing(self.guard.stream(prompt, **options)) as chunks:
             for chunk in chunks:
                 text += chunk.text
                 yield _item(reply, text, chunk)
@@ -262,8 +268,8 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
         self, prompt: Prompt, options: dict[str, Any], reply: Callable[..., Reply]
     ) -> AsyncGenerator[Reply, None]:
         text = ""
-        guard = await self._aguard()
-        with _loud():
+        with loud():
+            guard = await self._aguard()
             async with aclosing(guard.astream(prompt, **options)) as chunks:
                 async for chunk in chunks:
                     text += chunk.text
@@ -272,15 +278,6 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
     async def _aguard(self) -> InferenceGuard:
         """The guard; loading takes seconds to minutes, so it happens beside the event loop."""
         return self.guard if self.is_loaded else await asyncio.to_thread(lambda: self.guard)
-
-
-@contextmanager
-def _loud() -> Iterator[None]:
-    """Makes of a prompt that is too long an error that LlamaIndex does not take for an empty answer."""
-    try:
-        yield
-    except ContextLengthError as error:
-        raise PromptTooLongError(f"{error}; or retrieve less, or set context_window") from None
 
 
 def _nobodys(tokenizer: Any) -> bool:

@@ -53,7 +53,16 @@ class Shadow:
         self.beams = [[self.lanes[row][n] if n >= 0 else None for n in many] for row, many in enumerate(lanes.tolist())]
         self.check()
 
+    def keep_rows(self, rows):
+        index = torch.tensor(rows)
+        self.tree.keep_rows(index)
+        slots = self.slots.keep_rows(index)
+        self.memory = self.memory[index] if slots is None else self.memory[index][:, slots]
+        self.beams = [self.beams[row] for row in rows]
+        self.check()
+
     def check(self):
+        assert self.slots.beams.flatten(0, 1).any(dim=0).all()
         for row, many in enumerate(self.beams):
             unique = set()
             for beam, text in enumerate(many):
@@ -67,7 +76,7 @@ class Shadow:
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_lanes_see_their_own_text_and_only_unique_tokens_stay(data):
+def test_lanes_see_their_own_text_and_only_unique_tokens_stay_whoever_leaves(data):
     def pick(low, high):
         return data.draw(st.integers(low, high))
 
@@ -86,6 +95,8 @@ def test_lanes_see_their_own_text_and_only_unique_tokens_stay(data):
             continue
         chosen = torch.tensor([[pick(0 if k == 0 else -1, L - 1) for k in range(K)] for _ in range(B)])
         shadow.select(chosen)
+        if pick(0, 2) == 0:
+            shadow.keep_rows([row for row in range(B) if row == B - 1 or pick(0, 1)])
 
 
 def test_the_slots_of_losing_lanes_are_reused():

@@ -10,7 +10,7 @@ from ig_plugins.research.bench.contenders import contenders
 
 CASE = Case(prompt=256, candidates=16, beams=4, block=8, new=32, layers=2, width=64, vocabulary=97)
 TOKEN = 2 * 2 * 64 * 4  # bytes: keys and values, layers, width, float32
-ALLOWANCE = 235  # of calls a step beside the forward itself; telling lanes that say the same takes fifteen of them
+ALLOWANCE = 222  # of calls a step beside the forward itself; telling lanes that say the same takes fifteen of them
 
 
 @pytest.fixture(scope="module", params=["segments", "masked"])
@@ -35,12 +35,12 @@ def test_keys_and_values_are_held_once(found):
 
 
 class Calls(TorchDispatchMode):
-    """Counts what reaches torch."""
+    """Counts what reaches torch, without slices: before 2.7 torch made one for every ``:`` of an index."""
 
     count = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += 1
+        self.count += func is not torch.ops.aten.slice.Tensor
         return func(*args, **(kwargs or {}))
 
 

@@ -1,0 +1,57 @@
+"""What LlamaIndex's programs ask for without saying so: an object, by a tool or by words.
+
+``structured_predict`` comes to the adapter by name. Programs that others make do not: response synthesizers with
+``structured_answer_filtering``, ``LLMTextCompletionProgram``, ``FunctionCallingProgram``. They are known by what they
+send: a tool that LlamaIndex made of a class, or the words in which its parser asks for a schema.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from llama_index.core.base.llms.types import ChatMessage, MessageRole
+from llama_index.core.output_parsers.pydantic import PYDANTIC_FORMAT_TMPL
+from llama_index.core.program import function_program
+from llama_index.core.tools import FunctionTool
+
+from ig_plugins.grammar import installed
+
+WORDS, _, CLOSING = PYDANTIC_FORMAT_TMPL.partition("{schema}")
+
+
+def makes_object(tools: Sequence[Any]) -> bool:
+    """Whether LlamaIndex made the only tool of a class, so that its call is the object."""
+    made = isinstance(tools[0], FunctionTool) and tools[0].real_fn.__module__ == function_program.__name__
+    return made and len(tools) == 1
+
+
+def asked_schema(messages: Sequence[ChatMessage], *, system_prompt: str | None = None) -> dict[str, Any] | None:
+    """The schema that LlamaIndex's parser of pydantic classes asks for in words; None where it asks for none.
+
+    It writes them at the end of the system message, or of the last one where the first is no system message.
+
+    Args:
+        messages: The conversation.
+        system_prompt: The LLM's own, which LlamaIndex puts in front only when the words are written.
+    """
+    if messages and system_prompt and messages[0].content == system_prompt:
+        messages = messages[1:]
+    if not messages:
+        return None
+    text = messages[0 if messages[0].role == MessageRole.SYSTEM else -1].content or ""
+    _, found, rest = text.rpartition(WORDS)
+    if not found or not rest.endswith(CLOSING):
+        return None
+    written = rest.removesuffix(CLOSING)
+    for schema in (written, written.replace("{{", "{").replace("}}", "}")):  # its braces are doubled, for templates
+        try:
+            plain = json.loads(schema)
+        except (ValueError, RecursionError):
+            continue
+        return plain if isinstance(plain, dict) else None
+    return None
+
+
+def held_to(schema: dict[str, Any]) -> dict[str, Any]:
+    """The guard's option that holds a text to a schema; what no mask can follow, LlamaIndex's parser checks."""
+    return {"json_schema": {"x-guidance": {"lenient": True}, **schema}} if installed() else {}

@@ -1,0 +1,43 @@
+"""Errors that LlamaIndex does not swallow.
+
+Its compact and refine synthesizers catch ``ValueError`` and ``TypeError``, log them, and answer "Empty Response". So
+what goes wrong in a call is neither of them here.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ig_plugins.errors import ConfigurationError, ContextLengthError, InferenceGuardError, PromptError
+
+
+class RequestError(InferenceGuardError):
+    """A call that the guard cannot take: its prompt or its settings. The guard's own error is its cause."""
+
+
+class PromptTooLongError(RequestError):
+    """A prompt that leaves no room for its answer."""
+
+
+class StructuredOutputError(InferenceGuardError):
+    """An answer that is no object, or calls no tool, where one was asked for; the message says why."""
+
+
+@contextmanager
+def loud() -> Iterator[None]:
+    """Makes of what is wrong with a call an error that LlamaIndex does not take for an empty answer."""
+    try:
+        yield
+    except ContextLengthError as error:
+        raise PromptTooLongError(f"{error}; or retrieve less, or set context_window") from error
+    except (PromptError, ConfigurationError) as error:
+        raise RequestError(str(error)) from error
+
+
+@contextmanager
+def objects(output_cls: Any) -> Iterator[None]:
+    """The same of an answer that LlamaIndex's programs cannot make an object of."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:  # pydantic's ValidationError is the former
+        raise StructuredOutputError(f"the answer is no {output_cls.__name__}: {error}") from error
