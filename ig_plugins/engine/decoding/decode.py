@@ -12,7 +12,7 @@ from ig_plugins.engine.decoding.lane_buffer import LaneBuffer
 from ig_plugins.engine.decoding.masks import Matchers
 from ig_plugins.engine.decoding.sampler import Sampler
 from ig_plugins.engine.session import TreeSession
-from ig_plugins.engine.speedups.ngram_draft import FEW, ORDER
+from ig_plugins.engine.speedups.ngram_draft import FEW, ORDER, reach_after
 from ig_plugins.engine.states import chosen
 from ig_plugins.errors import ConfigurationError
 
@@ -182,12 +182,13 @@ def _with_drafts(session: TreeSession, lanes: LaneBuffer, draws: Draws, historie
     }
     sampled: dict[tuple[int, int], list[int]] = {key: [] for key in growing}
     drawn = dict(zip(growing, draws.first(lanes.uniforms[:, :, 0])[lanes.active].tolist(), strict=True))
+    reach = dict.fromkeys(growing, drafts.reach)
     while growing:
         lanes.on_step()
         fed = {}
         for key in growing:
-            room = int(lanes.limits[key]) - len(sampled[key])
-            fed[key] = [drawn[key], *drafts.draft([*before[key], *sampled[key], drawn[key]], room - 1)]
+            most = min(reach[key], int(lanes.limits[key]) - len(sampled[key]) - 1)
+            fed[key] = [drawn[key], *drafts.draft([*before[key], *sampled[key], drawn[key]], most)]
         proposal = session.draft(fed)
         at = proposal.packing
         places = (
@@ -199,6 +200,7 @@ def _with_drafts(session: TreeSession, lanes: LaneBuffer, draws: Draws, historie
         for key in growing:
             tokens = fed[key]
             right = _right(tokens, after[start : start + len(tokens)], lanes.stop_ids)
+            reach[key] = reach_after(reach[key], drafted=len(tokens) - 1, right=right - 1)
             lanes.total[key] += proposal.hidden[start : start + right].float().sum(dim=0)
             if lanes.keeps_states:
                 lanes.states[key][len(sampled[key]) :][:right] = proposal.hidden[start : start + right]
@@ -211,6 +213,7 @@ def _with_drafts(session: TreeSession, lanes: LaneBuffer, draws: Draws, historie
             for key in growing
             if sampled[key][-1] not in lanes.stop_ids and len(sampled[key]) < int(lanes.limits[key])
         ]
+    drafts.reach = sum(reach.values()) // max(len(reach), 1)
     for key, tokens in sampled.items():
         lanes.tokens[key][: len(tokens)] = torch.tensor(tokens)
         lanes.lengths[key], lanes.finished[key] = len(tokens), tokens[-1] in lanes.stop_ids

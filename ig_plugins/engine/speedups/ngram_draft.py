@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 ORDER = 3  # tokens that must have been sampled in the same order; where they never were, one less
 KEPT = 2**16  # contexts a generation; two generations are held, so that memory stays bounded
+FIRST = 8  # tokens of a policy's first draft; then as many as were right lately
 # Lanes for which drafts pay: they end a block together, so that the lane with the worst draft decides, and each
 # drafted token is a row more in a forward that many lanes fill by themselves.
 FEW = 8
@@ -20,9 +21,13 @@ class NgramDrafts:
 
     It learns what the policy itself sampled. No token of a prompt is remembered, neither as what was sampled nor
     as what came before it; a prompt's end may only be looked up.
+
+    Attributes:
+        reach: Tokens that the first drafts of a block may have, by how right the last ones of the block before were.
     """
 
     def __init__(self) -> None:
+        self.reach = FIRST
         self._new: dict[tuple[int, ...], int] = {}
         self._old: dict[tuple[int, ...], int] = {}
 
@@ -51,3 +56,11 @@ class NgramDrafts:
             drafted.append(found)
             end = [*end[1:], found]
         return drafted
+
+
+def reach_after(reach: int, *, drafted: int, right: int) -> int:
+    """How many tokens a lane's next draft may have: twice as many where all were right, else half, or what was right.
+
+    So the wrong ones stay few beside what is sampled, however wrong drafts are.
+    """
+    return max(reach, 2 * drafted + 1) if right == drafted else max(right, drafted // 2)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ig_plugins.engine import NgramDrafts, Sampler, TreeModel, sample_block
-from ig_plugins.engine.speedups.ngram_draft import FEW, KEPT
+from ig_plugins.engine.speedups.ngram_draft import FEW, FIRST, KEPT, reach_after
 from tests.ig_plugins.engine.conftest import tiny
 
 PROMPTS = [[5, 6, 7], [8, 9]]
@@ -106,6 +106,26 @@ def test_what_was_sampled_before_takes_fewer_forwards(sharp, monkeypatch):
     block(tree)
     assert len(fed) < 0.6 * cold
     assert sum(fed) < 1.5 * (sum(map(len, PROMPTS)) + 2 * 2 * 3 * 8)
+
+
+def test_wrong_drafts_cost_little_however_long_a_block_is(sharp, monkeypatch):
+    tree = TreeModel.attach(sharp)
+    monkeypatch.setattr(NgramDrafts, "draft", lambda self, text, most: [(text[-1] + 1) % 61] * most)
+    fed = forwards(tree, monkeypatch)
+    found, _ = block(tree, tokens=40)
+    assert int(found.lengths.sum()) > 100
+    assert sum(fed) < 1.7 * (sum(map(len, PROMPTS)) + 2 * 2 * 3 * 40)
+
+
+def test_drafts_grow_while_they_are_right_and_begin_anew_where_they_are_not():
+    reach = FIRST
+    for _ in range(3):
+        reach = reach_after(reach, drafted=reach, right=reach)
+    assert reach == 71
+    assert reach_after(reach, drafted=3, right=3) == reach, "the memory had no more"
+    assert reach_after(reach, drafted=20, right=5) == 10
+    assert reach_after(reach, drafted=20, right=15) == 15
+    assert [reach_after(0, drafted=0, right=0), reach_after(1, drafted=1, right=0)] == [1, 0]
 
 
 def test_many_lanes_take_no_drafts(sharp, monkeypatch):
