@@ -65,16 +65,22 @@ class ParsedReply:
         return bool(self.invalid)
 
     def handed_out(self) -> tuple[str, ...]:
-        """Every text that a caller gets of it, each to be judged: words, calls valid or not, and all as one.
-
-        Where there are no words, messages show the invalid calls as they were written, one behind the other.
-        """
+        """Every text that a caller gets of it, each to be judged: words, calls valid or not, and all as one."""
         written = [call.text for call in self.invalid]
         parts = [part for part in (self.text, *map(call_words, self.tool_calls), *written) if part]
-        if len(parts) < 2:
-            return tuple(parts)
-        shown = [] if self.text or self.tool_calls else ["".join(written)]
-        return (*parts, *shown, "\n".join(parts))
+        shown = content(self.text, calls=self.tool_calls, invalid=written)
+        return (*parts, *(text for text in (shown, "\n".join(parts)) if text and text not in parts))
+
+
+def content(text: str, *, calls: Sequence[Any], invalid: Sequence[str]) -> str:
+    """What a message shows: the text, or where all of the answer was meant as calls and is none, that as written.
+
+    Args:
+        text: The words of the answer.
+        calls: Its valid calls.
+        invalid: Its other calls, as they were written.
+    """
+    return text if text or calls else "".join(invalid)
 
 
 def parse_reply(

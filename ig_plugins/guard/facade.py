@@ -22,6 +22,7 @@ from ig_plugins.guard.prompt_request import Prompt, build_request, decide, encod
 from ig_plugins.guard.recipe import recipe_of
 from ig_plugins.guard.request_handle import GuardChunk, RequestHandle
 from ig_plugins.guard.result import GuardResult
+from ig_plugins.guard.tool_gains import can_weigh
 from ig_plugins.runtime import worker
 from ig_plugins.search import Request, SearchConfig
 
@@ -362,7 +363,7 @@ class InferenceGuard:
         offered = self.options.tools if tools is None else tools
         options = self.options.updated(tools=offered, tool_choice="auto")
         encoded = encode(self.components, prompt, options)
-        if encoded.syntax is None or not encoded.syntax.before_name:
+        if not can_weigh(encoded):
             raise ConfigurationError(
                 f"{len(offered)} tools are offered, and no call of theirs can be weighed; give tools, to a model whose "
                 "calls begin with a tool's name"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import math
 import os
 import queue
 import threading
@@ -24,7 +23,7 @@ from ig_plugins.guard.options import Options
 from ig_plugins.guard.result import BlockRecord, FinishReason, GuardResult, Usage
 from ig_plugins.observing import End, begin
 from ig_plugins.search import Answer, Outcome, Request, Row
-from ig_plugins.search.trace import Recorder, Trace
+from ig_plugins.search.trace import Recorder, Trace, figures
 
 logger = logging.getLogger(__name__)
 
@@ -239,9 +238,8 @@ class RequestHandle:
             reason = "tool_calls" if calls else reason
         if not text.startswith(self._sent):
             raise InferenceGuardError("the answer does not go on as its stream began; nothing more is released")
-        pairs = zip(self.engine.costs, answer.trail.spent(), strict=True)
-        costs = {name: spent for name, spent in pairs if spent is not None}
-        state = min(answer.trail.state)
+        spent, left = figures(answer.trail)
+        costs = {name: each for name, each in zip(self.engine.costs, spent, strict=True) if each is not None}
         return GuardResult(
             text=text,
             blocked=False,
@@ -249,7 +247,7 @@ class RequestHandle:
             cost=max(costs.values(), default=None),
             costs=costs,
             reward=answer.reward,
-            safety_state=state if math.isfinite(state) else None,
+            safety_state=min((each for each in left if each is not None), default=None),
             accounting=self._accounting(),
             blocks=self._ledger(answer),
             usage=self._usage(row, len(answer.token_ids)),

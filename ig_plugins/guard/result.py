@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from critic_models.safety import Accounting
 from ig_plugins.call_options import LastAssistant
+from ig_plugins.chat.replies import content
 from ig_plugins.search.trace.records import Trace
 
 FinishReason = Literal["stop", "length", "content_filter", "tool_calls"]
@@ -115,9 +116,8 @@ class GuardResult(_Record):
 
         So that no agent ends with an empty message: what was written has been judged, and says more than nothing.
         """
-        if self.text or self.tool_calls:
-            return self.text
-        return "".join(call["text"] for call in self.invalid_tool_calls)
+        invalid = [call["text"] for call in self.invalid_tool_calls]
+        return content(self.text, calls=self.tool_calls, invalid=invalid)
 
     def report(self) -> dict[str, Any]:
         """What adapters pass on as ``inference_guard``: all but words, their tokens and valid calls, as plain JSON."""

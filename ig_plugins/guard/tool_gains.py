@@ -33,14 +33,18 @@ KEPT = 64  # conversations without a question, of a policy
 _known: WeakKeyDictionary[Any, OrderedDict[Any, Tensor]] = WeakKeyDictionary()
 
 
+def can_weigh(encoded: EncodedPrompt) -> bool:
+    """Whether there are tools whose calls begin with their names, so that each call's beginning has a probability."""
+    return encoded.syntax is not None and bool(encoded.syntax.before_name)
+
+
 def threshold_here(prompt: str | Sequence[Message], encoded: EncodedPrompt, options: Options) -> float | None:
     """From which gain on a tool is called here; None where none is weighed.
 
     They are weighed at a user's turn, where the model is free to call. Behind a tool's result the question has been
     answered by a call, and the model is to go on by itself.
     """
-    syntax = encoded.syntax
-    free = encoded.tool_choice == "auto" and syntax is not None and bool(syntax.before_name)
+    free = encoded.tool_choice == "auto" and can_weigh(encoded)
     if not free or options.held_to is not None or encoded.last_assistant:
         return None
     return options.tool_threshold if as_messages(prompt)[-1]["role"] == "user" else None

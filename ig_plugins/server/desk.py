@@ -13,6 +13,7 @@ from typing_extensions import Self
 
 from critic_models.safety import SafetyBudget
 from ig_plugins.errors import DeadlineExceededError
+from ig_plugins.grammar import KINDS
 from ig_plugins.guard import InferenceGuard, Options
 from ig_plugins.guard.request_handle import RequestHandle
 from ig_plugins.server.gate import Gate, Visit
@@ -22,7 +23,7 @@ from ig_plugins.server.schema import TokenizeRequest
 from ig_plugins.server.served import Models, Served
 
 LONG = 65_536  # bytes of a body from which on it is read on another thread, so that short ones need not wait for it
-FORMS = ("json_schema", "regex", "choices", "grammar", "response_format", "text", "tools")  # what may be hard to read
+FORMS = (*KINDS, "response_format", "text", "tools")  # what may be hard to read
 HEAVY = 4  # times the lane tokens of a usual answer from which on a request counts as heavy
 
 T = TypeVar("T")

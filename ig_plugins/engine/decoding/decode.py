@@ -95,11 +95,11 @@ def sample_block(
         return lanes, Draws(session, samplers, penalties or [None] * B, histories, matchers)
 
     lanes, draws = opened()
-    if not _ahead(session, lanes, draws, histories):
-        _one_by_one(session, lanes, draws)
-    elif not draws.masks.stayed_idle(draws.parents, lanes.tokens):  # a lane began what a grammar holds
+    ahead = _ahead(session, lanes, draws, histories)
+    if ahead and not draws.masks.stayed_idle(draws.parents, lanes.tokens):  # a lane began what a grammar holds
         session.rollback()
-        lanes, draws = opened()
+        (lanes, draws), ahead = opened(), False
+    if not ahead:
         _one_by_one(session, lanes, draws)
     return Block(lanes.tokens, lanes.lengths, lanes.finished, session.lane_hidden, lanes.total, lanes.states)  # type: ignore[arg-type]
 

@@ -130,9 +130,9 @@ class SlotMap:
             each._widen(wide, beams)
         self.positions = torch.cat([self.positions, other.positions])
         self.beams = torch.cat([self.beams, other.beams])
+        self.prompts = torch.cat([self.prompts, other.prompts])
         # Slots below the longest prompt never move: moving a long prompt at every commit would cost more than the few
         # dead slots that rows with shorter prompts keep there.
-        self.prompts = torch.cat([self.prompts, other.prompts])
         self.prompt = max(self.prompt, other.prompt)
         self.rollback()
 

@@ -65,9 +65,8 @@ class DirectScoring:
             safe = safe & lanes_pass(lanes, cost, scores, whole=session.reads_text)
         trails = {}
         for key in _keys(safe):
-            cut = key in lanes.cuts
-            before = so_far(lanes.rows[key[0]], lanes.beam(*key))
-            trails[key] = verified_cut(self._costs, lanes, key, before) if cut else self._trail(lanes, key, found)
+            cut, before = key in lanes.cuts, so_far(lanes.rows[key[0]], lanes.beam(*key))
+            trails[key] = verified_cut(self._costs, lanes, key, before) if cut else self._on(before, lanes, key, found)
             safe[key] = trails[key].may_leave()
         for key in _keys(safe & lanes.ended):
             apart = judged_apart(self._costs, lanes, key, trails[key])
@@ -108,15 +107,17 @@ class DirectScoring:
             for index, (row, border) in enumerate(zip(rows, borders, strict=True))
         ]
 
-    def _trail(self, lanes: Lanes, key: Key, found: Sequence[Scores]) -> Trail:
-        """From the start of the answer to a lane's end."""
+    def _on(self, before: Trail, lanes: Lanes, key: Key, found: Sequence[Scores]) -> Trail:
+        """From the start of the answer to a lane's end, by the trail of its beam."""
         pairs, end = zip(found, self._costs, strict=True), lanes.depth(*key)
         points = [scores.of(*key, up_to=end, whole=session.reads_text) for scores, session in pairs]
-        return so_far(lanes.rows[key[0]], lanes.beam(*key)).extended(points)
+        return before.extended(points)
 
     def _measured(self, lanes: Lanes, found: Sequence[Scores], key: Key) -> Trail | None:
         """The trail of a lane that was refused; one that a stop string cut was not read behind a lost beam."""
-        return None if key in lanes.cuts else self._trail(lanes, key, found)
+        if key in lanes.cuts:
+            return None
+        return self._on(so_far(lanes.rows[key[0]], lanes.beam(*key)), lanes, key, found)
 
     def _rewards(self, lanes: Lanes, safe: Tensor) -> Tensor:
         """Shape (B, L): the reward at each safe lane's end; unsafe lanes are not read."""

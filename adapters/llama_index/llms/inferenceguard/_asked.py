@@ -6,7 +6,7 @@ send: a tool that LlamaIndex made of a class, or the words in which its parser a
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
@@ -14,7 +14,7 @@ from llama_index.core.output_parsers.pydantic import PYDANTIC_FORMAT_TMPL
 from llama_index.core.program import function_program
 from llama_index.core.tools import FunctionTool
 
-from ig_plugins.grammar import installed
+from ig_plugins.grammar import KINDS, installed
 
 WORDS, _, CLOSING = PYDANTIC_FORMAT_TMPL.partition("{schema}")
 
@@ -52,6 +52,13 @@ def asked_schema(messages: Sequence[ChatMessage], *, system_prompt: str | None =
     return None
 
 
-def held_to(schema: dict[str, Any]) -> dict[str, Any]:
-    """The guard's option that holds a text to a schema; what no mask can follow, LlamaIndex's parser checks."""
-    return {"json_schema": {"x-guidance": {"lenient": True}, **schema}} if installed() else {}
+def held_to(schema: dict[str, Any], *, given: Iterable[str]) -> dict[str, Any]:
+    """The guard's option that holds a text to a schema; what no mask can follow, LlamaIndex's parser checks.
+
+    Args:
+        schema: The schema.
+        given: The call's own options; nothing is added to one that holds the text already.
+    """
+    if not installed() or set(given) & set(KINDS):
+        return {}
+    return {"json_schema": {"x-guidance": {"lenient": True}, **schema}}

@@ -18,7 +18,6 @@ from llama_index.core.program.utils import get_program_for_llm
 from llama_index.core.types import PydanticProgramMode
 
 from ig_plugins.errors import GuardBlockedError
-from ig_plugins.grammar import KINDS
 from ig_plugins.guard.result import why_no_call
 from llama_index.llms.inferenceguard._asked import held_to, makes_object
 from llama_index.llms.inferenceguard._errors import StructuredOutputError, objects
@@ -183,10 +182,9 @@ class GuardedToolCalls(FunctionCallingLLM):  # type: ignore[misc]
         """
         given = {**(llm_kwargs or {}), "on_block": "raise"}
         self.call_options(**{name: value for name, value in given.items() if name not in PROGRAMS})
-        forces = self.metadata.is_function_calling_model and self.pydantic_program_mode in FORCED
-        if forces or set(given) & set(KINDS):
+        if self.metadata.is_function_calling_model and self.pydantic_program_mode in FORCED:
             return given
-        return {**given, **held_to(output_cls.model_json_schema())}
+        return {**given, **held_to(output_cls.model_json_schema(), given=given)}
 
 
 class GuardedStructuredLLM(StructuredLLM):  # type: ignore[misc]

@@ -35,7 +35,6 @@ from typing_extensions import Self
 
 from critic_models.identity import describe, digest
 from ig_plugins.errors import ConfigurationError
-from ig_plugins.grammar import KINDS
 from ig_plugins.guard import InferenceGuard
 from ig_plugins.guard.adapter_fields import GuardFields
 from llama_index.llms.inferenceguard._asked import asked_schema, held_to
@@ -230,7 +229,7 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
         schema = None if given.get("tools") else asked_schema(messages, system_prompt=self.system_prompt)
         if schema is None:
             return {}
-        return {"on_block": "raise", **({} if set(given) & set(KINDS) else held_to(schema))}
+        return {"on_block": "raise", **held_to(schema, given=given)}
 
     def _completion_request(
         self, prompt: str, formatted: bool, kwargs: dict[str, Any]
