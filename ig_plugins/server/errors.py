@@ -22,9 +22,11 @@ from ig_plugins.errors import (
     RequestCancelledError,
     did_you_mean,
 )
+from ig_plugins.server import faults
 from ig_plugins.server.gate import BusyError, ClosingError
 
 INVALID = "invalid_request_error"
+FAULTS = (500, 502, 504)  # a busy or ending service is none
 LONG = 1_000  # characters of a message
 LONGEST = 80  # characters of a client's own name for a field that an error repeats
 
@@ -66,11 +68,16 @@ def response(status: int, error: dict[str, Any], headers: dict[str, str] | None 
 
 
 def described(error: InferenceGuardError | ValidationError, *, fields: Iterable[str] = ()) -> dict[str, Any]:
-    """An error's type, message, field and code: OpenAI's where there is one, else the name of the guard's exception."""
+    """An error's type, message, field and code: OpenAI's where there is one, else the name of the guard's exception.
+
+    What is no fault of the client is logged as well, with its cause.
+    """
     if isinstance(error, ValidationError):
         return _misread(error, fields)
-    code = getattr(error, "code", None) or type(error).__name__
-    return problem(_type(status_of(error)), str(error), param=getattr(error, "param", None), code=code)
+    status, code = status_of(error), getattr(error, "code", None) or type(error).__name__
+    if status in FAULTS:
+        faults.report(error)
+    return problem(_type(status), faults.public(error), param=getattr(error, "param", None), code=code)
 
 
 def problem(kind: str, message: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:

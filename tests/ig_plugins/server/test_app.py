@@ -86,6 +86,19 @@ def test_a_judge_that_fails_gives_an_error_and_no_text():
     assert event["error"]["code"] == "JudgeError"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_failure_is_explained_to_the_operator_and_not_to_the_client(tmp_path, caplog, stream):
+    rules = tmp_path / "rules.py"
+    rules.write_text("def rude(prompts, responses):\n    raise RuntimeError('it said ' + responses[0])\n")
+    client = TestClient(create_app(make_guard({"Hello.": 1.0}, cost=f"{rules}:rude")))
+    response = client.post("/v1/chat/completions", json={**ASK, "stream": stream})
+    assert "a judge of this service failed" in response.text
+    assert "rules.py" not in response.text
+    (line,) = [each.getMessage() for each in caplog.records if each.name == "inferenceguard.errors"]
+    assert f"RuntimeError in {rules}, line 2, rude" in line
+    assert "Hello" not in line + response.text
+
+
 def test_health_and_models(client):
     assert client.get("/health").json() == {"status": "ok"}
     assert client.get("/v1/models").json()["data"][0]["id"] == "scripted"
