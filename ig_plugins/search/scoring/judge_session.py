@@ -266,14 +266,20 @@ class TextJudgeSession(RowsOfRequests):
         ]
 
     def _ask(self, rows: Sequence[int], texts: Sequence[LaneText]) -> list[float]:
-        """One call for all of these texts, each of a row."""
-        if not texts:
+        """One call for all of these texts, each of a row.
+
+        Lanes that say the same are asked about once, so that a judge which changes its mind has one verdict on a text.
+        """
+        said = list(zip(rows, texts, strict=True))
+        distinct = list(dict.fromkeys(said))
+        if not distinct:
             return []
-        requests = [self._requests[row] for row in rows]
-        prompts, responses = [request.judge_prompt for request in requests], [each.text for each in texts]
-        scores = self._call(Ask(self.judge, requests, prompts, responses, [each.finished for each in texts]))
+        requests = [self._requests[row] for row, _ in distinct]
+        prompts, responses = [request.judge_prompt for request in requests], [each.text for _, each in distinct]
+        ask = Ask(self.judge, requests, prompts, responses, [each.finished for _, each in distinct])
+        scores = dict(zip(distinct, self._call(ask), strict=True))
         for row in set(rows):
             self.calls[row] += 1
-        for row, text in zip(rows, responses, strict=True):
-            self.tokens[row] += len(text.split())
-        return scores
+        for row, text in distinct:
+            self.tokens[row] += len(text.text.split())
+        return [scores[each] for each in said]

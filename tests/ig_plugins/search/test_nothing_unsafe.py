@@ -114,3 +114,16 @@ def test_a_blocked_stream_ends_with_the_refusal_after_what_had_left():
     assert chunks[-1].result.text == "No."
     assert chunks[-1].result.finish_reason == "content_filter"
     judged([text])
+
+
+def test_a_judge_that_changes_its_mind_has_one_verdict_on_a_text():
+    asked = []
+
+    def fickle(prompts, responses):
+        asked.append(list(zip(prompts, responses, strict=True)))
+        return [float((-1) ** place) for place, _ in enumerate(responses)]  # unsafe, safe, unsafe, …
+
+    guard = make_guard({"The only answer.": 1.0}, cost=fickle, max_tokens=32)
+    for result in guard.generate(["Tell me.", "Tell me more."], on_block="refuse"):
+        assert result.blocked
+    assert all(len(batch) == len(set(batch)) for batch in asked)
