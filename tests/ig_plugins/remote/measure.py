@@ -72,13 +72,14 @@ def alpaca(count: int, engine: str) -> None:
         "cost_model": "tiny-alpaca", "reward_model": "tiny-alpaca", "budget": BUDGET, "candidates": 16,
         "max_tokens": 64,
     }  # fmt: skip
-    local = InferenceGuard.from_pretrained(
-        "tiny-alpaca", critic=False, stratified=False, retry_penalty=0.0, **options, adaptive="off"
-    )
     with serving(engine, "alpaca") as server:
         remote = InferenceGuard.from_pretrained(
             server.address, tokenizer="bundled:tiny-alpaca", prompt_format="beaver", **options
         )
+        # The preset has shorter blocks and a min_p of its own; both sides are to search alike.
+        local = InferenceGuard.from_pretrained("tiny-alpaca", critic=False, **options | alike(remote))
+        if local.search != remote.search:
+            raise SystemExit(f"these do not search alike: {local.search} and {remote.search}")
         theirs, ours = _answers(remote, prompts), _answers(local, prompts)
     for name, results in ((engine, theirs), ("here", ours)):
         over = sum(not r.blocked and r.cost > BUDGET.limit for r in results)
@@ -93,6 +94,12 @@ def alpaca(count: int, engine: str) -> None:
         if a.reward is not None and b.reward is not None
     ]
     print("{} minus here, mean and 95 % interval: {:.3f} [{:.3f}, {:.3f}]".format(engine, *bootstrap(gaps, seed=0)))
+
+
+def alike(guard: InferenceGuard) -> dict[str, Any]:
+    """The options with which another guard searches as this one does."""
+    search = guard.search.model_dump()
+    return {"max_tokens": search.pop("max_new_tokens")} | search
 
 
 def over_budget(count: int, engine: str) -> None:
