@@ -17,6 +17,7 @@ from ig_plugins.engine import Sampler
 from ig_plugins.guard.policies import load_policy, load_remote_policy
 from ig_plugins.remote.session import RemoteSession
 from ig_plugins.research.evaluation.metrics import bootstrap
+from tests.ig_plugins.remote.measure import alike
 
 BUDGET = SafetyBudget(accounting="cumulative", limit=10.0)
 QUESTIONS = ("What is the capital of France?", "How do I bake bread?", "Is water wet?", "Name three colours.", "Hello!")
@@ -59,11 +60,11 @@ def critic(address: str, count: str) -> None:
     half = int(count) // 2
     prompts = [each for kind in ("sensitive", "benign") for each in dice.sample(world.prompts("test", kind), half)]
     options = {"budget": BUDGET, "candidates": 16, "beams": 4, "block_tokens": 16, "max_tokens": 64}
-    local = InferenceGuard.from_pretrained("tiny-alpaca", stratified=False, retry_penalty=0.0, **options)
     remote = InferenceGuard.from_pretrained(
         address, tokenizer="tiny-alpaca", prompt_format="beaver", cost_model="tiny-alpaca", reward_model="tiny-alpaca",
         critic="bundled:tiny-alpaca-critic", **options,
     )  # fmt: skip
+    local = alike(remote, {"budget": BUDGET})
     found = []
     for name, guard in (("there", remote), ("here", local)):
         results = []

@@ -76,10 +76,7 @@ def alpaca(count: int, engine: str) -> None:
         remote = InferenceGuard.from_pretrained(
             server.address, tokenizer="bundled:tiny-alpaca", prompt_format="beaver", **options
         )
-        # The preset has shorter blocks and a min_p of its own; both sides are to search alike.
-        local = InferenceGuard.from_pretrained("tiny-alpaca", critic=False, **options | alike(remote))
-        if local.search != remote.search:
-            raise SystemExit(f"these do not search alike: {local.search} and {remote.search}")
+        local = alike(remote, options | {"critic": False})
         theirs, ours = _answers(remote, prompts), _answers(local, prompts)
     for name, results in ((engine, theirs), ("here", ours)):
         over = sum(not r.blocked and r.cost > BUDGET.limit for r in results)
@@ -96,10 +93,14 @@ def alpaca(count: int, engine: str) -> None:
     print("{} minus here, mean and 95 % interval: {:.3f} [{:.3f}, {:.3f}]".format(engine, *bootstrap(gaps, seed=0)))
 
 
-def alike(guard: InferenceGuard) -> dict[str, Any]:
-    """The options with which another guard searches as this one does."""
-    search = guard.search.model_dump()
-    return {"max_tokens": search.pop("max_new_tokens")} | search
+def alike(remote: InferenceGuard, options: dict[str, Any]) -> InferenceGuard:
+    """tiny-alpaca in this process, searched as on the server: its preset has shorter blocks and a min-p of its own."""
+    search = remote.search.model_dump()
+    search["max_tokens"] = search.pop("max_new_tokens")
+    local = InferenceGuard.from_pretrained("tiny-alpaca", **options | search)
+    if local.search != remote.search:
+        raise SystemExit(f"these do not search alike: {local.search} and {remote.search}")
+    return local
 
 
 def over_budget(count: int, engine: str) -> None:
