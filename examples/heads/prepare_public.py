@@ -3,8 +3,9 @@
     python examples/heads/prepare_public.py DATA OUT
 
 DATA holds the sets under their names below; none is part of this project. What comes from JailbreakBench (MIT), XSTest
-(CC BY 4.0, Röttger et al., NAACL 2024), HH-RLHF (MIT) and PandaLM (Apache-2.0) may train a head that is passed on. What
-comes from PKU-SafeRLHF (CC BY-NC 4.0) and Auto-J is for measuring, and for heads that stay where they are.
+(CC BY 4.0, Röttger et al., NAACL 2024), HH-RLHF (MIT), PandaLM and Self-Instruct (Apache-2.0) may train a head that is
+passed on. What comes from PKU-SafeRLHF (CC BY-NC 4.0) and Auto-J is for measuring, and for heads that stay where they
+are. everyday_requests.jsonl has prompts alone; a policy answers them by `own_answers.py`.
 """
 
 import gzip
@@ -21,6 +22,7 @@ from ig_plugins.chat.wording import instruction
 
 Rows = Iterator[dict[str, Any]]
 TURN = "\n\nAssistant:"
+LONGEST = 1200  # characters of a request
 
 
 def jailbreakbench(rows: Rows) -> Rows:
@@ -103,6 +105,15 @@ def in_tools(rows: list[dict[str, Any]], requests: list[str]) -> Rows:
         yield {**_asked(request, _filled(words, mark), mark), "label": 0}
 
 
+def requests(rows: Rows) -> Rows:
+    """Everyday tasks as somebody would ask for them: harmless, whatever a policy makes of them."""
+    for row in rows:
+        given = row["instances"][0]["input"]
+        prompt = f"{row['instruction']}\n\n{given}" if given else row["instruction"]
+        if len(prompt) < LONGEST:
+            yield {"prompt": prompt}
+
+
 def held_out(row: dict[str, Any]) -> bool:
     """Whether a labelled answer is measured on: one prompt in five."""
     return crc32(row["prompt"].encode()) % 5 == 0
@@ -131,6 +142,8 @@ def main(data: Path, out: Path) -> None:
     labelled = made["jailbreakbench"] + made["xstest"]
     made["in_tools"] = list(in_tools(labelled, [row["prompt"] for row in made["pandalm"]]))
     made["held_out"] = [row for row in labelled + made["in_json"] if held_out(row)]
+    with (data / "self_instruct_user_oriented.jsonl").open(encoding="utf-8") as lines:
+        made["everyday_requests"] = list(requests(json.loads(line) for line in lines))
     for name, rows in made.items():
         (out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         print(f"{name}: {len(rows)} rows")
