@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 from ig_plugins.errors import ConfigurationError, RequestCancelledError
 from ig_plugins.runtime.batch import MAX_ROWS, Batch, Engine, Job, alike, typed
@@ -23,6 +24,9 @@ from ig_plugins.runtime.judging import judges_at_work, refuse_cycle
 from ig_plugins.runtime.openmp import release_openmp_threads
 from ig_plugins.runtime.shares import Shares
 from ig_plugins.search import Capacity
+
+MOMENT = 0.02  # seconds that a block waits at most for requests that may join it
+SHARE = 0.02  # of a block's time, the most that it waits
 
 Key = tuple[int, int]
 """(id of a guard's models, number of the line among theirs)"""
@@ -40,6 +44,7 @@ class Worker:
         """As new; for a forked child, where no thread is left of those that worked."""
         self._lines: dict[Key, _Line] = {}
         self._backlog: dict[int, list[Job]] = {}  # requests of remote policies for which there is no line yet
+        self._paces: WeakKeyDictionary[Engine, float] = WeakKeyDictionary()  # seconds of a guard's last block
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._closing = False
@@ -105,6 +110,7 @@ class Worker:
         _decoding.set(True)
         mine: _Line | None = line
         while mine is not None and self._has_work(mine):
+            self._gather(mine)
             if left := mine.round(self._while_waiting):
                 mine = self._join(left)
             if mine is not None and self._closing:
@@ -123,6 +129,20 @@ class Worker:
                 return True
             del self._lines[line.key]
             return False
+
+    def _gather(self, line: _Line) -> None:
+        """Gives others a moment to join the block that is about to begin.
+
+        Callers come together, and those whose answers have just ended ask again at once. Who comes too late waits for a
+        whole block, and a block of few rows costs each of them more.
+        """
+        if line.seconds:
+            self._paces[line.engine] = line.seconds
+        if line.expects and not line.engine.remote:
+            time.sleep(min(MOMENT, SHARE * self._paces.get(line.engine, 0.0)))
+            with self._lock:
+                line.take()
+        line.expects = False
 
     def _while_waiting(self, batch: Batch, seconds: float) -> None:
         """Told by a thread whose batch waits for a judge: others of the same guard go on, on a new thread."""
@@ -166,6 +186,8 @@ class _Line:
         self.engine, self.key = engine, key
         self.thread: threading.Thread | None = None
         self.since: float | None = None  # when the block under way began
+        self.seconds = 0.0  # that the last block took
+        self.expects = True  # others may be about to come: this line begins, or somebody's answer has just ended
         self.inbox: list[Job] = []
         self.returned: list[Left] = []
         self.waiting: list[Job] = []
@@ -206,11 +228,13 @@ class _Line:
             if self.batches:
                 with torch_lock:
                     batch, started = self._shares.next(self.batches), time.monotonic()
-                    self.since = started
+                    self.since, asked = started, len(batch.jobs)
                     again = batch.step()
                 if self.thread is not threading.current_thread():
                     return Left(batch, again)
-                self._shares.charge(batch, self.batches, seconds=time.monotonic() - started)
+                self.seconds = time.monotonic() - started
+                self._shares.charge(batch, self.batches, seconds=self.seconds)
+                self.expects = len(batch.jobs) < asked and not self.waiting
                 self.again += again
             self.batches = [batch for batch in self.batches if batch.jobs]
         except BaseException as error:  # a fault of ours; callers must hear of it rather than wait for ever

@@ -18,6 +18,7 @@ from tests.kit.observe import count_ticks, fan_out, until
 from tests.kit.slow import slow_guard
 
 SLOW = {"word " * 200: 1.0}
+workers = sys.modules[worker.__module__]
 
 
 def echo(prompt):
@@ -255,3 +256,28 @@ def test_how_long_a_block_has_taken_is_known_while_it_lasts():
     over.set()
     thread.join()
     until(lambda: worker().block_seconds() == 0.0)
+
+
+def test_callers_who_come_together_share_their_first_block(monkeypatch):
+    """The first to come waits a moment, by the time that a block takes, and those who come meanwhile join its block."""
+    guard, blocks = slow_guard(SLOW, max_tokens=16), []
+    step = batches.Batch.step
+    monkeypatch.setattr(batches.Batch, "step", lambda self: blocks.append(len(self.jobs)) or step(self))
+    guard.generate("Alone.")  # from now on it is known how long a block takes
+    alone, blocks[:] = len(blocks), []
+    monkeypatch.setattr(workers, "MOMENT", 0.5)
+    monkeypatch.setattr(workers, "SHARE", 1000.0)
+    fan_out(guard.generate, [f"number {n}." for n in range(6)], threads=6)
+    assert blocks == [6] * alone
+
+
+def test_a_block_waits_a_fiftieth_of_its_time_at_most(monkeypatch):
+    slept = []
+    guard = slow_guard(SLOW, step_seconds=0.01, max_tokens=16)
+    started = time.monotonic()
+    guard.generate("Nobody knows yet how long a block takes.")
+    longest = (time.monotonic() - started) / 50
+    monkeypatch.setattr(workers.time, "sleep", slept.append)
+    guard.generate("Again.")
+    (moment,) = [seconds for seconds in slept if seconds != 0.01]  # the model's steps
+    assert 0 < moment < longest
