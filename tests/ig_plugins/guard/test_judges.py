@@ -33,7 +33,7 @@ def failing_after(good, kind):
 
 FAILURES = {
     "nan": (JudgeError, "'marker' scored response 0 as nan; every score must be a finite number"),
-    "short": (JudgeError, "'marker' returned 7 scores for 8 responses"),
+    "short": (JudgeError, "'marker' returned 0 scores for 1 responses"),
     "none": (JudgeError, "'marker' returned NoneType; it must return a list"),
     "raise": (JudgeError, "'marker' raised RuntimeError"),
     "slow": (DeadlineExceededError, r"no verified answer within the timeout of 0\.1 s"),
