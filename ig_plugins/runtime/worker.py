@@ -32,6 +32,7 @@ Key = tuple[int, int]
 """(id of a guard's models, number of the line among theirs)"""
 
 _decoding: ContextVar[bool] = ContextVar("decoding", default=False)
+_paces: WeakKeyDictionary[Engine, float] = WeakKeyDictionary()  # seconds that the last block of a guard's models took
 
 
 class Worker:
@@ -44,7 +45,6 @@ class Worker:
         """As new; for a forked child, where no thread is left of those that worked."""
         self._lines: dict[Key, _Line] = {}
         self._backlog: dict[int, list[Job]] = {}  # requests of remote policies for which there is no line yet
-        self._paces: WeakKeyDictionary[Engine, float] = WeakKeyDictionary()  # seconds of a guard's last block
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._closing = False
@@ -136,10 +136,8 @@ class Worker:
         Callers come together, and those whose answers have just ended ask again at once. Who comes too late waits for a
         whole block, and a block of few rows costs each of them more.
         """
-        if line.seconds:
-            self._paces[line.engine] = line.seconds
         if line.expects and not line.engine.remote:
-            time.sleep(min(MOMENT, SHARE * self._paces.get(line.engine, 0.0)))
+            time.sleep(min(MOMENT, SHARE * _paces.get(line.engine, 0.0)))
             with self._lock:
                 line.take()
         line.expects = False
@@ -186,7 +184,6 @@ class _Line:
         self.engine, self.key = engine, key
         self.thread: threading.Thread | None = None
         self.since: float | None = None  # when the block under way began
-        self.seconds = 0.0  # that the last block took
         self.expects = True  # others may be about to come: this line begins, or somebody's answer has just ended
         self.inbox: list[Job] = []
         self.returned: list[Left] = []
@@ -232,8 +229,8 @@ class _Line:
                     again = batch.step()
                 if self.thread is not threading.current_thread():
                     return Left(batch, again)
-                self.seconds = time.monotonic() - started
-                self._shares.charge(batch, self.batches, seconds=self.seconds)
+                _paces[self.engine] = seconds = time.monotonic() - started
+                self._shares.charge(batch, self.batches, seconds=seconds)
                 self.expects = len(batch.jobs) < asked and not self.waiting
                 self.again += again
             self.batches = [batch for batch in self.batches if batch.jobs]

@@ -271,9 +271,10 @@ def test_callers_who_come_together_share_their_first_block(monkeypatch):
     assert blocks == [6] * alone
 
 
-def test_a_block_waits_a_fiftieth_of_its_time_at_most(monkeypatch):
+@pytest.mark.parametrize("max_tokens", [8, 16])  # one block, which is the last as well, and two
+def test_a_block_waits_a_fiftieth_of_its_time_at_most(monkeypatch, max_tokens):
     slept = []
-    guard = slow_guard(SLOW, step_seconds=0.01, max_tokens=16)
+    guard = slow_guard(SLOW, step_seconds=0.01, max_tokens=max_tokens)
     started = time.monotonic()
     guard.generate("Nobody knows yet how long a block takes.")
     longest = (time.monotonic() - started) / 50
