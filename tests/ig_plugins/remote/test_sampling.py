@@ -240,4 +240,4 @@ def test_the_adapted_search_is_worth_what_the_one_in_process_is(engine, guarded)
         "tiny-alpaca", critic=False, candidates=8, beams=2, block_tokens=8, max_tokens=32, stratified=False, min_p=0.0
     ).generate(prompts)
     means = [statistics.mean(r.reward for r in results if r.reward is not None) for results in (theirs, ours)]
-    assert abs(means[0] - means[1]) < 0.5  # 0.13 by chance
+    assert abs(means[0] - means[1]) < 0.4  # 0.1 by chance

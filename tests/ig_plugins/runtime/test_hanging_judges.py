@@ -197,7 +197,7 @@ def test_a_judge_of_ones_own_class_that_returns_nonsense_is_refused():
         def score(self, prompts, responses, *, finished=None):
             return [0.0]
 
-    with pytest.raises(JudgeError, match=r"'marker' returned 1 scores for [2-8] responses"):
+    with pytest.raises(JudgeError, match="'marker' returned 1 scores for 2 responses"):
         within(make_guard({"Hello there": 0.5, "Goodbye now": 0.5}, cost=Mine()).generate, "one")
 
 
