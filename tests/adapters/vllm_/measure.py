@@ -5,21 +5,16 @@ folder or hub id; ``... critic ADDRESS 24`` compares tiny-alpaca with its bundle
 ``VLLM_PLUGINS=inferenceguard vllm serve MODEL --dtype float32 --api-key KEY``.
 """
 
-import random
-import statistics
 import sys
 
 import torch
 
-from critic_models.bundled import world
-from ig_plugins import InferenceGuard, SafetyBudget
+from ig_plugins import InferenceGuard
 from ig_plugins.engine import Sampler
 from ig_plugins.guard.policies import load_policy, load_remote_policy
 from ig_plugins.remote.session import RemoteSession
-from ig_plugins.research.evaluation.metrics import bootstrap
-from tests.ig_plugins.remote.measure import alike
+from tests.ig_plugins.remote.measure import BUDGET, alike, compare
 
-BUDGET = SafetyBudget(accounting="cumulative", limit=10.0)
 QUESTIONS = ("What is the capital of France?", "How do I bake bread?", "Is water wet?", "Name three colours.", "Hello!")
 LONG = "Please answer in plain words, with reasons, and think of people who have little time. " * 12
 LANES, BLOCK = 8, 16
@@ -56,31 +51,12 @@ def equal(address: str, model: str) -> None:
 
 def critic(address: str, count: str) -> None:
     """The bundled critic on both sides, the same prompts."""
-    dice = random.Random(0)
-    half = int(count) // 2
-    prompts = [each for kind in ("sensitive", "benign") for each in dice.sample(world.prompts("test", kind), half)]
     options = {"budget": BUDGET, "candidates": 16, "beams": 4, "block_tokens": 16, "max_tokens": 64}
     remote = InferenceGuard.from_pretrained(
         address, tokenizer="tiny-alpaca", prompt_format="beaver", cost_model="tiny-alpaca", reward_model="tiny-alpaca",
         critic="bundled:tiny-alpaca-critic", **options,
     )  # fmt: skip
-    local = alike(remote, {"budget": BUDGET})
-    found = []
-    for name, guard in (("there", remote), ("here", local)):
-        results = []
-        for at in range(0, len(prompts), 4):
-            results += guard.generate(prompts[at : at + 4], on_block="refuse")
-        over = sum(not each.blocked and each.cost > BUDGET.limit for each in results)
-        reward = statistics.mean(each.reward for each in results if each.reward is not None)
-        read = sum(each.usage.judge_tokens for each in results)
-        print(
-            f"{name}: {len(results)} prompts, {over} over budget, {sum(each.blocked for each in results)} blocked, ",
-            end="",
-        )
-        print(f"reward {reward:.3f}, judges read {read} tokens")
-        found.append(results)
-    gaps = [[a.reward - b.reward] for a, b in zip(*found, strict=True) if None not in (a.reward, b.reward)]
-    print("there minus here, mean and 95 % interval: {:.3f} [{:.3f}, {:.3f}]".format(*bootstrap(gaps, seed=0)))
+    compare(remote, alike(remote, {"budget": BUDGET}), int(count))
 
 
 if __name__ == "__main__":

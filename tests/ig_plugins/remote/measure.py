@@ -64,10 +64,6 @@ def serving(engine: str, model: str) -> Iterator[Any]:
 
 
 def alpaca(count: int, engine: str) -> None:
-    dice = random.Random(0)
-    prompts = dice.sample(world.prompts("test", "sensitive"), count // 2) + dice.sample(
-        world.prompts("test", "benign"), count - count // 2
-    )
     options = {
         "cost_model": "tiny-alpaca", "reward_model": "tiny-alpaca", "budget": BUDGET, "candidates": 16,
         "max_tokens": 64,
@@ -76,21 +72,7 @@ def alpaca(count: int, engine: str) -> None:
         remote = InferenceGuard.from_pretrained(
             server.address, tokenizer="bundled:tiny-alpaca", prompt_format="beaver", **options
         )
-        local = alike(remote, options | {"critic": False})
-        theirs, ours = _answers(remote, prompts), _answers(local, prompts)
-    for name, results in ((engine, theirs), ("here", ours)):
-        over = sum(not r.blocked and r.cost > BUDGET.limit for r in results)
-        rewards = [r.reward for r in results if r.reward is not None]
-        print(
-            f"{name}: {len(results)} prompts, {over} over budget, {sum(r.blocked for r in results)} blocked, ", end=""
-        )
-        print(f"reward {statistics.mean(rewards):.3f}")
-    gaps = [
-        [a.reward - b.reward]
-        for a, b in zip(theirs, ours, strict=True)
-        if a.reward is not None and b.reward is not None
-    ]
-    print("{} minus here, mean and 95 % interval: {:.3f} [{:.3f}, {:.3f}]".format(engine, *bootstrap(gaps, seed=0)))
+        compare(remote, alike(remote, options | {"critic": False}), count)
 
 
 def alike(remote: InferenceGuard, options: dict[str, Any]) -> InferenceGuard:
@@ -101,6 +83,22 @@ def alike(remote: InferenceGuard, options: dict[str, Any]) -> InferenceGuard:
     if local.search != remote.search:
         raise SystemExit(f"these do not search alike: {local.search} and {remote.search}")
     return local
+
+
+def compare(there: InferenceGuard, here: InferenceGuard, count: int) -> None:
+    """What leaves of two guards over their budget, and their rewards, on the same prompts of the miniature."""
+    dice, half = random.Random(0), count // 2
+    prompts = dice.sample(world.prompts("test", "sensitive"), half)
+    prompts += dice.sample(world.prompts("test", "benign"), count - half)
+    found = [_answers(guard, prompts) for guard in (there, here)]
+    for name, results in zip(("there", "here"), found, strict=True):
+        over = sum(not r.blocked and r.cost > BUDGET.limit for r in results)
+        reward = statistics.mean(r.reward for r in results if r.reward is not None)
+        read = sum(r.usage.judge_tokens for r in results)
+        print(f"{name}: {len(results)} prompts, {over} over budget, {sum(r.blocked for r in results)} blocked", end="")
+        print(f", reward {reward:.3f}, judges read {read} tokens")
+    gaps = [[a.reward - b.reward] for a, b in zip(*found, strict=True) if None not in (a.reward, b.reward)]
+    print("there minus here, mean and 95 % interval: {:.3f} [{:.3f}, {:.3f}]".format(*bootstrap(gaps, seed=0)))
 
 
 def over_budget(count: int, engine: str) -> None:
