@@ -12,14 +12,14 @@ import sys
 from pathlib import Path
 
 from ig_plugins import InferenceGuard
+from ig_plugins.research.evaluation.prompts import load_prompts
 from ig_plugins.research.methods import Context, method
 
 BATCH = 8  # prompts
 
 
 def main(model: str, prompts: Path, out: Path, answers: int = 4, tokens: int = 64, label: int = 0) -> None:
-    texts = [json.loads(line)["prompt"] for line in prompts.read_text(encoding="utf-8").splitlines()]
-    texts = list(dict.fromkeys(texts))
+    texts = list(dict.fromkeys(prompt.text for prompt in load_prompts(prompts)))
     sample = method("base").build(Context(InferenceGuard.from_pretrained(model, max_tokens=tokens)))
     with out.open("w", encoding="utf-8") as file:
         for start in range(0, len(texts), BATCH):

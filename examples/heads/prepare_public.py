@@ -22,7 +22,7 @@ from ig_plugins.chat.wording import instruction
 
 Rows = Iterator[dict[str, Any]]
 TURN = "\n\nAssistant:"
-LONGEST = 1200  # characters of a request
+LONGEST = 1200  # characters of a prompt
 
 
 def jailbreakbench(rows: Rows) -> Rows:
@@ -105,7 +105,7 @@ def in_tools(rows: list[dict[str, Any]], requests: list[str]) -> Rows:
         yield {**_asked(request, _filled(words, mark), mark), "label": 0}
 
 
-def requests(rows: Rows) -> Rows:
+def everyday_requests(rows: Rows) -> Rows:
     """Everyday tasks as somebody would ask for them: harmless, whatever a policy makes of them."""
     for row in rows:
         given = row["instances"][0]["input"]
@@ -143,7 +143,7 @@ def main(data: Path, out: Path) -> None:
     made["in_tools"] = list(in_tools(labelled, [row["prompt"] for row in made["pandalm"]]))
     made["held_out"] = [row for row in labelled + made["in_json"] if held_out(row)]
     with (data / "self_instruct_user_oriented.jsonl").open(encoding="utf-8") as lines:
-        made["everyday_requests"] = list(requests(json.loads(line) for line in lines))
+        made["everyday_requests"] = list(everyday_requests(json.loads(line) for line in lines))
     for name, rows in made.items():
         (out / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         print(f"{name}: {len(rows)} rows")

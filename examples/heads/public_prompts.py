@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from prepare_public import jailbreakbench, pku_pairs, xstest_harmless
+from prepare_public import LONGEST, jailbreakbench, pku_pairs, xstest_harmless
 
 QUESTIONS = Path(__file__).with_name("questions.csv")
 PARTS = (("a", 35), ("b", 70), ("c", 90), ("held", 100))
@@ -27,7 +27,6 @@ DEV = {
     "xstest_unsafe": 50,
     "safe_rlhf": 50,
 }  # at most so many of a half; test takes all of the other
-LONGEST = 1200  # characters of a prompt
 
 
 def digest(prompt: str, salt: str = "") -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Iterator
 
 from critic_models.errors import JudgeError, JudgeTimeoutError
 from ig_plugins.errors import RemoteBusyError, RemoteError, RemoteTimeoutError
@@ -36,13 +35,12 @@ def report(error: Exception) -> None:
     log.error("%s: %s%s", type(error).__name__, error, f" ({causes})" if causes else "")
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    cause = error.__cause__ or error.__context__
-    while cause is not None and id(cause) not in seen:
-        seen.add(id(cause))
-        yield cause
-        cause = cause.__cause__ or cause.__context__
+def _causes(error: BaseException) -> list[BaseException]:
+    """What an error came from, and what that came from; they may go round in a circle."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) and not any(cause is each for each in chain):
+        chain.append(cause)
+    return chain[1:]
 
 
 def _placed(error: BaseException) -> str:
