@@ -25,8 +25,9 @@ from ig_plugins.runtime.openmp import release_openmp_threads
 from ig_plugins.runtime.shares import Shares
 from ig_plugins.search import Capacity
 
-MOMENT = 0.02  # seconds that a block waits at most for requests that may join it
-SHARE = 0.02  # of a block's time, the most that it waits
+SHARE = 0.02  # of a block's time, that the next waits for a request that may join it
+MOMENT = 0.02  # seconds that it waits, where that is less, for one more after one has come
+LONGEST = 0.05  # of a block's time, the most that it waits while requests keep coming
 
 Key = tuple[int, int]
 """(id of a guard's models, number of the line among theirs)"""
@@ -134,12 +135,20 @@ class Worker:
         """Gives others a moment to join the block that is about to begin.
 
         Callers come together, and those whose answers have just ended ask again at once. Who comes too late waits for a
-        whole block, and a block of few rows costs each of them more.
+        whole block, and a block of few rows costs each of them more. A proxy before the service lets them come one
+        after the other: as long as they do, the block waits for the next.
         """
         if line.expects and not line.engine.remote:
-            time.sleep(min(MOMENT, SHARE * _paces.get(line.engine, 0.0)))
-            with self._lock:
-                line.take()
+            pace, now = _paces.get(line.engine, 0.0), time.monotonic()
+            moment = min(MOMENT, SHARE * pace)
+            until, end = now + SHARE * pace, now + LONGEST * pace
+            while time.monotonic() < until:
+                time.sleep(moment)
+                with self._lock:
+                    came = bool(line.inbox)
+                    line.take()
+                if came:
+                    until = min(time.monotonic() + moment, end)
         line.expects = False
 
     def _while_waiting(self, batch: Batch, seconds: float) -> None:
