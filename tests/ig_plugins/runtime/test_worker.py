@@ -278,33 +278,36 @@ def test_who_comes_alone_waits_a_fiftieth_of_a_block_at_most(monkeypatch, max_to
     guard = slow_guard(SLOW, step_seconds=0.01, max_tokens=max_tokens)
     started = time.monotonic()
     guard.generate("Nobody knows yet how long a block takes.")
+    until(lambda: worker().block_seconds() == 0.0)  # it ends a moment after its answer
     longest = (time.monotonic() - started) / 50
     monkeypatch.setattr(workers.time, "sleep", lambda seconds: slept.append(seconds) or sleep(seconds))
     guard.generate("Again.")
-    assert 0 < sum(seconds for seconds in slept if seconds != 0.01) < 1.5 * longest  # but for the model's steps
+    (moment,) = [seconds for seconds in slept if seconds != 0.01]  # the model's steps
+    assert 0 < moment < longest
 
 
 @pytest.mark.parametrize(
     ("coming", "waited", "joined"),
     [
-        ([], 0.2, 0),  # a fiftieth of a block of ten seconds
-        ([0.05], 0.08, 1),  # one came: a moment for the next
-        ([0.05, 0.07, 0.09, 0.11], 0.14, 4),  # one after the other, as a proxy lets them come
-        ([0.3], 0.2, 0),  # too late
-        ([0.01 * n for n in range(100)], 0.5, 51),  # for ever: a twentieth at most
+        ([], 16, 0),  # a fiftieth of the block
+        ([4], 6, 1),  # one came: a moment for the next
+        ([4, 5, 6, 7], 9, 4),  # one after the other, as a proxy lets them come
+        ([20], 16, 0),  # too late
+        (range(100), 40, 40),  # for ever: a twentieth at most
     ],
 )
 def test_a_block_waits_for_those_who_come_one_after_the_other(monkeypatch, coming, waited, joined):
+    """Counted in moments of 1/64 s, after a block of 800 of them."""
     line = workers._Line(make_guard({"An answer.": 1.0}).components, (0, 0))
-    monkeypatch.setitem(workers._paces, line.engine, 10.0)
+    monkeypatch.setitem(workers._paces, line.engine, 800 / 64)
+    monkeypatch.setattr(workers, "MOMENT", 1 / 64)
     now = 0.0
 
     def sleep(seconds):
         nonlocal now
-        line.inbox += [each for each in coming if now <= each < now + seconds]
+        line.inbox += [each for each in coming if now <= each / 64 < now + seconds]
         now += seconds
 
     monkeypatch.setattr(workers, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: now))
     workers.Worker()._gather(line)
-    assert now == pytest.approx(waited, abs=0.021)
-    assert len(line.waiting) == pytest.approx(joined, abs=2 if joined > 4 else 0)
+    assert (now * 64, len(line.waiting)) == (waited, joined)
