@@ -96,7 +96,8 @@ def main() -> None:
         serve.delete("inferenceguard")
     one = statistics.mean(each["replicas"] for each in spent[1])
     everything = statistics.mean(sum(each.values()) for each in spent[2])
-    print(f"same answers: {said[1] == said[2][:answers]}; {2 * min(seconds[1]) / min(seconds[2]):.2f} times as many")
+    times = 2 * statistics.median(seconds[1]) / statistics.median(seconds[2])
+    print(f"same answers: {said[1] == said[2][:answers]}; {times:.2f} times as many")
     left = 1 - statistics.median(idle) / 2
     print(f"by processor time, on two cores: at most {left * 2 * one / everything:.2f} times")
 
