@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
@@ -13,6 +13,7 @@ from ig_plugins.errors import (
     DeadlineExceededError,
     GuardBlockedError,
     InferenceGuardError,
+    JudgeError,
     JudgeTimeoutError,
     NotEnoughMemoryError,
     PromptError,
@@ -22,11 +23,10 @@ from ig_plugins.errors import (
     RequestCancelledError,
     did_you_mean,
 )
-from ig_plugins.server import faults
+from ig_plugins.server.faults import report
 from ig_plugins.server.gate import BusyError, ClosingError
 
 INVALID = "invalid_request_error"
-FAULTS = (500, 502, 504)  # a busy or ending service is none
 LONG = 1_000  # characters of a message
 LONGEST = 80  # characters of a client's own name for a field that an error repeats
 
@@ -49,6 +49,44 @@ class UnknownModelError(InferenceGuardError):
     """A model that is not served."""
 
     code, param = "model_not_found", "model"
+
+
+class _Kind(NamedTuple):
+    """What becomes of some errors.
+
+    Attributes:
+        errors: Their classes.
+        status: The HTTP status.
+        words: What a client reads, where their own words name the operator's files and addresses.
+        fault: Whether they are the service's own, for the operator's log. A service that is busy or about to end is at
+            no fault, nor is it when the time is over that a client may have set.
+    """
+
+    errors: tuple[type[BaseException], ...]
+    status: int
+    words: str | None = None
+    fault: bool = False
+
+
+KINDS = (
+    _Kind((ValidationError, PromptError, ConfigurationError, GuardBlockedError), 400),
+    _Kind((UnknownModelError,), 404),
+    _Kind((BusyError,), 429),
+    _Kind((NotEnoughMemoryError, ClosingError), 503),
+    _Kind((RequestCancelledError,), 503),  # nobody but a server that ends cancels an answer
+    _Kind((DeadlineExceededError,), 504),
+    _Kind(
+        (JudgeTimeoutError,), 504, fault=True,
+        words="a judge of this service took too long; no text is released without its verdict, so ask again",
+    ),
+    _Kind((JudgeError,), 500, "a judge of this service failed; no text is released without its verdict", fault=True),
+    _Kind((RemoteBusyError,), 503, "the server behind this model is busy; ask again later"),
+    _Kind((RemoteTimeoutError,), 504, "the server behind this model took too long; ask again later", fault=True),
+    _Kind((RemoteError,), 502, "the server behind this model failed; nothing of its reply is used", fault=True),
+)  # fmt: skip
+"""The first that fits."""
+
+OTHER = _Kind((), 500, fault=True)
 
 
 def refusal(error: InferenceGuardError | ValidationError, *, fields: Iterable[str] = ()) -> JSONResponse:
@@ -74,10 +112,10 @@ def described(error: InferenceGuardError | ValidationError, *, fields: Iterable[
     """
     if isinstance(error, ValidationError):
         return _misread(error, fields)
-    status, code = status_of(error), getattr(error, "code", None) or type(error).__name__
-    if status in FAULTS:
-        faults.report(error)
-    return problem(_type(status), faults.public(error), param=getattr(error, "param", None), code=code)
+    kind, code = _kind(error), getattr(error, "code", None) or type(error).__name__
+    if kind.fault:
+        report(error)
+    return problem(_type(kind.status), kind.words or str(error), param=getattr(error, "param", None), code=code)
 
 
 def problem(kind: str, message: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
@@ -92,18 +130,11 @@ def _short(message: str) -> str:
 
 def status_of(error: BaseException) -> int:
     """The HTTP status of an error."""
-    if isinstance(error, ValidationError | PromptError | ConfigurationError | GuardBlockedError):
-        return 400
-    if isinstance(error, UnknownModelError):
-        return 404
-    if isinstance(error, BusyError):
-        return 429
-    # Nobody but a server that ends cancels an answer.
-    if isinstance(error, NotEnoughMemoryError | ClosingError | RequestCancelledError):
-        return 503
-    if isinstance(error, RemoteError) and not isinstance(error, RemoteTimeoutError):
-        return 503 if isinstance(error, RemoteBusyError) else 502
-    return 504 if isinstance(error, DeadlineExceededError | JudgeTimeoutError | RemoteTimeoutError) else 500
+    return _kind(error).status
+
+
+def _kind(error: BaseException) -> _Kind:
+    return next((kind for kind in KINDS if isinstance(error, kind.errors)), OTHER)
 
 
 def _type(status: int) -> str:

@@ -1,29 +1,11 @@
-"""Failures that are the service's own: the operator's log says what and where, a client only of which kind."""
+"""Failures that are the service's own: the operator's log says what and where."""
 
 from __future__ import annotations
 
 import logging
 import traceback
 
-from critic_models.errors import JudgeError, JudgeTimeoutError
-from ig_plugins.errors import RemoteBusyError, RemoteError, RemoteTimeoutError
-
 log = logging.getLogger("inferenceguard.errors")
-
-PUBLIC: tuple[tuple[type[Exception], str], ...] = (
-    (JudgeTimeoutError, "a judge of this service took too long; no text is released without its verdict, so ask again"),
-    (JudgeError, "a judge of this service failed; no text is released without its verdict"),
-    (RemoteBusyError, "the server behind this model is busy; ask again later"),
-    (RemoteTimeoutError, "the server behind this model took too long; ask again later"),
-    (RemoteError, "the server behind this model failed; nothing of its reply is used"),
-)
-"""What a client reads of errors whose own words name the operator's files and addresses, the first that fits."""
-
-
-def public(error: Exception) -> str:
-    """An error's message for a client."""
-    return next((words for kind, words in PUBLIC if isinstance(error, kind)), str(error))
-
 
 def report(error: Exception) -> None:
     """Logs an error and what caused it.

@@ -99,6 +99,14 @@ def test_a_failure_is_explained_to_the_operator_and_not_to_the_client(tmp_path, 
     assert "Hello" not in line + response.text
 
 
+def test_a_client_whose_own_time_is_over_does_not_fill_the_operators_log(caplog):
+    client = TestClient(create_app(make_guard({"Hello.": 1.0})))
+    response = client.post("/v1/chat/completions", json={**ASK, "timeout": 1e-6})
+    assert response.status_code == 504
+    assert response.json()["error"]["code"] == "DeadlineExceededError"
+    assert not [each for each in caplog.records if each.name == "inferenceguard.errors"]
+
+
 def test_health_and_models(client):
     assert client.get("/health").json() == {"status": "ok"}
     assert client.get("/v1/models").json()["data"][0]["id"] == "scripted"
