@@ -1,6 +1,7 @@
 """Every text that a message of LangChain carries: what is said or thought, and what is called."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +38,8 @@ _MARKS = _kinds(
     "__openai_function_call_ids__"
 )
 
+_NAME = re.compile(r"[\w.-]{1,64}")  # as hosted models take them
+
 
 @dataclass
 class Parts:
@@ -65,12 +68,17 @@ def parts_of(message: BaseMessage) -> Parts:
             found.words += _strings(value.get("transcript") if isinstance(value, Mapping) else value)
         elif key not in _MARKS:
             _add(found, {"type": "json", "value": value})
-    if isinstance(message, HumanMessage) and message.name:
-        found.words.append(message.name)
+    found.words.append(words_in_name(message))
     if isinstance(message, AIMessage):
         found.calls += [call_text(call) for call in message.tool_calls]
         found.calls += ["\n".join(_strings(dict(call))) for call in message.invalid_tool_calls]
     return Parts(*(list(dict.fromkeys(text for text in texts if text)) for texts in vars(found).values()))
+
+
+def words_in_name(message: BaseMessage) -> str:
+    """A message's name where it may say something: a user's own, and any that is no name of an agent or a tool."""
+    name = message.name or ""
+    return "" if _NAME.fullmatch(name) and not isinstance(message, HumanMessage) else name
 
 
 def call_text(call: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from langchain_core.messages.tool import ToolCall
 from critic_models.judges import Judge
 from ig_plugins.errors import ConfigurationError
 from ig_plugins.runtime.judging import JUDGE_SECONDS, ask_judge
+from langchain_inferenceguard._parts import words_in_name
 
 # In the arguments of a call that was stopped, instead of them. Who forges it stops their own call.
 STOPPED = "stopped_by_inference_guard"
@@ -145,7 +146,7 @@ def reworded(message: BaseMessage, words: str, verdict: Verdict) -> BaseMessage:
     }
     if isinstance(message, AIMessage):
         update["invalid_tool_calls"] = []
-    if isinstance(message, HumanMessage):
+    if words_in_name(message):
         update["name"] = None
     return message.model_copy(update=update)
 

@@ -8,7 +8,7 @@ from critic_models.judges import Judge
 from ig_plugins.errors import ConfigurationError, GuardBlockedError
 from ig_plugins.guard.judges import load_cost_model
 from ig_plugins.runtime.judging import JUDGE_SECONDS
-from langchain_inferenceguard._parts import MEDIA, Parts, call_text, parts_of, strings
+from langchain_inferenceguard._parts import MEDIA, Parts, call_text, parts_of, strings, words_in_name
 from langchain_inferenceguard._quiet import keep_models_quiet
 from langchain_inferenceguard._screen import (
     STOPPED,
@@ -209,7 +209,7 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
             return message, None
         words = self._words(verdict)
         if isinstance(message, ToolMessage):
-            call_id, name = message.tool_call_id, message.name
+            call_id, name = message.tool_call_id, None if words_in_name(message) else message.name
             return stopped_tool(words, verdict.report(), call_id=call_id, name=name, id=message.id), verdict
         return reworded(message, words, verdict), verdict
 
@@ -386,13 +386,27 @@ def _values(structured: Any) -> list[str]:
 
 
 def _each_message(answer: Any, change: Callable[[BaseMessage], BaseMessage]) -> Any:
-    """A tool's answer with every message in it changed; tools may answer with Commands that carry messages."""
+    """A tool's answer with every message in it changed; tools may answer with Commands that carry messages.
+
+    Raises:
+        ConfigurationError: A Command writes something of which nobody can say which state key it is for.
+    """
     if isinstance(answer, list):
         return [_each_message(each, change) for each in answer]
     if isinstance(answer, BaseMessage):
         return change(answer)
-    if not isinstance(answer, Command) or not isinstance(answer.update, Mapping) or "messages" not in answer.update:
+    if not isinstance(answer, Command) or answer.update is None:
         return answer
-    given = answer.update["messages"]
-    messages = convert_to_messages(given if isinstance(given, list | tuple) else [given])
-    return replace(answer, update={**answer.update, "messages": [change(message) for message in messages]})
+    if isinstance(answer.update, Mapping):
+        return replace(answer, update={key: _written(key, each, change) for key, each in answer.update.items()})
+    pairs = answer._update_as_tuples()  # of pairs, or of an object that has a state's fields
+    if any(key == "__root__" for key, _ in pairs):
+        kind = type(answer.update).__name__
+        raise ConfigurationError(f"a tool answered with a Command whose update is a {kind}; give a dict by state keys")
+    return replace(answer, update=[(key, _written(key, each, change)) for key, each in pairs])
+
+
+def _written(key: str, value: Any, change: Callable[[BaseMessage], BaseMessage]) -> Any:
+    if key != "messages":
+        return value
+    return [change(message) for message in convert_to_messages(value if isinstance(value, list) else [value])]

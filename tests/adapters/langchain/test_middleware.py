@@ -4,13 +4,16 @@ import asyncio
 import json
 import random
 import threading
+from dataclasses import dataclass
 
 import pytest
 from langchain.agents import create_agent
+from langchain.agents.middleware import ToolCallRequest
 from langchain.agents.structured_output import ToolStrategy
 from langchain_core.language_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
+from langgraph.graph import MessagesState, StateGraph
 from langgraph.types import Command
 from pydantic import BaseModel
 
@@ -157,6 +160,64 @@ def test_results_inside_commands_are_judged():
 
     messages = ask(agent_of(hosted(call("moss"), "Hm."), [look_up], exit_behavior="replace"))
     assert [m.text for m in messages[2:]] == [STOPPED, "Hm."]
+
+
+@dataclass
+class Written:
+    messages: list
+
+
+class Modelled(BaseModel):
+    messages: list
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda m: {"messages": m},
+        lambda m: [("messages", m)],
+        lambda m: (("messages", m[0]),),
+        lambda m: Written(messages=m),
+        lambda m: Modelled(messages=m),
+    ],
+    ids=["mapping", "list of pairs", "pairs with one message", "dataclass", "pydantic"],
+)
+def test_no_state_holds_a_flagged_result_in_whatever_form_a_command_writes_it(form):
+    found = ToolMessage(f"{BAD} found", tool_call_id="1", name="look_up")
+    request = ToolCallRequest(
+        tool_call={**CALL, "args": {"what": "moss"}}, tool=None, state={"messages": []}, runtime=None
+    )
+    command = Command(update=form([found]), goto="model")
+    answer = InferenceGuardMiddleware(judge, exit_behavior="replace").wrap_tool_call(request, lambda _: command)
+    channels = StateGraph(MessagesState).add_node("look_up", lambda _: answer).add_node("model", lambda _: None)
+    graph = channels.add_edge("__start__", "look_up").compile()
+    states = list(graph.stream({"messages": [HumanMessage("Hello")]}, stream_mode="values"))
+    assert [m.text for m in states[-1]["messages"]] == ["Hello", STOPPED]
+    assert BAD not in str(states)
+
+
+def test_an_update_of_a_command_that_cannot_be_read_is_refused():
+    request = ToolCallRequest(tool_call={**CALL, "args": {}}, tool=None, state={"messages": []}, runtime=None)
+    with pytest.raises(ConfigurationError, match="Command"):
+        InferenceGuardMiddleware(judge).wrap_tool_call(request, lambda _: Command(update=f"{BAD} found"))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        AIMessage("Hi", name=f"{BAD} it, said I"),
+        SystemMessage("Be kind.", name=f"{BAD} it, said I"),
+        ToolMessage("moss", tool_call_id="1", name=f"{BAD} it, said I"),
+        HumanMessage("Hi", name=BAD),
+    ],
+    ids=lambda message: message.type,
+)
+def test_words_in_a_name_are_judged_and_replaced(message):
+    middleware = InferenceGuardMiddleware(judge, exit_behavior="replace")
+    update = middleware.before_model({"messages": [HumanMessage("Hello"), message]}, None)
+    [changed] = update["messages"]
+    assert BAD not in changed.model_dump_json()
+    assert changed.text == STOPPED
 
 
 def test_a_flagged_structured_answer_ends_the_run():
