@@ -33,7 +33,7 @@ from ig_plugins.server.schema import ChatRequest
 from tests.kit.guards import make_guard
 
 ROOT = Path(__file__).parents[3]
-OLD = "calm_candidates is now narrow_candidates"
+OLD = "calm_candidates is now narrow_candidates; the old name goes with 0.3"
 NAMES = set(get_type_hints(CallOptions))
 KINDS = get_type_hints(CallOptions)
 
