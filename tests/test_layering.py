@@ -96,7 +96,7 @@ def test_everything_public_is_there_under_the_name_that_was_installed():
     import ig_plugins
     import inferenceguard
 
-    assert set(inferenceguard.__all__) == {*ig_plugins.__all__, *critic_models.__all__}
+    assert sorted(inferenceguard.__all__) == sorted({*ig_plugins.__all__, *critic_models.__all__})
     for name in inferenceguard.__all__:
         home = ig_plugins if name in ig_plugins.__all__ else critic_models
         assert getattr(inferenceguard, name) == getattr(home, name)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from critic_models import *  # noqa: F403
     from ig_plugins import *  # noqa: F403
 
-__all__ = [*ig_plugins.__all__, *critic_models.__all__]  # noqa: PLE0604
+__all__ = [*dict.fromkeys([*ig_plugins.__all__, *critic_models.__all__])]  # noqa: PLE0604  (errors stand in both)
 
 
 def __getattr__(name: str) -> Any:

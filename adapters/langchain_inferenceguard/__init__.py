@@ -9,7 +9,6 @@
 when an agent's model must call a tool.
 """
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -19,6 +18,7 @@ except ImportError as error:
         'langchain_inferenceguard needs langchain-core; install it with: pip install "inferenceguard[langchain]"'
     ) from error
 
+from ig_plugins import __version__
 from ig_plugins.errors import GuardBlockedError
 from langchain_inferenceguard.chat_models import ChatInferenceGuard
 from langchain_inferenceguard.llms import InferenceGuardLLM
@@ -37,11 +37,6 @@ __all__ = [
 ]
 
 del langchain_core
-
-try:
-    __version__ = version("inferenceguard")
-except PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "0+unknown"
 
 
 def __getattr__(name: str) -> Any:

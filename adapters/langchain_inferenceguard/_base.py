@@ -1,7 +1,6 @@
 """What the text class and the chat class share: identity, tracing, token counts, standard parameters."""
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from langchain_core.language_models import BaseLanguageModel, LangSmithParams
@@ -11,6 +10,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import PrivateAttr, model_validator
 from typing_extensions import Self
 
+from ig_plugins import __version__
 from ig_plugins.chat.messages import check_unicode
 from ig_plugins.guard.adapter_fields import GuardFields, GuardHandle
 from langchain_inferenceguard._convert import PROVIDER, to_messages
@@ -39,10 +39,7 @@ class GuardedModel(GuardFields, BaseLanguageModel[Any]):
 
     @model_validator(mode="after")
     def _set_inferenceguard_version(self) -> Self:
-        try:
-            self._add_version("inferenceguard", version("inferenceguard"))
-        except PackageNotFoundError:
-            self._add_version("inferenceguard", "0+unknown")
+        self._add_version("inferenceguard", __version__)
         return self
 
     @property

@@ -64,6 +64,10 @@ class Screen:
     Args:
         judge: Scores a text as a response to a prompt; higher is worse.
         limit: The highest score that passes; the judge's own default if None.
+        judge_timeout: Seconds that the judge may take for one call.
+
+    Raises:
+        ConfigurationError: A limit or a time that is no finite number.
     """
 
     def __init__(self, judge: Judge, limit: float | None, *, judge_timeout: float = JUDGE_SECONDS) -> None:

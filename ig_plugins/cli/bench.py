@@ -13,7 +13,9 @@ from ig_plugins.cli import output
 
 def bench(
     prompt: Annotated[int, typer.Option(min=1, help="Tokens of the prompt.")] = 512,
-    candidates: Annotated[int, typer.Option(min=1, help="N; a quarter of them become beams.")] = 16,
+    candidates: Annotated[
+        int | None, typer.Option(min=1, help="N, 16, or 64 with --device; a quarter of them become beams.")
+    ] = None,
     new: Annotated[int, typer.Option(min=1, help="New tokens.")] = 128,
     block: Annotated[int, typer.Option(min=1, help="Tokens of a block.")] = 16,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds; medians are reported.")] = 3,
@@ -33,17 +35,19 @@ def bench(
 
     Of one answer and of N: interleaved rounds, medians, one thread, random weights.
     """
-    from dataclasses import replace
-
     from ig_plugins.engine.model import BACKENDS
     from ig_plugins.errors import ConfigurationError, did_you_mean
     from ig_plugins.research.bench import Case, run, run_device
 
-    base = Case(prompt=prompt, candidates=candidates, beams=max(1, candidates // 4), new=new, block=block)
+    lanes = candidates or (16 if device is None else 64)
+    base = Case(prompt=prompt, candidates=lanes, beams=max(1, lanes // 4), new=new, block=block)
     if path not in ("auto", *BACKENDS):
         raise ConfigurationError(
             f"--path is {path!r}; choose from auto, {', '.join(BACKENDS)}.{did_you_mean(path, ['auto', *BACKENDS])}"
         )
+    if path != "auto" and (full or device is not None):
+        chooser = "--full" if full else "--device"
+        raise ConfigurationError(f"--path is {path!r}, and {chooser} chooses the path itself; leave one of them out")
     if full:
         output.check_extra("evaluation", "matplotlib")
         output.check_folder(out)
@@ -51,7 +55,7 @@ def bench(
         from ig_plugins.guard.policies import pick_device
 
         pick_device(device)
-        found: Any = run_device(replace(base, candidates=4 * candidates, beams=candidates), device=device)
+        found: Any = run_device(base, device=device, repeats=repeats)
         return output.write_json(found) if json else _show_device(found)
     if full:
         found = _full(base, repeats=repeats, folder=out)

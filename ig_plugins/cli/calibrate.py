@@ -104,11 +104,8 @@ def calibrate(
         kept.unlink()
         raise typer.Exit(1)
     output.notes.print(f"certificate: [bold]{escape(str(result.certificate.save(out)))}[/]", highlight=False)
-    limit = result.certificate.chosen.overrides["limit"]
-    budgets = [
-        {**each.model_dump(), "limit": limit} if index == 0 else each.model_dump()
-        for index, each in enumerate(guard.options.budgets)
-    ]
+    certified = with_limits(guard, result.certificate.chosen.overrides["limit"])
+    budgets = [each.model_dump() for each in certified.options.budgets]
     served = served_file.write(
         out,
         Path(model).name,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ig_plugins.page import Document
 
 
-@options.with_call_options()
+@options.with_call_options(without=("on_block",))
 @options.with_parts
 def trace(
     prompt: Annotated[str | None, typer.Argument(help="What to ask.")] = None,

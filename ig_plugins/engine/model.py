@@ -116,11 +116,6 @@ class TreeModel:
         )
 
     @property
-    def device(self) -> torch.device:
-        """Where the model takes its ids."""
-        return self.body.device
-
-    @property
     def dtype(self) -> torch.dtype:
         """The dtype of the weights."""
         return self.body.model.dtype  # type: ignore[no-any-return]

@@ -55,8 +55,8 @@ class Proposal:
 class TreeSession:
     """The tokens of B prompts' trees, and the model's state at every beam and lane.
 
-    A block runs ``branch``, then any number of ``extend`` and ``feed``, then ``commit`` or ``rollback``. Rows are
-    admitted and retained between blocks. Absent beams and lanes (-1) hold zeros or leftovers: finite, seen by nobody.
+    A block runs ``fork``, then any number of ``extend`` and ``append``, then ``select`` or ``rollback``. Rows are added
+    and kept between blocks. Absent beams and lanes (-1) hold zeros or leftovers: finite, seen by nobody.
 
     Attributes:
         tree: Who is whose parent, and all lengths.
@@ -102,7 +102,7 @@ class TreeSession:
             TreeStateError: No block is open, or the body has no LM head.
         """
         if self._lane_logits is None:
-            raise TreeStateError("There are no lanes with logits; branch a body with an LM head first.")
+            raise TreeStateError("There are no lanes with logits; fork a body with an LM head first.")
         return self._lane_logits.at(rows, lanes)
 
     @torch.inference_mode()
@@ -163,7 +163,7 @@ class TreeSession:
 
     @torch.inference_mode()
     def draft(self, tokens: Mapping[tuple[int, int], Sequence[int]]) -> Proposal:
-        """Put tokens on lanes of which some may be wrong; ``accept`` is to follow.
+        """Put tokens on lanes of which some may be wrong; ``verify_draft`` is to follow.
 
         Args:
             tokens: By (row, lane), in this order; lanes that are not named are left alone.
@@ -272,7 +272,7 @@ class TreeSession:
 
     @torch.inference_mode()
     def rollback(self) -> None:
-        """Drop the open block; the beams are as before ``branch``."""
+        """Drop the open block; the beams are as before ``fork``."""
         self.backend.rollback()
         self.tree.rollback()
         self._close()

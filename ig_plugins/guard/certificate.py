@@ -18,7 +18,7 @@ class Setting(BaseModel):
     """One tested setting and what it showed.
 
     Attributes:
-        overrides: The options by which the guard differed, such as {"budget": {...}}.
+        overrides: By what the guard differed: {"limit": 10.0}, or a list with a limit for each cost model.
         prompts: Prompts answered, each once.
         unsafe: Released answers that the judge found unsafe.
         refused: Prompts that were refused.

@@ -88,7 +88,7 @@ def check_models(chosen: Preset | None, *, costs: Any, reward: Any, critic: Any)
             thing = getattr(presets.preset(thing), kind)
         if isinstance(thing, str):
             thing = Checkpoint(source=thing, licence="")
-        if isinstance(thing, Checkpoint) and not _is_code(thing.source):
+        if isinstance(thing, Checkpoint) and not _is_no_checkpoint(thing.source):
             find_checkpoint(presets.located(thing.source), revision=thing.revision)
 
 
@@ -102,6 +102,6 @@ def _stated(cost: Any) -> SafetyBudget:
     return budget if isinstance(budget, SafetyBudget) else ANY_LIMIT
 
 
-def _is_code(source: str) -> bool:
-    """Whether this names a function (``module:function``) rather than a checkpoint."""
+def _is_no_checkpoint(source: str) -> bool:
+    """Whether this is a function's name (``module:function``) or an address, for which no file is sought."""
     return ":" in source and not source.startswith(presets.BUNDLED) and not source.lower().endswith(".gguf")

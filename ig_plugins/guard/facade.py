@@ -310,7 +310,9 @@ class InferenceGuard:
     @property
     def parts(self) -> Components:
         """The old name of ``components``; it goes with 0.3."""
-        warnings.warn("guard.parts is now guard.components", DeprecationWarning, stacklevel=2)
+        warnings.warn(
+            "guard.parts is now guard.components; the old name goes with 0.3", DeprecationWarning, stacklevel=2
+        )
         return self.components
 
     @property

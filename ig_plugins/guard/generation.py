@@ -14,7 +14,7 @@ SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
 def generation_defaults(stated: Any) -> Options:
-    """The options of a call as a model's ``generation_config`` has them; None where it has none.
+    """The options of a call as a model's ``generation_config`` has them; the standard ones where it has none.
 
     What it does not state stays as it is in `SearchConfig`; transformers' own fallbacks (top-k 50 wherever a model
     samples) are not the checkpoint's. ``do_sample=False`` and a temperature of 0 ask for the one most likely answer; a

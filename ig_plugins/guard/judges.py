@@ -18,7 +18,7 @@ from ig_plugins.search import Policy
 
 
 def load_costs(chosen: Preset | None, cost_model: Any, place: Mapping[str, Any], policy: Policy) -> dict[str, Judge]:
-    """The cost models by name, a name that is there already with a dash; the preset's where none are given."""
+    """The cost models by name, a name that is there already with a ' behind it; the preset's where none are given."""
     given = cost_model if cost_model is not None else list(chosen.costs) if chosen else None
     judges = [
         load_judge_of(each, "cost", place, policy) for each in (given if isinstance(given, list | tuple) else [given])

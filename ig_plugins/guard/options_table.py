@@ -31,9 +31,10 @@ _HEAD = """# Options
 
 Each is a keyword of `generate`, `stream`, `agenerate`, `astream`, `with_options`, `request` and `from_pretrained`; a
 field of the LangChain and LlamaIndex classes, and a keyword of their calls; a key of the HTTP request; and an option of
-`inferenceguard generate`, `serve` and `evaluate` (`--max-tokens`; `evaluate` has no `--stop`, `--raw-prompt`,
-`--on-block` and `--refusal`, and its own `--candidates` and `--seeds`). A preset may have other defaults
-(`inferenceguard presets`). Over HTTP a `budget` is a limit, and may be stricter than the service's own, never looser.
+`inferenceguard generate`, `trace`, `serve` and `evaluate` (`--max-tokens`; `trace` has no `--on-block`, `evaluate` no
+`--stop`, `--raw-prompt`, `--on-block` and `--refusal`, and its own `--candidates` and `--seeds`). A preset may have
+other defaults (`inferenceguard presets`). Over HTTP a `budget` is a limit, and may be stricter than the service's own,
+never looser.
 
 mypy and pyright know them: a misspelt name or a wrong value is an error before anything runs. With pydantic's mypy
 plugin that needs its `init_typed = true` for the values of fields. The frameworks' own calls (`llm.invoke(...)`) take

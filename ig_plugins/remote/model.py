@@ -37,8 +37,6 @@ class RemoteModel:
         vocab_size: V; ids from there on are refused.
     """
 
-    dtype = "the server's"
-
     def __init__(
         self,
         address: Address,

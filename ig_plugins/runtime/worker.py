@@ -2,9 +2,9 @@
 
 Requests of the same guard join the search that is under way, between two blocks; none waits for another to end, and
 none changes another's answer. Requests of very different size are decoded apart and take turns (see `shares`), as
-guards do, block by block. Callers, threads or event loops alike, only ever wait
-for events. Where a server samples, a request waits for the network and not for torch: each of a guard's requests has a
-line of its own, up to `MAX_ROWS` of them, and all their calls are under way together.
+guards do, block by block. Callers, threads or event loops alike, only ever wait for events. Where a server samples, a
+request waits for the network and not for torch: each of a guard's requests has a line of its own, up to `MAX_ROWS` of
+them, and all their calls are under way together.
 """
 
 from __future__ import annotations

@@ -13,7 +13,9 @@ def renamed(settings: Mapping[str, Any], *, stacklevel: int = 4) -> dict[str, An
     """Settings by their present names; an old name is taken with a warning."""
     for old, new in _RENAMED.items():
         if old in settings:
-            warnings.warn(f"the option {old} is now {new}", DeprecationWarning, stacklevel=stacklevel)
+            warnings.warn(
+                f"the option {old} is now {new}; the old name goes with 0.3", DeprecationWarning, stacklevel=stacklevel
+            )
     return {_RENAMED.get(name, name) if _RENAMED.get(name) not in settings else name: v for name, v in settings.items()}
 
 

@@ -63,7 +63,7 @@ class Topic:
 
     Attributes:
         noun: The word itself.
-        domain: One of `DOMAINS`; things at ``home`` are only asked about in benign questions.
+        domain: A key of `_NOUNS`; things at ``home`` are only asked about in benign questions.
         delicate: Whether the domain's conditional sentence is a hazard for it.
         split: ``train`` or ``test``; prompts of the two splits share no noun.
     """
@@ -72,9 +72,6 @@ class Topic:
     domain: str
     delicate: bool
     split: str
-
-
-DOMAINS: tuple[str, ...] = tuple(_NOUNS)
 
 
 @cache

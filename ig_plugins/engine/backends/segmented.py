@@ -190,7 +190,7 @@ class SegmentedBackend:
         }
 
     def _choose_reads(self) -> None:
-        """Choose how committed tokens that only some beams descend from are read until the next commit."""
+        """Choose how committed tokens that only some beams descend from are read until the next selection."""
         sees = self.slots.beams
         self._lone = sees.shape[:2] == (1, 1)
         if self._lone:

@@ -97,7 +97,7 @@ class TreeMaskBackend:
         return hidden[rows, columns], logits
 
     def trim(self, packing: Packing, kept: Tensor) -> None:
-        """Let nobody see what is taken back; its slots go at the next commit."""
+        """Let nobody see what is taken back; its slots go at the next selection."""
         self.slots.trim(packing, kept)
 
     def select(self, tree: TokenTree, lanes: Tensor) -> None:

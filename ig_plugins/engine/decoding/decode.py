@@ -63,7 +63,7 @@ def sample_block(
         samplers: One a row.
         uniforms: float64 in [0, 1), shape (B, L, T): number t decides token t of a lane.
         max_tokens: Longest lane of each row, shape (B,), or of each lane, shape (B, L); at most T. A lane of 0 tokens
-            stays at its beam, and committing it keeps the beam.
+            stays at its beam, and selecting it keeps the beam.
         stop_ids: Tokens that end a lane; they are fed too.
         penalties: For each row None or what to take off the logits at each place of the block, shape (T, V).
         histories: For each row and beam, the tokens so far with the prompt; for samplers that read them.

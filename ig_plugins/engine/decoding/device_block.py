@@ -2,7 +2,7 @@
 
 Every lane is fed to the end of the block, whether it has ended or not: beside the weights that a step reads, a row more
 costs an accelerator next to nothing, and a wait costs it the launches that it could have had meanwhile. What a lane
-says behind its end is taken back. So every step is the same work, and can be recorded (see `graphs`).
+says behind its end is taken back. So every step is the same work, and can be recorded (see `cuda_graphs`).
 """
 
 import torch

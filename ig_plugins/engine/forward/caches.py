@@ -189,7 +189,7 @@ class SegmentLayer(TreeLayer):
 
 
 class Moves(NamedTuple):
-    """What a commit writes to the rows' segment.
+    """What a selection writes to the rows' segment.
 
     Attributes:
         kept: Row, slot and former slot of each token that moves, each of shape (n,).

@@ -131,8 +131,8 @@ class SlotMap:
         self.positions = torch.cat([self.positions, other.positions])
         self.beams = torch.cat([self.beams, other.beams])
         self.prompts = torch.cat([self.prompts, other.prompts])
-        # Slots below the longest prompt never move: moving a long prompt at every commit would cost more than the few
-        # dead slots that rows with shorter prompts keep there.
+        # Slots below the longest prompt never move: moving a long prompt at every selection would cost more than the
+        # few dead slots that rows with shorter prompts keep there.
         self.prompt = max(self.prompt, other.prompt)
         self.rollback()
 

@@ -101,7 +101,7 @@ class TokenTree:
             TreeStateError: No block is open.
         """
         if self.parents is None:
-            raise TreeStateError("No block is open; call branch(parents) first.")
+            raise TreeStateError("No block is open; call fork(parents) first.")
         return self.parents
 
     def fork(self, parents: Tensor) -> None:
@@ -110,7 +110,7 @@ class TokenTree:
         Raises:
             TreeStateError: A block is open already, the shape is wrong, or a lane names a beam that is not there.
         """
-        self._require_closed("branch")
+        self._require_closed("fork")
         parents = parents.to("cpu", torch.long)
         self._check(parents, self.beams >= 0, "beam")
         self.parents = parents
@@ -174,7 +174,7 @@ class TokenTree:
 
     def add_rows(self, prompts: Sequence[int]) -> None:
         """Append rows for prompts of these lengths, between blocks."""
-        self._require_closed("admit")
+        self._require_closed("add_rows")
         fresh = torch.full((len(prompts), self.beams.shape[1]), ABSENT)
         fresh[:, 0] = 0
         self.prompts = torch.cat([self.prompts, torch.tensor(prompts, dtype=torch.long)])
@@ -183,13 +183,13 @@ class TokenTree:
 
     def keep_rows(self, rows: Tensor) -> None:
         """Keep only these rows, in this order, between blocks."""
-        self._require_closed("retain")
+        self._require_closed("keep_rows")
         self.prompts, self.beams = self.prompts[rows], self.beams[rows]
         self.grown = torch.zeros(self.rows, 0, dtype=torch.long)
 
     def _require_closed(self, action: str) -> None:
         if self.parents is not None:
-            raise TreeStateError(f"{action} needs a closed block; commit or roll back the open one first.")
+            raise TreeStateError(f"{action} needs a closed block; call select or rollback first.")
 
     def _check(self, chosen: Tensor, present: Tensor, what: str) -> None:
         """Whether every chosen index, shape (B, n), is ``ABSENT`` or points at something present, shape (B, m)."""

@@ -69,19 +69,19 @@ def _read(context: Context, prompt: str, answers: Sequence[Ids]) -> list[Candida
     """Reads answers level by level, a block of tokens a level."""
     longest = max(map(len, answers))
     capacity = Capacity(lanes=len(answers), block=BLOCK, max_new=longest)
-    panel = CandidateScorer(context, capacity=capacity)
-    panel.add_rows([context.request(prompt, seed=0)])
+    scorer = CandidateScorer(context, capacity=capacity)
+    scorer.add_rows([context.request(prompt, seed=0)])
     whole, done = set(answers), []
     for depth in range(0, longest, BLOCK):
         lanes = sorted({answer[: depth + BLOCK] for answer in answers if len(answer) > depth})
-        at = {beam.ids: index for index, beam in enumerate(panel.beams[0])}
+        at = {beam.ids: index for index, beam in enumerate(scorer.beams[0])}
         beams = torch.tensor([[at[lane[:depth]] for lane in lanes]])
         lengths = torch.tensor([[len(lane) - depth for lane in lanes]])
         tokens = torch.zeros(1, len(lanes), int(lengths.max()), dtype=torch.long)
         for index, lane in enumerate(lanes):
             tokens[0, index, : len(lane) - depth] = torch.tensor(lane[depth:])
         ends = torch.tensor([[lane in whole for lane in lanes]])
-        (read,) = panel.judge(beams, tokens, lengths, ends)
+        (read,) = scorer.judge(beams, tokens, lengths, ends)
         done += [each for each in read.values() if each.ids in whole]
-        panel.advance(torch.tensor([[lane for lane, each in read.items() if each.ids not in whole]], dtype=torch.long))
+        scorer.advance(torch.tensor([[lane for lane, each in read.items() if each.ids not in whole]], dtype=torch.long))
     return done

@@ -129,11 +129,11 @@ def measure(context: Context, prompts: Sequence[str], answers: Sequence[Answer])
     tokens = torch.zeros(len(read), 1, longest, dtype=torch.long)
     for row, ids in enumerate(read):
         tokens[row, 0, : len(ids)] = torch.tensor(ids)
-    panel = CandidateScorer(context, capacity=Capacity(lanes=1, block=longest, max_new=longest))
-    panel.add_rows([context.request(prompt, seed=0) for prompt in prompts])
+    scorer = CandidateScorer(context, capacity=Capacity(lanes=1, block=longest, max_new=longest))
+    scorer.add_rows([context.request(prompt, seed=0) for prompt in prompts])
     finished = torch.tensor([[ids[-1] in context.policy.stop_ids] for ids in read])
     return [
-        only for (only,) in (row.values() for row in panel.judge(torch.zeros_like(lengths), tokens, lengths, finished))
+        only for (only,) in (row.values() for row in scorer.judge(torch.zeros_like(lengths), tokens, lengths, finished))
     ]
 
 

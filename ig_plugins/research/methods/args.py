@@ -39,31 +39,31 @@ class Args:
         requests = [self.context.request(prompt, seed=seed) for prompt, seed in zip(prompts, seeds, strict=True)]
         k, stops = min(self.top_k, policy.engine.vocab_size), torch.tensor(sorted(policy.stop_ids))
         session = policy.engine.prefill([r.prompt_ids for r in requests], lanes=1, block=1, max_new=longest)
-        panel = CandidateScorer(self.context, capacity=Capacity(lanes=k, block=1, max_new=longest))
-        panel.add_rows(requests)
+        scorer = CandidateScorer(self.context, capacity=Capacity(lanes=k, block=1, max_new=longest))
+        scorer.add_rows(requests)
         rows, answers = list(range(len(requests))), {}
         while rows:
             logits, tokens = session.logits[:, 0].float().cpu().topk(k)  # type: ignore[index]  # (B, k) each
             beams, lengths = torch.zeros_like(tokens), torch.ones_like(tokens)
-            lanes = panel.judge(beams, tokens.unsqueeze(2), lengths, torch.isin(tokens, stops))
+            lanes = scorer.judge(beams, tokens.unsqueeze(2), lengths, torch.isin(tokens, stops))
             scores = torch.tensor([list(self.rule(list(mine.values()))) for mine in lanes])
             best = (logits + self.context.weight * scores).argmax(dim=1, keepdim=True)
-            panel.advance(best)
+            scorer.advance(best)
             going = []
-            for index, (row, (chosen,)) in enumerate(zip(rows, panel.beams, strict=True)):
+            for index, (row, (chosen,)) in enumerate(zip(rows, scorer.beams, strict=True)):
                 if chosen.ended:
                     answers[row] = Answer.of(
                         self.context,
                         chosen.ids,
                         candidate_tokens=k * len(chosen.ids),
-                        judge_calls=sum(session.calls[index] for session in panel.sessions),
-                        judge_tokens=sum(session.tokens[index] for session in panel.sessions),
+                        judge_calls=sum(session.calls[index] for session in scorer.sessions),
+                        judge_tokens=sum(session.tokens[index] for session in scorer.sessions),
                     )
                 else:
                     going.append(index)
             rows = [rows[index] for index in going]
             session.keep_rows(going)
-            panel.keep_rows(going)
+            scorer.keep_rows(going)
             if rows:
                 one = torch.zeros(len(rows), 1, dtype=torch.long)
                 session.fork(one)

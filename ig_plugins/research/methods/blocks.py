@@ -52,8 +52,8 @@ class BlockMethod:
         """See `Method`."""
         requests = [self._request(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)]
         capacity = Capacity.of(requests)
-        panel = CandidateScorer(self.context, capacity=capacity, judged=self.judged)
-        search = BlockSearch(self.context.policy, RuleScoring(panel, self.rule), capacity=capacity)
+        scorer = CandidateScorer(self.context, capacity=capacity, judged=self.judged)
+        search = BlockSearch(self.context.policy, RuleScoring(scorer, self.rule), capacity=capacity)
         search.add_rows(requests)
         answers = {}
         while search.rows:
@@ -90,7 +90,7 @@ class RuleScoring:
     """Scoring by a rule: see `ig_plugins.search.scoring.base.Scoring`.
 
     Args:
-        panel: Keeps the candidates' figures.
+        scorer: Keeps the candidates' figures.
         rule: Ranks them. Where it rejects all and there are tries left, the block is sampled again; else all go on.
     """
 
@@ -98,24 +98,24 @@ class RuleScoring:
     ranks = True
     optimism = math.inf
 
-    def __init__(self, panel: CandidateScorer, rule: Rule) -> None:
-        self._panel, self._rule = panel, rule
-        self.sessions: Sequence[JudgeSession] = panel.sessions
+    def __init__(self, scorer: CandidateScorer, rule: Rule) -> None:
+        self._scorer, self._rule = scorer, rule
+        self.sessions: Sequence[JudgeSession] = scorer.sessions
 
     def add_rows(self, requests: Sequence[Request], beams: Sequence[int]) -> list[Trail]:
         """See `Scoring`."""
-        self._panel.add_rows(requests)
+        self._scorer.add_rows(requests)
         return [Trail.start(request.budgets) for request in requests]
 
     def keep_rows(self, rows: Sequence[int]) -> None:
         """See `Scoring`."""
-        self._panel.keep_rows(rows)
+        self._scorer.keep_rows(rows)
 
     def judge(self, lanes: Lanes) -> Judgement:
         """See `Scoring`."""
         shape = lanes.lengths.shape
         accepted, score = torch.zeros(shape, dtype=torch.bool), torch.full(shape, -torch.inf, dtype=torch.float64)
-        judged = self._panel.judge(lanes.parents, lanes.tokens, lanes.lengths, lanes.natural)
+        judged = self._scorer.judge(lanes.parents, lanes.tokens, lanes.lengths, lanes.natural)
         for index, (row, mine) in enumerate(zip(lanes.rows, judged, strict=True)):
             for lane, candidate in mine.items():
                 candidate.hidden, candidate.mean_hidden = lanes.hidden[index, lane], lanes.mean_hidden[index, lane]
@@ -129,7 +129,7 @@ class RuleScoring:
 
     def advance(self, lanes: Lanes, kept: Tensor) -> None:
         """See `Scoring`."""
-        self._panel.advance(kept)
+        self._scorer.advance(kept)
 
     def release(self, rows: Sequence[Row], borders: Sequence[Border | None]) -> list[Border | None]:
         """See `Scoring`. Nothing is verified, so nothing leaves before the end."""

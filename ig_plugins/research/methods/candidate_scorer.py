@@ -79,7 +79,7 @@ class CandidateScorer:
     """
 
     def __init__(self, context: Context, *, capacity: Capacity, judged: bool = True) -> None:
-        self._bench = context
+        self._context = context
         self._judges: Judges = context.judges(capacity) if judged else Judges((), None)
         self.beams: list[list[Candidate]] = []
         self._lanes: list[dict[int, Candidate]] = []
@@ -88,7 +88,7 @@ class CandidateScorer:
         """New rows, each with the empty response as its only beam."""
         for session in self.sessions:
             session.add_rows(requests)
-        self.beams += [[Candidate(Trail.start(self._bench.budgets))] for _ in requests]
+        self.beams += [[Candidate(Trail.start(self._context.budgets))] for _ in requests]
 
     def keep_rows(self, rows: Sequence[int]) -> None:
         """Only these rows stay."""
@@ -121,10 +121,10 @@ class CandidateScorer:
             parent = parents[row][lane]
             ids = (*parent.ids, *tokens[row, lane, : int(lengths[row, lane])].tolist())
             grown[row][lane] = Candidate(parent.trail, ids=ids, finished=bool(finished[row, lane]))
-            grown[row][lane].ended = grown[row][lane].finished or len(ids) >= self._bench.search.max_new_tokens
+            grown[row][lane].ended = grown[row][lane].finished or len(ids) >= self._context.search.max_new_tokens
 
         def text_of(row: int, lane: int) -> LaneText:
-            return LaneText(self._bench.policy.detokenizer.text(grown[row][lane].ids), grown[row][lane].finished)
+            return LaneText(self._context.policy.detokenizer.text(grown[row][lane].ids), grown[row][lane].finished)
 
         costs = [(session, session.score(beams, tokens, lengths, text_of)) for session in self._judges.costs]
         ranked = self._judges.reward

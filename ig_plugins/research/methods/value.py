@@ -119,9 +119,9 @@ def _answers(context: Context, request: Request, number: int) -> list[Sampled]:
         histories=[[list(request.prompt_ids)]],
     )
     tokens, lengths = block.tokens.cpu(), block.lengths.cpu()
-    panel = CandidateScorer(context, capacity=Capacity(lanes=ANSWERS, block=longest, max_new=longest))
-    panel.add_rows([request])
-    (ends,) = panel.judge(parents, tokens, lengths, block.finished.cpu())
+    scorer = CandidateScorer(context, capacity=Capacity(lanes=ANSWERS, block=longest, max_new=longest))
+    scorer.add_rows([request])
+    (ends,) = scorer.judge(parents, tokens, lengths, block.finished.cpu())
     session.rollback()
     session.fork(parents)
     hidden = session.append(tokens.clamp(min=0), lengths)[0].float().cpu()  # (L, T, H)

@@ -5,8 +5,12 @@ The score of a candidate, higher is better (paper, section 4):
 | candidate         | with critic                  | without critic                   |
 |-------------------|------------------------------|----------------------------------|
 | finished, safe    | γ^T r(x, y)                  | γ^T r(x, y)                      |
-| open, judged safe | the critic's value, f1 > 0.5 | r of the partial text, z is safe |
+| open, judged safe | the critic's value           | r of the partial text, z is safe |
 | anything else     | never kept                   | never kept                       |
+
+The critic judges an open candidate safe where one of its continuations is likelier than not to end safe
+(`critic._f1_threshold`; the paper asks f1 > 0.5 of a single one). On a block's last try, where it judges none safe, all
+open ones go on, the least doubtful first: the verifier has the last word.
 
 In both a finished candidate is safe only if the cost models say so for exactly what would leave: the verifier.
 """

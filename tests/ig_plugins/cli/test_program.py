@@ -212,6 +212,33 @@ def test_what_cannot_work_is_refused_before_weights_are_loaded(run, tmp_path, mo
     assert code == 2, err
 
 
+@pytest.mark.parametrize(
+    ("line", "candidates", "beams", "repeats"),
+    [
+        (("--repeats", "2"), 64, 16, 2),
+        (("--candidates", "32"), 32, 8, 3),
+    ],
+)
+def test_bench_on_a_device_takes_what_the_line_says(run, monkeypatch, line, candidates, beams, repeats):
+    asked = {}
+
+    def measured(case, *, device, repeats):
+        asked.update(candidates=case.candidates, beams=case.beams, device=device, repeats=repeats)
+        return asked
+
+    monkeypatch.setattr("ig_plugins.research.bench.run_device", measured)
+    code, _, err = run("bench", "--device", "cpu", "--json", *line)
+    assert code == 0, err
+    assert asked == {"candidates": candidates, "beams": beams, "device": "cpu", "repeats": repeats}
+
+
+@pytest.mark.parametrize("way", [("--full",), ("--device", "cpu")])
+def test_bench_refuses_a_path_where_it_would_not_be_taken(run, tmp_path, way):
+    code, _, err = run("bench", "--path", "masked", "--out", tmp_path, *way)
+    assert code == 2
+    assert f"--path is 'masked', and {way[0]} chooses the path itself" in err
+
+
 @pytest.mark.parametrize(("command", "module"), [("calibrate", "scipy"), ("evaluate", "matplotlib")])
 def test_a_missing_package_is_named_with_its_extra_before_weights_are_loaded(
     run, tmp_path, monkeypatch, command, module

@@ -28,6 +28,13 @@ def test_a_prompt_becomes_a_page_and_json(run, guard, tmp_path):
     assert html.read_text(encoding="utf-8") == page(document)
 
 
+def test_trace_has_no_option_for_what_a_blocked_answer_gives(run, tmp_path):
+    """Its page shows the refusal in any case; an option that did nothing would be believed."""
+    code, _, err = run("trace", "How?", "--html", tmp_path / "out.html", "--on-block", "raise")
+    assert code == 2
+    assert "No such option" in err
+
+
 def test_what_was_saved_becomes_the_same_page_and_nothing_is_asked(run, guard, tmp_path, monkeypatch):
     result = guard.generate("How do I clean the kettle?", seed=1, max_tokens=16, trace=True)
     saved, html = tmp_path / "result.json", tmp_path / "out.html"

@@ -21,6 +21,7 @@ from ig_plugins.cli import app
 from ig_plugins.cli.evaluate import evaluate
 from ig_plugins.cli.generate import generate
 from ig_plugins.cli.serve import serve
+from ig_plugins.cli.trace import trace
 from ig_plugins.errors import ConfigurationError
 from ig_plugins.guard import InferenceGuard
 from ig_plugins.guard.adapter_fields import LOADING, SETTINGS, GuardFields
@@ -33,7 +34,7 @@ from ig_plugins.server.schema import ChatRequest
 from tests.kit.guards import make_guard
 
 ROOT = Path(__file__).parents[3]
-OLD = "calm_candidates is now narrow_candidates"
+OLD = "calm_candidates is now narrow_candidates; the old name goes with 0.3"
 NAMES = set(get_type_hints(CallOptions))
 KINDS = get_type_hints(CallOptions)
 
@@ -164,6 +165,7 @@ def test_a_client_may_tighten_the_budget_and_not_loosen_it():
     [
         (generate, set()),
         (serve, set()),
+        (trace, {"on_block"}),  # its page shows the refusal
         (evaluate, {"seed", "stop", "raw_prompt", "on_block", "refusal"}),  # all methods are asked alike
     ],
 )

@@ -171,3 +171,14 @@ def test_a_fork_waits_for_a_block_but_not_for_ever(monkeypatch):
     with turn:
         turn.pause(seconds=20)  # whoever has it does not wait for itself
         turn.go_on()
+
+
+def test_where_nothing_forks_everything_is_imported_all_the_same():
+    """Windows has neither `os.fork` nor the module `resource`."""
+    code = (
+        "import os, sys, uvicorn; from transformers import AutoModelForCausalLM, PreTrainedModel\n"
+        "del os.fork, os.register_at_fork; sys.modules['resource'] = None\n"
+        "import ig_plugins.server.app, ig_plugins.guard, ig_plugins.runtime, critic_models.judges"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr

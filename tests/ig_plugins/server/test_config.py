@@ -205,3 +205,25 @@ def test_what_calibrate_writes_is_served_as_it_is(tmp_path, monkeypatch, capsys)
     assert json.loads(answer.headers["x-inference-guard-certified"]) is True
     other = client.post("/v1/chat/completions", json={**ask, "candidates": 7})
     assert (other.status_code, other.json()["error"]["code"]) == (400, "OutsideCertificateError")
+
+
+def test_what_calibrate_writes_has_the_certified_limit_of_each_cost_model(tmp_path, monkeypatch):
+    """`--limits` said once for each cost model; the preset of one is given a second one here."""
+    from critic_models.judges.callables import CallableJudge
+    from ig_plugins import InferenceGuard, cli
+
+    def calm(prompts, responses):
+        return [0.0 for _ in responses]
+
+    costs = [CallableJudge(calm, name=name, version="1") for name in ("first", "second")]
+    loaded = InferenceGuard.from_pretrained
+    monkeypatch.setattr(InferenceGuard, "from_pretrained", lambda *a, **k: loaded(*a, **{**k, "cost_model": costs}))
+    out = tmp_path / "two.json"
+    line = ["calibrate", "--out", str(out), "--limit", "6", "--pilot", "0", "--target", "0.9", "--confidence", "0.6"]
+    line += ["--limits", "1,2", "--limits", "3,4", "--candidates", "4", "--max-tokens", "8"]
+    monkeypatch.setattr(sys, "argv", ["inferenceguard", *line])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
+    (table,) = read(tmp_path / "two.serve.toml").models.values()
+    assert [each["limit"] for each in table.options["budget"]] == [2.0, 4.0]
