@@ -16,12 +16,26 @@ if TYPE_CHECKING:
         ModelLoadError,
         UnsupportedModelError,
     )
-    from critic_models.judges import Judge, ScoreJudge, TokenJudge, as_judge, load_judge
+    from critic_models.judges import (
+        CallableJudge,
+        ClassifyJudge,
+        HttpJudge,
+        Judge,
+        ScoreJudge,
+        TokenClassifyJudge,
+        TokenJudge,
+        VerdictJudge,
+        as_judge,
+        load_judge,
+    )
     from critic_models.score_models import ScoreModel
 
 __all__ = [
+    "CallableJudge",
+    "ClassifyJudge",
     "ConfigurationError",
     "CriticBinding",
+    "HttpJudge",
     "InferenceGuardError",
     "Judge",
     "JudgeError",
@@ -30,19 +44,26 @@ __all__ = [
     "ModelLoadError",
     "ScoreJudge",
     "ScoreModel",
+    "TokenClassifyJudge",
     "TokenJudge",
     "UnsupportedModelError",
+    "VerdictJudge",
     "as_judge",
     "load_judge",
 ]
 
 _HOMES = {
+    "CallableJudge": "judges",
+    "ClassifyJudge": "judges",
     "CriticBinding": "critic",
+    "HttpJudge": "judges",
     "Judge": "judges",
     "LatentCritic": "critic",
     "ScoreJudge": "judges",
     "ScoreModel": "score_models",
+    "TokenClassifyJudge": "judges",
     "TokenJudge": "judges",
+    "VerdictJudge": "judges",
     "as_judge": "judges",
     "load_judge": "judges",
 }

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ig_plugins.call_options import CallOptions
     from ig_plugins.errors import (
         ConfigurationError,
+        ContextLengthError,
         DeadlineExceededError,
         DecodingError,
         GuardBlockedError,
@@ -44,6 +45,7 @@ __all__ = [
     "BlockRecord",
     "CallOptions",
     "ConfigurationError",
+    "ContextLengthError",
     "DeadlineExceededError",
     "DecodingError",
     "GuardBlockedError",
