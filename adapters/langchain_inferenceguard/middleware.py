@@ -1,14 +1,14 @@
 """`InferenceGuardMiddleware`: the project's judges around an agent that runs on somebody else's model."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from critic_models.judges import Judge
 from ig_plugins.errors import ConfigurationError, GuardBlockedError
 from ig_plugins.guard.judges import load_cost_model
 from ig_plugins.runtime.judging import JUDGE_SECONDS
-from langchain_inferenceguard._parts import MEDIA, Parts, call_text, parts_of, strings, words_in_name
+from langchain_inferenceguard._parts import MEDIA, Parts, call_text, parts_of, strings, words_in_names
 from langchain_inferenceguard._quiet import keep_models_quiet
 from langchain_inferenceguard._screen import (
     STOPPED,
@@ -48,7 +48,6 @@ from langchain_core.runnables.config import run_in_executor
 from langgraph.constants import TAG_NOSTREAM
 from langgraph.runtime import Runtime
 from langgraph.types import Command
-from pydantic import BaseModel
 from typing_extensions import NotRequired
 
 ExitBehavior = Literal["end", "error", "replace"]
@@ -209,7 +208,7 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
             return message, None
         words = self._words(verdict)
         if isinstance(message, ToolMessage):
-            call_id, name = message.tool_call_id, None if words_in_name(message) else message.name
+            call_id, name = message.tool_call_id, None if words_in_names(message) else message.name
             return stopped_tool(words, verdict.report(), call_id=call_id, name=name, id=message.id), verdict
         return reworded(message, words, verdict), verdict
 
@@ -292,7 +291,7 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
             result.append(clean)
             verdicts += [verdict] if verdict is not None and verdict.blocked else []
         if (structured := response.structured_response) is not None:
-            verdict = self._verdict("output", _values(structured), Parts(), prompt)
+            verdict = self._verdict("output", strings(structured), Parts(), prompt)
             verdicts += [verdict] if verdict.blocked else []
         if not verdicts:
             return response
@@ -374,15 +373,6 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
 
 def _blocked(report: dict[str, Any]) -> GuardBlockedError:
     return GuardBlockedError(f"the guard stopped the agent; {report['reason']}", report=report)
-
-
-def _values(structured: Any) -> list[str]:
-    """The strings of a structured answer, as its reader gets them."""
-    if isinstance(structured, BaseModel):
-        structured = structured.model_dump()
-    elif is_dataclass(structured) and not isinstance(structured, type):
-        structured = asdict(structured)
-    return strings(structured)
 
 
 def _each_message(answer: Any, change: Callable[[BaseMessage], BaseMessage]) -> Any:

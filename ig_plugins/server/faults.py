@@ -7,6 +7,7 @@ import traceback
 
 log = logging.getLogger("inferenceguard.errors")
 
+
 def report(error: Exception) -> None:
     """Logs an error and what caused it.
 
