@@ -1,6 +1,7 @@
 """`InferenceGuardMiddleware`: the project's judges around an agent that runs on somebody else's model."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -9,7 +10,7 @@ from ig_plugins.errors import ConfigurationError, GuardBlockedError
 from ig_plugins.guard.judges import load_cost_model
 from ig_plugins.runtime.judging import JUDGE_SECONDS
 from langchain_inferenceguard._parts import MEDIA, Parts, call_text, parts_of, strings, words_in_names
-from langchain_inferenceguard._quiet import keep_models_quiet
+from langchain_inferenceguard._quiet import keep_models_quiet, models_unseen
 from langchain_inferenceguard._screen import (
     STOPPED,
     Screen,
@@ -43,9 +44,9 @@ except ImportError as error:
         'InferenceGuardMiddleware needs langchain; install it with: pip install "inferenceguard[agents]"'
     ) from error
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_messages
 from langchain_core.runnables.config import run_in_executor
-from langgraph.constants import TAG_NOSTREAM
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 from typing_extensions import NotRequired
@@ -247,7 +248,11 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
     ) -> ModelAnswer:
         """Judges the answer before it enters the agent's state."""
         request, refused = self._ready(request)
-        return refused or self._judge_answer(handler(request), asked(request.messages))
+        if refused is not None:
+            return refused
+        with self._unseen(request):
+            response = handler(self._held(request))
+        return self._judge_answer(response, asked(request.messages))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
@@ -256,7 +261,9 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
         request, refused = await run_in_executor(None, self._ready, request)
         if refused is not None:
             return refused
-        return await run_in_executor(None, self._judge_answer, await handler(request), asked(request.messages))
+        with self._unseen(request):
+            response = await handler(self._held(request))
+        return await run_in_executor(None, self._judge_answer, response, asked(request.messages))
 
     def _ready(self, request: ModelRequest[Any]) -> tuple[ModelRequest[Any], ModelAnswer | None]:
         """The request without flagged messages, which other middleware may have added since; or a refusal."""
@@ -268,15 +275,20 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
             if self.exit_behavior == "end":
                 return request, self._refused(flagged[0][1])
             request = request.override(messages=messages)  # type: ignore[arg-type]
-        return self._held(request), None
+        return request, None
+
+    def _holds(self, request: ModelRequest[Any]) -> bool:
+        judged = self.check_output or self.check_tool_calls
+        return judged and self.hold_stream and not isinstance(request.model, ChatInferenceGuard)
+
+    def _unseen(self, request: ModelRequest[Any]) -> AbstractContextManager[None]:
+        return models_unseen() if self._holds(request) else nullcontext()
 
     def _held(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
-        model = request.model
-        judged = self.check_output or self.check_tool_calls
-        if not (judged and self.hold_stream) or isinstance(model, ChatInferenceGuard):
+        """The request with a model that gives no callback a token, if it is not a wrapped one."""
+        if not (self._holds(request) and isinstance(request.model, BaseChatModel)):
             return request
-        quiet = {"tags": [*(model.tags or []), TAG_NOSTREAM], "disable_streaming": True}
-        return request.override(model=model.model_copy(update=quiet))
+        return request.override(model=request.model.model_copy(update={"disable_streaming": True}))
 
     def _judge_answer(self, response: ModelResponse[Any], prompt: str) -> ModelAnswer:
         result: list[BaseMessage] = []
