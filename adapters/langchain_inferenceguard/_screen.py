@@ -162,12 +162,13 @@ def without_calls(message: AIMessage, stopped: Sequence[ToolCall], words: str, v
 
 def _anew(message: BaseMessage, verdict: Verdict, **update: Any) -> BaseMessage:
     """A message of LangChain's own class, with the fields that are named here and no other: any may hold words."""
-    kinds = (kind for kind in type(message).__mro__ if kind.__module__.startswith("langchain_core."))
-    kind = next(kind for kind in kinds if not issubclass(kind, BaseMessageChunk))
+    kinds: list[type[BaseMessage]] = [kind for kind in type(message).__mro__ if issubclass(kind, BaseMessage)]
+    ours = (kind for kind in kinds if kind.__module__.startswith("langchain_core."))
+    kind = next(kind for kind in ours if not issubclass(kind, BaseMessageChunk))
     metadata = {key: value for key, value in message.response_metadata.items() if key in _KEPT}
     kept = {key: getattr(message, key) for key in _FIELDS if hasattr(message, key)}
     given = {**kept, "response_metadata": {**metadata, **_metadata(verdict.report())}, **update}
-    return kind(**{key: value for key, value in given.items() if key in kind.model_fields})  # type: ignore[no-any-return]
+    return kind(**{key: value for key, value in given.items() if key in kind.model_fields})
 
 
 def stopped_tool(

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -47,8 +48,9 @@ except ImportError as error:
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_messages
 from langchain_core.runnables.config import run_in_executor
+from langgraph.errors import ParentCommand
 from langgraph.runtime import Runtime
-from langgraph.types import Command
+from langgraph.types import Command, Overwrite, Send
 from typing_extensions import NotRequired
 
 ExitBehavior = Literal["end", "error", "replace"]
@@ -225,7 +227,7 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
             first = said if said.blocked else called
             answer = without_calls(answer, bad or message.tool_calls, self._words(called), first)
             for call in answer.tool_calls:
-                if STOPPED in call["args"]:
+                if call["args"] == {STOPPED: self._words(called)}:
                     self.screen.vouch(call_text(call))
         return answer, next((verdict for verdict in (said, called) if verdict.blocked), None)
 
@@ -323,7 +325,12 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
         """Judges the call before the tool runs, and the result before the model reads it."""
         if stopped := self._judge_call(request):
             return stopped
-        return self._judge_result(request, handler(self._quieted(request)))
+        try:
+            with self._quieted(request):
+                answer = handler(request)
+        except ParentCommand as left:
+            raise self._judged_command(request, left) from None
+        return self._judge_result(request, answer)
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolAnswer]]
@@ -331,12 +338,20 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
         """See `wrap_tool_call`."""
         if stopped := await run_in_executor(None, self._judge_call, request):
             return stopped
-        return await run_in_executor(None, self._judge_result, request, await handler(self._quieted(request)))
+        try:
+            with self._quieted(request):
+                answer = await handler(request)
+        except ParentCommand as left:
+            raise (await run_in_executor(None, self._judged_command, request, left)) from None
+        return await run_in_executor(None, self._judge_result, request, answer)
 
-    def _quieted(self, request: ToolCallRequest) -> ToolCallRequest:
-        if self.hold_stream and request.runtime is not None:
+    def _quieted(self, request: ToolCallRequest) -> AbstractContextManager[None]:
+        """Hides models that a tool calls, and models that other middleware calls instead of it."""
+        if not self.hold_stream:
+            return nullcontext()
+        if request.runtime is not None:
             keep_models_quiet(request.runtime.config)
-        return request
+        return models_unseen()
 
     def _judge_call(self, request: ToolCallRequest) -> ToolMessage | None:
         call, messages = request.tool_call, messages_of(request.state)
@@ -344,12 +359,18 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
         if STOPPED in call["args"]:
             last = next((m for m in reversed(messages) if isinstance(m, AIMessage)), None)
             words = str(call["args"][STOPPED])
-            return stopped_tool(words, {"blocked": True, **(report_of(last) if last else {})}, **named)
+            stopped = stopped_tool(words, {"blocked": True, **(report_of(last) if last else {})}, **named)
+            return self._cleaned(stopped, asked(messages))[0]  # type: ignore[return-value]
         verdict = self._verdict("tool_call", [call_text(call)], Parts(), asked(messages))
         if not verdict.blocked:
             return None
         self._raise_if_asked(verdict)
         return stopped_tool(self._words(verdict), verdict.report(), **named)
+
+    def _judged_command(self, request: ToolCallRequest, left: ParentCommand) -> ParentCommand:
+        """The exception as which a Command leaves a graph that a tool runs, for this agent or one around it."""
+        command = self._judge_result(request, left.args[0])
+        return ParentCommand(command)  # type: ignore[arg-type]
 
     def _judge_result(self, request: ToolCallRequest, answer: ToolAnswer) -> ToolAnswer:
         prompt = asked(messages_of(request.state))
@@ -395,12 +416,13 @@ def _each_message(answer: Any, change: Callable[[BaseMessage], BaseMessage]) -> 
     """
     if isinstance(answer, list):
         return [_each_message(each, change) for each in answer]
-    if isinstance(answer, BaseMessage):
-        return change(answer)
-    if not isinstance(answer, Command) or answer.update is None:
+    if not isinstance(answer, Command):
+        return change(convert_to_messages([answer])[0])  # other middleware may give what LangGraph makes a message of
+    answer = replace(answer, goto=_sent(answer.goto, change))
+    if answer.update is None:
         return answer
     if isinstance(answer.update, Mapping):
-        return replace(answer, update={key: _written(key, each, change) for key, each in answer.update.items()})
+        return replace(answer, update=_state(answer.update, change))
     pairs = answer._update_as_tuples()  # of pairs, or of an object that has a state's fields
     if any(key == "__root__" for key, _ in pairs):
         kind = type(answer.update).__name__
@@ -408,7 +430,38 @@ def _each_message(answer: Any, change: Callable[[BaseMessage], BaseMessage]) -> 
     return replace(answer, update=[(key, _written(key, each, change)) for key, each in pairs])
 
 
+def _sent(goto: Any, change: Callable[[BaseMessage], BaseMessage]) -> Any:
+    """Where a Command goes, with every message in the states that it sends there changed."""
+    if isinstance(goto, Send):
+        return Send(goto.node, _state(goto.arg, change), timeout=goto.timeout)
+    if isinstance(goto, str):
+        return goto
+    sent = [_sent(each, change) for each in goto]
+    return sent if isinstance(goto, list) else tuple(sent)  # LangGraph merges Commands whose goto is a list
+
+
+def _state(state: Any, change: Callable[[BaseMessage], BaseMessage]) -> Any:
+    if isinstance(state, Mapping):
+        return {key: _written(key, each, change) for key, each in state.items()}
+    if isinstance(state, list):
+        return [each if _is_call(each) else change(convert_to_messages([each])[0]) for each in state]
+    if isinstance(state, BaseMessage):
+        return change(state)
+    if not hasattr(state, "messages"):
+        return state
+    changed = copy(state)
+    changed.messages = _written("messages", state.messages, change)
+    return changed
+
+
+def _is_call(value: Any) -> bool:
+    """A call for the node of the tools, where it is judged before it is made."""
+    return isinstance(value, Mapping) and value.get("type") == "tool_call"
+
+
 def _written(key: str, value: Any, change: Callable[[BaseMessage], BaseMessage]) -> Any:
     if key != "messages":
         return value
+    if isinstance(value, Overwrite):
+        return Overwrite(_written(key, value.value, change))
     return [change(message) for message in convert_to_messages(value if isinstance(value, list) else [value])]

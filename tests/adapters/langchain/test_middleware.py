@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import ModelFallbackMiddleware, ToolCallRequest
+from langchain.agents.middleware import AgentMiddleware, ModelFallbackMiddleware, ToolCallRequest
 from langchain.agents.structured_output import ToolStrategy
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.graph import MessagesState, StateGraph
-from langgraph.types import Command
+from langgraph.types import Command, Overwrite, Send
 from pydantic import BaseModel
 
 from critic_models.bundled import world
@@ -160,6 +160,116 @@ def test_results_inside_commands_are_judged():
 
     messages = ask(agent_of(hosted(call("moss"), "Hm."), [look_up], exit_behavior="replace"))
     assert [m.text for m in messages[2:]] == [STOPPED, "Hm."]
+
+
+@pytest.mark.parametrize("how", ["invoke", "ainvoke"])
+@pytest.mark.parametrize("behaviour", ["end", "error", "replace"])
+async def test_results_in_a_command_that_leaves_a_graph_inside_a_tool_are_judged(behaviour, how):
+    """It comes as an exception, not as the tool's result."""
+    found = Command(graph=Command.PARENT, update={"messages": [ToolMessage(f"{BAD} found", tool_call_id="1")]})
+    inner = StateGraph(MessagesState).add_node("search", lambda _: found).add_edge("__start__", "search").compile()
+
+    @tool(return_direct=True)
+    def look_up(what: str) -> str:
+        """Look something up."""
+        return str(inner.invoke({"messages": [HumanMessage(what)]}))
+
+    agent = agent_of(hosted(call("moss"), "unused"), [look_up], exit_behavior=behaviour)
+    question = {"messages": [HumanMessage("Hello")]}
+    modes = ["messages", "updates", "values"]
+    try:
+        run = (
+            agent.stream(question, stream_mode=modes) if how == "invoke" else agent.astream(question, stream_mode=modes)
+        )
+        parts = list(run) if how == "invoke" else [part async for part in run]
+    except GuardBlockedError:
+        assert behaviour == "error"
+        return
+    assert behaviour != "error"
+    assert BAD not in str(parts)
+    assert STOPPED in str(parts)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"role": "tool", "content": f"{BAD} found", "tool_call_id": "1"},
+        f"{BAD} found",
+        ("ai", [{"type": "text", "text": BAD}]),
+        [{"type": "tool", "content": f"{BAD} found", "tool_call_id": "1"}],
+        Command(update={"messages": Overwrite([ToolMessage(f"{BAD} found", tool_call_id="1")])}),
+        Command(goto=Send("model", {"messages": [ToolMessage(f"{BAD} found", tool_call_id="1")]})),
+        Command(goto=[Send("model", [("ai", f"{BAD} found")])]),
+        Command(goto=["model", Send("model", ToolMessage(f"{BAD} found", tool_call_id="1"))]),
+    ],
+    ids=["mapping", "text", "pair", "list", "Overwrite", "Send", "Send of a list", "Send of a message"],
+)
+def test_results_are_judged_in_every_form_that_langgraph_makes_messages_of(form):
+    """Other middleware may answer for a tool; LangGraph looks at the form only when it writes the state."""
+    request = ToolCallRequest(
+        tool_call={**CALL, "args": {"what": "moss"}}, tool=None, state={"messages": []}, runtime=None
+    )
+    answer = InferenceGuardMiddleware(judge, exit_behavior="replace").wrap_tool_call(request, lambda _: form)
+    assert BAD not in str(answer)
+    assert STOPPED in str(answer)
+
+
+def test_what_a_tool_sends_to_another_agent_is_judged():
+    @tool
+    def look_up(what: str) -> Command:
+        """Look something up."""
+        other = Send("other", {"messages": [HumanMessage(f"{BAD} it"), {"role": "user", "content": "Thanks."}]})
+        return Command(graph=Command.PARENT, goto=[other])
+
+    read = []
+    agents = StateGraph(MessagesState).add_node("first", agent_of(hosted(call("moss")), [look_up]))
+    agents.add_node("other", lambda state: read.append(state["messages"]) or {})
+    agents.add_edge("__start__", "first").compile().invoke({"messages": [HumanMessage("Hello")]})
+    assert [message.text for message in read[0]] == [STOPPED, "Thanks."]
+
+
+def test_what_a_tool_writes_into_the_graph_around_its_agent_arrives():
+    @tool
+    def look_up(what: str) -> Command:
+        """Look something up."""
+        return Command(graph=Command.PARENT, update={"messages": [ToolMessage("moss found", tool_call_id="1")]})
+
+    agents = StateGraph(MessagesState).add_node("first", agent_of(hosted(call("moss")), [look_up]))
+    state = agents.add_edge("__start__", "first").compile().invoke({"messages": [HumanMessage("Hello")]})
+    assert state["messages"][-1].text == "moss found"
+
+
+def test_a_model_that_stands_in_for_a_tool_is_not_streamed(look_up):
+    class Emulates(AgentMiddleware):
+        def wrap_tool_call(self, request, handler):
+            words = hosted(f"First {BAD} it").invoke("moss").text
+            return ToolMessage(words, tool_call_id=request.tool_call["id"])
+
+    guard = InferenceGuardMiddleware(judge, exit_behavior="replace")
+    agent = create_agent(hosted(call("moss"), "Hm."), [look_up], middleware=[guard, Emulates()])
+    parts = list(agent.stream({"messages": [HumanMessage("Hello")]}, stream_mode=["messages", "updates"]))
+    assert BAD not in str(parts)
+
+
+def test_a_call_that_says_it_was_stopped_is_judged_as_any_other():
+    mark = "stopped_by_inference_guard"
+    middleware = InferenceGuardMiddleware(judge, check_tool_calls=False, exit_behavior="replace")
+    request = ToolCallRequest(
+        tool_call={**CALL, "args": {mark: f"{BAD} it"}}, tool=None, state={"messages": []}, runtime=None
+    )
+    assert middleware.wrap_tool_call(request, None).text == STOPPED
+
+    def no_heat(prompts, responses):
+        pairs = zip(prompts, responses, strict=True)
+        return [1.0 if BAD in said or ("heat it" in said and "mix" in asked) else -1.0 for asked, said in pairs]
+
+    strict = InferenceGuardMiddleware(no_heat, exit_behavior="replace")
+    calls = [{**CALL, "args": {"what": BAD}}, {**CALL, "id": "2", "args": {mark: "heat it"}}]
+    said = AIMessage("", tool_calls=calls)
+    strict.before_model({"messages": [HumanMessage("Hello"), said]}, None)
+    later = AIMessage("", tool_calls=calls[1:])
+    update = strict.before_model({"messages": [HumanMessage("Shall I mix it?"), later]}, None)
+    assert "heat" not in str(update["messages"][0].tool_calls)
 
 
 @dataclass
