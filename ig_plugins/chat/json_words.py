@@ -1,0 +1,40 @@
+"""JSON in an answer as whoever reads it as JSON gets it: without escapes."""
+
+import json
+import re
+from typing import Any
+
+from ig_plugins.chat.rendering import argument_words
+
+_OPENING = re.compile(r"[{\[]")
+_DECODER = json.JSONDecoder(strict=False)  # as lenient as the parsers of frameworks
+
+
+def json_words(text: str) -> tuple[str, ...]:
+    """What stands in the JSON values of a text, in plain words, where escapes make that another text.
+
+    Structured answers are judged as they are written, as any text is, and read by parsers that undo the escapes. Such
+    a parser may cut the JSON out of words around it.
+
+    Args:
+        text: An answer.
+
+    Returns:
+        A text for each object or list that is JSON and has an escape in it.
+    """
+    found: list[str] = []
+    at = 0
+    while text.find("\\", at) >= 0 and (opening := _OPENING.search(text, at)):
+        value, end = _value(text, opening.start())
+        if value and "\\" in text[opening.start() : end]:
+            found.append(argument_words(value))
+        at = end
+    return tuple(found)
+
+
+def _value(text: str, start: int) -> tuple[Any, int]:
+    """The JSON value that begins here and where it ends; one character on where there is none."""
+    try:
+        return _DECODER.raw_decode(text, start)
+    except (ValueError, RecursionError):
+        return None, start + 1

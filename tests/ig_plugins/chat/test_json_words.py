@@ -1,0 +1,22 @@
+"""JSON in an answer, as its reader gets it."""
+
+import pytest
+
+from ig_plugins.chat.json_words import json_words
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"a": "b"}', ()),
+        (r'{"a": "\u0062"}', ('{"a": "b"}',)),
+        (r'{"a": "say \"b\""} and ["\n"]', ('{"a": "say "b""}', '["\n"]')),
+        (r'Look: {"a": {"b\t": [1, null]}}.', ('{"a": {"b\t": [1, null]}}',)),
+        (r"\frac{a}{b} and [\alpha]", ()),
+        (r'{"a": "\u0062', ()),
+        ('{"a": "b"} \\', ()),
+        ("[" * 3000 + "\\", ()),
+    ],
+)
+def test_json_words(text, words):
+    assert json_words(text) == words
