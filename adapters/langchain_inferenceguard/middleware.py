@@ -189,6 +189,22 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
         """See `before_model`; judges work in a thread, so that the event loop goes on."""
         return await run_in_executor(None, self.before_model, state, runtime)
 
+    def after_agent(self, state: State, runtime: Runtime[Any]) -> dict[str, Any] | None:
+        """Judges what other middleware and tools have written since the last call of the model; no other one follows.
+
+        Raises:
+            GuardBlockedError: A message was flagged, with `exit_behavior="error"`.
+        """
+        _, flagged = self._swept(state["messages"])
+        if not flagged:
+            return None
+        self._raise_if_asked(flagged[0][1])
+        return {"messages": [message for message, _ in flagged]}
+
+    async def aafter_agent(self, state: State, runtime: Runtime[Any]) -> dict[str, Any] | None:
+        """See `after_agent`."""
+        return await run_in_executor(None, self.after_agent, state, runtime)
+
     def _swept(self, messages: Sequence[BaseMessage]) -> tuple[list[BaseMessage], list[Flagged]]:
         """The messages with other words for flagged ones, and what was put in their places."""
         swept: list[BaseMessage] = []

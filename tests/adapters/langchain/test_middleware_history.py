@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import AgentMiddleware
+from langchain.agents.middleware import AgentMiddleware, ExtendedModelResponse, hook_config
 from langchain.agents.structured_output import ProviderStrategy
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, ChatMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
 from pydantic import Base64Str, BaseModel, Field, SecretStr
 from typing_extensions import TypedDict
 
@@ -215,6 +216,46 @@ def test_what_other_middleware_adds_is_judged_too():
         model = hosted("one")
         agent_of(model, more=[Adds()], exit_behavior=behaviour).invoke({"messages": [HumanMessage("Hello")]})
         assert BAD not in all_read(model)
+
+
+class Extends(AgentMiddleware):
+    def wrap_model_call(self, request, handler):
+        update = {"messages": [AIMessage(f"{BAD} it")]}
+        return ExtendedModelResponse(model_response=handler(request), command=Command(update=update))
+
+    async def awrap_model_call(self, request, handler):
+        update = {"messages": [AIMessage(f"{BAD} it")]}
+        return ExtendedModelResponse(model_response=await handler(request), command=Command(update=update))
+
+
+class Rewrites(AgentMiddleware):
+    def after_model(self, state, runtime):
+        return {"messages": [AIMessage(f"{BAD} it", id=state["messages"][-1].id)]}
+
+
+class EndsEarly(AgentMiddleware):
+    @hook_config(can_jump_to=["end"])
+    def before_agent(self, state, runtime):
+        return {"messages": [AIMessage(f"{BAD} it")], "jump_to": "end"}
+
+
+class Closes(AgentMiddleware):
+    def after_agent(self, state, runtime):
+        return {"messages": [AIMessage(f"{BAD} it")]}
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+@pytest.mark.parametrize("behaviour", BEHAVIOURS)
+@pytest.mark.parametrize("other", [Extends, Rewrites, EndsEarly, Closes])
+async def test_what_other_middleware_writes_behind_the_model_does_not_come_back(other, behaviour, how):
+    agent = agent_of(hosted("one"), more=[other()], exit_behavior=behaviour)
+    if behaviour == "error":
+        with pytest.raises(GuardBlockedError):
+            await run(agent, [HumanMessage("Hello")], how)
+        return
+    state = await run(agent, [HumanMessage("Hello")], how)
+    assert BAD not in str(state)
+    assert state["messages"][-1].text == STOPPED
 
 
 def test_a_flagged_tool_result_and_call_leave_the_state_for_good():
