@@ -48,9 +48,9 @@ except ImportError as error:
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_messages
 from langchain_core.runnables.config import run_in_executor
-from langgraph.errors import ParentCommand
+from langgraph.errors import GraphBubbleUp, GraphInterrupt, ParentCommand
 from langgraph.runtime import Runtime
-from langgraph.types import Command, Overwrite, Send
+from langgraph.types import Command, Interrupt, Overwrite, Send
 from typing_extensions import NotRequired
 
 ExitBehavior = Literal["end", "error", "replace"]
@@ -344,8 +344,8 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
         try:
             with self._quieted(request):
                 answer = handler(request)
-        except ParentCommand as left:
-            raise self._judged_command(request, left) from None
+        except GraphBubbleUp as left:
+            raise self._judged_exit(request, left) from None
         return self._judge_result(request, answer)
 
     async def awrap_tool_call(
@@ -357,8 +357,8 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
         try:
             with self._quieted(request):
                 answer = await handler(request)
-        except ParentCommand as left:
-            raise (await run_in_executor(None, self._judged_command, request, left)) from None
+        except GraphBubbleUp as left:
+            raise (await run_in_executor(None, self._judged_exit, request, left)) from None
         return await run_in_executor(None, self._judge_result, request, answer)
 
     def _quieted(self, request: ToolCallRequest) -> AbstractContextManager[None]:
@@ -383,10 +383,23 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
         self._raise_if_asked(verdict)
         return stopped_tool(self._words(verdict), verdict.report(), **named)
 
-    def _judged_command(self, request: ToolCallRequest, left: ParentCommand) -> ParentCommand:
-        """The exception as which a Command leaves a graph that a tool runs, for this agent or one around it."""
-        command = self._judge_result(request, left.args[0])
-        return ParentCommand(command)  # type: ignore[arg-type]
+    def _judged_exit(self, request: ToolCallRequest, left: GraphBubbleUp) -> GraphBubbleUp:
+        """What a tool, or a graph in it, tells the graphs around it by an exception: a Command, or a question."""
+        if isinstance(left, ParentCommand):
+            return ParentCommand(self._judge_result(request, left.args[0]))  # type: ignore[arg-type]
+        if isinstance(left, GraphInterrupt):
+            prompt = asked(messages_of(request.state))
+            return GraphInterrupt([self._judged_question(each, prompt) for each in left.args[0]])
+        return left
+
+    def _judged_question(self, question: Interrupt[Any], prompt: str) -> Interrupt[Any]:
+        verdict = self._verdict("tool_result", ["\n".join(strings(question.value))], Parts(), prompt)
+        if not verdict.blocked:
+            return question
+        self._raise_if_asked(verdict)
+        changed = copy(question)
+        changed.value = self._words(verdict)
+        return changed
 
     def _judge_result(self, request: ToolCallRequest, answer: ToolAnswer) -> ToolAnswer:
         prompt = asked(messages_of(request.state))

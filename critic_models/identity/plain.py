@@ -70,7 +70,8 @@ def _itself(thing: object) -> object:
 
 
 _tokens: PerObject[str] = PerObject()
-os.register_at_fork(after_in_child=_tokens.clear)
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_tokens.clear)
 
 
 def token(thing: object) -> str:

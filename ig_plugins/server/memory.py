@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 from pathlib import Path
 
 import torch
@@ -72,7 +71,11 @@ def _free_in_group() -> float:
 
 
 def _free_in_process() -> float:
-    """What ``ulimit -v`` leaves."""
+    """What ``ulimit -v`` leaves; everything on Windows, which knows no such limit."""
+    try:
+        import resource
+    except ImportError:
+        return float("inf")
     most, _ = resource.getrlimit(resource.RLIMIT_AS)
     used = [1024.0 * int(line.split()[1]) for line in _lines(Path("/proc/self/status")) if line.startswith("VmSize:")]
     return float("inf") if most == resource.RLIM_INFINITY else max(most - sum(used), 0.0)

@@ -13,8 +13,9 @@ from langchain.agents.structured_output import ToolStrategy
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import MessagesState, StateGraph
-from langgraph.types import Command, Overwrite, Send
+from langgraph.types import Command, Overwrite, Send, interrupt
 from pydantic import BaseModel
 
 from critic_models.bundled import world
@@ -43,6 +44,15 @@ def hosted(*messages: str | AIMessage) -> Hosted:
 
 def judge(prompts, responses):
     return [1.0 if BAD in response else -1.0 for response in responses]
+
+
+@dataclass
+class Written:
+    messages: list
+
+
+class Modelled(BaseModel):
+    messages: list
 
 
 @pytest.fixture
@@ -190,6 +200,34 @@ async def test_results_in_a_command_that_leaves_a_graph_inside_a_tool_are_judged
     assert STOPPED in str(parts)
 
 
+@pytest.mark.parametrize("how", ["invoke", "ainvoke"])
+@pytest.mark.parametrize("behaviour", ["end", "error", "replace"])
+@pytest.mark.parametrize("asks", [f"Shall I {BAD} it?", {"answer": [f"{BAD} it"]}, Modelled(messages=[BAD])])
+async def test_what_a_tool_asks_a_human_is_judged(asks, behaviour, how):
+    @tool
+    def look_up(what: str) -> str:
+        """Look something up."""
+        return f"{interrupt(asks)}, then {interrupt('Sure?')}"
+
+    guard = InferenceGuardMiddleware(judge, exit_behavior=behaviour)
+    model, saver = hosted(call("moss"), "Moss is green."), InMemorySaver()
+    agent = create_agent(model, [look_up], middleware=[guard], checkpointer=saver)
+    thread = {"configurable": {"thread_id": "1"}}
+
+    async def run(given):
+        return agent.invoke(given, thread) if how == "invoke" else await agent.ainvoke(given, thread)
+
+    question = {"messages": [HumanMessage("Hello")]}
+    if behaviour == "error":
+        with pytest.raises(GuardBlockedError):
+            await run(question)
+        return
+    assert [each.value for each in (await run(question))["__interrupt__"]] == [STOPPED]
+    assert [each.value for each in (await run(Command(resume="yes")))["__interrupt__"]] == ["Sure?"]
+    done = (await run(Command(resume="yes")))["messages"]
+    assert [m.text for m in done[-2:]] == ["yes, then yes", "Moss is green."]
+
+
 @pytest.mark.parametrize(
     "form",
     [
@@ -270,15 +308,6 @@ def test_a_call_that_says_it_was_stopped_is_judged_as_any_other():
     later = AIMessage("", tool_calls=calls[1:])
     update = strict.before_model({"messages": [HumanMessage("Shall I mix it?"), later]}, None)
     assert "heat" not in str(update["messages"][0].tool_calls)
-
-
-@dataclass
-class Written:
-    messages: list
-
-
-class Modelled(BaseModel):
-    messages: list
 
 
 @pytest.mark.parametrize(
