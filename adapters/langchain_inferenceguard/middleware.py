@@ -84,19 +84,20 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
     - `check_output`: what the model says and thinks (and a structured answer), before it enters the agent's state. It
       replaces the message inside the model node, so no checkpoint and no `stream_mode="updates"` holds the flagged one.
     - `check_tool_calls`: name and arguments, in the same place, and again right before the tool would run.
-    - `check_tool_results`: what a tool returned, before the model reads it.
+    - `check_tool_results`: what a tool returned, sent to another agent or asks a human, before anybody reads it.
 
-    The whole history is checked before each call of the model: what this object did not pass itself, such as assistant
+    The whole history is checked before each call of the model, and once more at the end of a run: what this object did not pass itself, such as assistant
     turns that a client sends along or a checkpoint of another process, is judged like new. A flagged message is
     replaced in the state, under its id, so that no later turn answers it.
 
     What it cannot do:
 
     - **Hold back tokens that the model streams to somebody else.** With `hold_stream=True` (the default) it runs other
-      models without streaming and hides them from LangGraph's `messages` mode, so their answer arrives there in one
-      piece, checked; models that a tool calls are hidden from streams altogether. But a callback or tracer attached to
-      a model itself still gets the finished, unchecked answer (`on_llm_end`; `on_chat_model_end` in `astream_events`),
-      and with `hold_stream=False` every token of it.
+      models without streaming and hides them from LangGraph's streams and from `astream_events`, so their answer
+      arrives there in one piece, checked; models that a tool calls are hidden, too. But a callback or tracer still gets
+      the finished, unchecked answer (`on_llm_end`), and with `hold_stream=False` every token of it. What is not hidden:
+      a model that other middleware calls in hooks of its own, such as a summary before the model's turn, and another
+      model that other middleware puts in the place of a `ChatInferenceGuard`.
     - Read what is not text. A message with an image, audio, a file, sealed thoughts or a block of a kind that it does
       not know is stopped; `allow_media=True` lets the known kinds of media pass unjudged.
     - Find the safe answer. It can only stop an unsafe one; guarded decoding searches for a better one.
