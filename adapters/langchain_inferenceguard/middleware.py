@@ -86,9 +86,9 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
     - `check_tool_calls`: name and arguments, in the same place, and again right before the tool would run.
     - `check_tool_results`: what a tool returned, sent to another agent or asks a human, before anybody reads it.
 
-    The whole history is checked before each call of the model, and once more at the end of a run: what this object did not pass itself, such as assistant
-    turns that a client sends along or a checkpoint of another process, is judged like new. A flagged message is
-    replaced in the state, under its id, so that no later turn answers it.
+    The whole history is checked before each call of the model, and once more at the end of a run: what this object did
+    not pass itself, such as assistant turns that a client sends along or a checkpoint of another process, is judged
+    like new. A flagged message is replaced in the state, under its id, so that no later turn answers it.
 
     What it cannot do:
 

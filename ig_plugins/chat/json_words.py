@@ -7,6 +7,7 @@ from typing import Any
 from ig_plugins.chat.rendering import argument_words
 
 _OPENING = re.compile(r"[{\[]")
+_SPELT = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2}))")
 _DECODER = json.JSONDecoder(strict=False)  # as lenient as the parsers of frameworks
 
 
@@ -14,13 +15,15 @@ def json_words(text: str) -> tuple[str, ...]:
     """What stands in the JSON values of a text, in plain words, where escapes make that another text.
 
     Structured answers are judged as they are written, as any text is, and read by parsers that undo the escapes. Such
-    a parser may cut the JSON out of words around it.
+    a parser may cut the JSON out of words around it, or mend what is no JSON: so characters that are spelt by number
+    are undone everywhere.
 
     Args:
         text: An answer.
 
     Returns:
-        A text for each object or list that is JSON and has an escape in it.
+        A text for each object or list that is JSON and has an escape in it, and all of the text if it spells
+        characters.
     """
     found: list[str] = []
     at = 0
@@ -29,7 +32,14 @@ def json_words(text: str) -> tuple[str, ...]:
         if value and "\\" in text[opening.start() : end]:
             found.append(argument_words(value))
         at = end
-    return tuple(found)
+    if _SPELT.search(text):
+        found.append(_SPELT.sub(lambda spelt: chr(int(spelt[1] or spelt[2], 16)), text))
+    return tuple(_whole_characters(words) for words in found)
+
+
+def _whole_characters(text: str) -> str:
+    """The text with halves of characters joined; what stays half is no character, and nobody can read it."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _value(text: str, start: int) -> tuple[Any, int]:

@@ -144,6 +144,15 @@ def test_arguments_are_judged_as_the_tool_gets_them(tokenizer, words):
     assert given == {"ls"}
 
 
+@pytest.mark.parametrize(
+    "text", ['{"a": "\\u0072m -r', "Action Input: {'a': '\\x72m -r'}", '["\\ud83d", "\\u0072m -r"]']
+)
+def test_what_a_lenient_parser_reads_is_judged_too(text):
+    """JSON that is cut off, or no JSON; ReAct's parser and LangChain's make an object of it."""
+    guard = make_guard({text: 1.0}, cost=Judge(lambda text: "rm -r" in text), chat=True, block_tokens=120)
+    assert guard.generate("Go.").blocked
+
+
 @pytest.mark.parametrize("critic", [False, True])
 @pytest.mark.parametrize("tools", [(), (TOOL,)], ids=["", "beside tools"])
 @pytest.mark.parametrize("around", ["{}", "Sure:\n```json\n{}\n```", "{}\nDone."], ids=["alone", "fenced", "in words"])
