@@ -12,6 +12,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMe
 from pydantic import BaseModel
 
 from ig_plugins.chat import argument_words, call_words
+from ig_plugins.chat.json_words import json_words
 
 
 def _kinds(words: str) -> frozenset[str]:
@@ -84,6 +85,7 @@ def parts_of(message: BaseMessage) -> Parts:
     if isinstance(message, AIMessage):
         found.calls += [call_text(call) for call in message.tool_calls]
         found.calls += ["\n".join(_strings(dict(call))) for call in message.invalid_tool_calls]
+    found.words += [words for text in found.words for words in json_words(text)]
     return Parts(*(list(dict.fromkeys(text for text in texts if text)) for texts in vars(found).values()))
 
 

@@ -304,6 +304,7 @@ def test_a_flagged_tool_result_and_call_leave_the_state_for_good():
         AIMessage("Hi", additional_kwargs={"parsed": Noted("\u0057RECK it")}),
         AIMessage("Hi", additional_kwargs={"tags": {BAD}}),
         AIMessage("Hi", additional_kwargs={f"{BAD} it": 1}),
+        AIMessage('Look: {"step": "\\u0057RECK it"}'),
         AIMessage("Hi", thoughts=f"{BAD} it"),
         AIMessage(f"{BAD}", thoughts=f"{BAD} it"),
     ],
@@ -318,6 +319,7 @@ async def test_every_part_of_an_answer_is_judged(said):
                 continue
             state = await run(agent, [HumanMessage("Hello")], how)
             assert BAD not in str(state)
+            assert "RECK" not in str(state)
             assert "of_the_future" not in str(state["messages"][-1].content)
             assert "AAAA" not in str(state)
 
