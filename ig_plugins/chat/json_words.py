@@ -22,8 +22,8 @@ def json_words(text: str) -> tuple[str, ...]:
         text: An answer.
 
     Returns:
-        A text for each object or list that is JSON and has an escape in it, and all of the text if it spells
-        characters.
+        All objects and lists that are JSON and have an escape in them, as one text, and all of the answer if it spells
+        characters: two texts at most, however many objects a model writes.
     """
     found: list[str] = []
     at = 0
@@ -32,9 +32,10 @@ def json_words(text: str) -> tuple[str, ...]:
         if value and "\\" in text[opening.start() : end]:
             found.append(argument_words(value))
         at = end
+    texts = ["\n".join(found)] if found else []
     if _SPELT.search(text):
-        found.append(_SPELT.sub(lambda spelt: chr(int(spelt[1] or spelt[2], 16)), text))
-    return tuple(_whole_characters(words) for words in found)
+        texts.append(_SPELT.sub(lambda spelt: chr(int(spelt[1] or spelt[2], 16)), text))
+    return tuple(_whole_characters(words) for words in texts)
 
 
 def _whole_characters(text: str) -> str:

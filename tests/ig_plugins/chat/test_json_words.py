@@ -10,7 +10,7 @@ from ig_plugins.chat.json_words import json_words
     [
         ('{"a": "b"}', ()),
         (r'{"a": "\t"}', ('{"a": "\t"}',)),
-        (r'{"a": "say \"b\""} and ["\n"]', ('{"a": "say "b""}', '["\n"]')),
+        (r'{"a": "say \"b\""} and ["\n"]', ('{"a": "say "b""}\n["\n"]',)),
         (r'Look: {"a": {"b\t": [1, null]}}.', ('{"a": {"b\t": [1, null]}}',)),
         (r'{"a": "\u0062"}', ('{"a": "b"}', '{"a": "b"}')),
         (r'{"a": "\ud83d\ude42 \ud83d"}', ('{"a": "🙂 \ufffd"}', '{"a": "🙂 \ufffd"}')),
