@@ -3,12 +3,16 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
+from itertools import chain
 from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, ChatMessage, HumanMessage
+from pydantic import BaseModel
 
 from ig_plugins.chat import argument_words, call_words
+from ig_plugins.chat.json_words import json_words
 
 
 def _kinds(words: str) -> frozenset[str]:
@@ -31,11 +35,17 @@ _CALLS = _kinds(
     "tool_use tool_call tool_call_chunk function function_call invalid_tool_call server_tool_use server_tool_call "
     "server_tool_call_chunk mcp_tool_use custom_tool_call executable_code"
 )
-# Keys of blocks that hold marks of their provider and no words.
+# Keys that hold marks of a provider. A mark has no white space in it; what has is read as words.
 _MARKS = _kinds(
     "type id index start_index end_index signature thought_signature call_id tool_call_id tool_use_id item_id file_id "
     "encrypted_content encrypted_index cache_control status __gemini_function_call_thought_signatures__ "
     "__openai_function_call_ids__"
+)
+
+# Fields of messages that have a place of their own here, or none: see `parts_of`.
+_FIELDS = _kinds(
+    "content additional_kwargs response_metadata type name id role example tool_calls invalid_tool_calls "
+    "tool_call_chunks chunk_position usage_metadata tool_call_id artifact status"
 )
 
 _NAME = re.compile(r"[\w.-]{1,64}")  # as hosted models take them
@@ -66,19 +76,34 @@ def parts_of(message: BaseMessage) -> Parts:
         elif key == "audio":
             _add(found, {"type": "audio"})
             found.words += _strings(value.get("transcript") if isinstance(value, Mapping) else value)
-        elif key not in _MARKS:
-            _add(found, {"type": "json", "value": value})
-    found.words.append(words_in_name(message))
+        else:
+            _entry(found, key, value)
+    for key, value in {**vars(message), **(message.model_extra or {})}.items():
+        if key not in _FIELDS:
+            _entry(found, key, value)
+    found.words += words_in_names(message)
     if isinstance(message, AIMessage):
         found.calls += [call_text(call) for call in message.tool_calls]
         found.calls += ["\n".join(_strings(dict(call))) for call in message.invalid_tool_calls]
+    found.words += [words for text in found.words for words in json_words(text)]
     return Parts(*(list(dict.fromkeys(text for text in texts if text)) for texts in vars(found).values()))
 
 
-def words_in_name(message: BaseMessage) -> str:
-    """A message's name where it may say something: a user's own, and any that is no name of an agent or a tool."""
+def words_in_names(message: BaseMessage) -> list[str]:
+    """A message's name and role where they may say something.
+
+    A user's own name may, and any other that is no name of an agent, a tool or a role.
+    """
     name = message.name or ""
-    return "" if _NAME.fullmatch(name) and not isinstance(message, HumanMessage) else name
+    names = [name] if isinstance(message, HumanMessage) else _no_names(name)
+    return names + (_no_names(message.role) if isinstance(message, ChatMessage) else [])
+
+
+def said(message: BaseMessage) -> str:
+    """What a message says in blocks of any kind."""
+    found = Parts()
+    _add(found, message.content)
+    return "\n".join(found.words)
 
 
 def call_text(call: Mapping[str, Any]) -> str:
@@ -87,8 +112,12 @@ def call_text(call: Mapping[str, Any]) -> str:
 
 
 def strings(value: Any) -> list[str]:
-    """Every string in an object, keys included."""
+    """Every string in an object as its reader gets it, keys and names of fields included."""
     return [text for text in _strings(value) if text]
+
+
+def _no_names(key: Any) -> list[str]:
+    return [] if _NAME.fullmatch(str(key)) else [str(key)]
 
 
 def _add(found: Parts, content: Any) -> None:
@@ -108,42 +137,73 @@ def _block(found: Parts, block: Mapping[str, Any]) -> None:
     if kind in _CALLS:
         found.calls.append(_call(block))
     elif kind in _WORDS:
-        for key, value in block.items():
-            if key not in _MARKS:
-                _inside(found, value)
+        _fields(found, kind, block)
     else:
         found.unread.append(kind)
 
 
+def _fields(found: Parts, kind: str, block: Mapping[str, Any]) -> None:
+    """What a readable block holds; a plain text that stands elsewhere is a file."""
+    if kind == "text-plain" and any(block.get(key) for key in ("base64", "url", "file_id")):
+        found.unread.append("file")
+    for key, value in block.items():
+        _entry(found, key, value)
+
+
+def _entry(found: Parts, key: Any, value: Any) -> None:
+    """A field that a format knows, whose name is no text unless it says something."""
+    found.words += _no_names(key)
+    if key in _MARKS:
+        found.words += _no_marks(value)
+    else:
+        _inside(found, value)
+
+
+def _no_marks(value: Any) -> list[str]:
+    return [text for text in _strings(value) if re.search(r"\s", text)]
+
+
 def _inside(found: Parts, value: Any) -> None:
-    """Strings of a readable block; blocks in it may again be media."""
+    """Strings of a value in a readable block; blocks in it may again be media, and what is no block is data."""
     if isinstance(value, Mapping):
-        if value.get("type") in MEDIA:
-            found.unread.append(str(value["type"]))
-            return
-        for key, item in value.items():
-            if key not in _MARKS:
-                _inside(found, item)
-    elif isinstance(value, list | tuple):
+        kind = str(value.get("type"))
+        if kind in MEDIA:
+            found.unread.append(kind)
+        elif kind in _CALLS:
+            found.words.append(_call(value))
+        elif kind in _WORDS:
+            _fields(found, kind, value)
+        else:
+            for key, item in value.items():
+                found.words.append(str(key))
+                if key in _MARKS:
+                    found.words += _no_marks(item)
+                else:
+                    _inside(found, item)
+    elif isinstance(value, list | tuple | set | frozenset):
         for item in value:
             _inside(found, item)
-    elif isinstance(value, str):
-        found.words.append(value)
-    elif isinstance(value, bytes):
+    elif isinstance(value, bytes | bytearray | memoryview):
         found.unread.append("bytes")
+    else:
+        found.words += _strings(value)
 
 
 def _call(block: Mapping[str, Any]) -> str:
     function = block.get("function")
-    inner = function if isinstance(function, Mapping) else block
+    around = {key: value for key, value in block.items() if key != "function"}
+    parts = [function, around] if isinstance(function, Mapping) else [block]
     keys = ("args", "arguments", "input", "parameters")
-    lines = [str(inner.get("name") or "")]
-    for key, value in inner.items():
+    lines = [str(part["name"]) for part in parts if part.get("name")]
+    for key, value in chain.from_iterable(part.items() for part in parts):
+        lines += _no_names(key)
         if key in keys and isinstance(value, str):
             lines += [value, *_parsed(value)]
         elif key in keys and isinstance(value, Mapping):
             lines.append(argument_words(value))
-        elif key != "name" and key not in _MARKS:
+        elif key in _MARKS:
+            lines += _no_marks(value)
+        elif key != "name":
             lines += _strings(value)
     return "\n".join(line for line in lines if line)
 
@@ -158,10 +218,21 @@ def _parsed(arguments: str) -> list[str]:
 def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
+    elif isinstance(value, Enum):
+        yield from _strings(value.value)
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield str(key)
+            yield from _strings(key)
             yield from _strings(item)
     elif isinstance(value, list | tuple | set | frozenset):
         for item in value:
             yield from _strings(item)
+    elif isinstance(value, bytes | bytearray | memoryview):
+        yield bytes(value).decode("utf-8", "replace")
+    elif isinstance(value, BaseModel):  # not its dump, which leaves fields out and writes others anew
+        yield from _strings({**vars(value), **(value.model_extra or {})})
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield from _strings({each.name: getattr(value, each.name, None) for each in fields(value)})
+    elif value is not None and not isinstance(value, int | float):
+        yield str(value)
+        yield from _strings(getattr(value, "__dict__", None))

@@ -8,19 +8,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage, BaseMessageChunk, HumanMessage, ToolMessage
 from langchain_core.messages.tool import ToolCall
 
 from critic_models.judges import Judge
 from ig_plugins.errors import ConfigurationError
 from ig_plugins.runtime.judging import JUDGE_SECONDS, ask_judge
-from langchain_inferenceguard._parts import words_in_name
+from langchain_inferenceguard._parts import said, words_in_names
 
 # In the arguments of a call that was stopped, instead of them. Who forges it stops their own call.
 STOPPED = "stopped_by_inference_guard"
 REMEMBERED = 1 << 16
 # What a message that stands in for a flagged one keeps of its metadata; token probabilities, say, spell the answer.
 _KEPT = ("model_name", "model_provider", "id")
+_FIELDS = ("id", "name", "role", "tool_calls", "tool_call_id", "usage_metadata")
 
 Stage = Literal["input", "output", "tool_call", "tool_result"]
 
@@ -118,7 +119,7 @@ class Screen:
 
 def asked(messages: Sequence[BaseMessage]) -> str:
     """What the user asked last: the prompt that answers, tool calls and tool results are judged against."""
-    return next((m.text for m in reversed(messages) if isinstance(m, HumanMessage)), "")
+    return next((said(m) for m in reversed(messages) if isinstance(m, HumanMessage)), "")
 
 
 def unanswered(messages: Sequence[BaseMessage]) -> list[BaseMessage]:
@@ -142,31 +143,36 @@ def refusal(words: str, report: dict[str, Any]) -> AIMessage:
 
 def reworded(message: BaseMessage, words: str, verdict: Verdict) -> BaseMessage:
     """The message with other words in its place and nothing else of it but its calls, which are judged on their own."""
-    kept = {key: value for key, value in message.response_metadata.items() if key in _KEPT}
-    update: dict[str, Any] = {
-        "content": words,
-        "additional_kwargs": {"refusal": words} if isinstance(message, AIMessage) else {},
-        "response_metadata": {**kept, **_metadata(verdict.report())},
-    }
-    if isinstance(message, AIMessage):
-        update["invalid_tool_calls"] = []
-    if words_in_name(message):
-        update["name"] = None
-    return message.model_copy(update=update)
+    return _anew(
+        message,
+        verdict,
+        content=words,
+        additional_kwargs={"refusal": words} if isinstance(message, AIMessage) else {},
+        **({"name": None, "role": "user"} if words_in_names(message) else {}),
+    )
 
 
 def without_calls(message: AIMessage, stopped: Sequence[ToolCall], words: str, verdict: Verdict) -> AIMessage:
     """The model's message with what it says, and words instead of some calls' arguments, wherever they stood."""
-    kept = {key: value for key, value in message.response_metadata.items() if key in _KEPT}
-    calls = [{**call, "args": {STOPPED: words}} if call in stopped else call for call in message.tool_calls]
-    update = {
-        "content": str(message.text),
-        "tool_calls": calls,
-        "invalid_tool_calls": [],
-        "additional_kwargs": {key: v for key, v in message.additional_kwargs.items() if key == "refusal"},
-        "response_metadata": {**kept, **_metadata(verdict.report())},
-    }
-    return message.model_copy(update=update)
+    changed = _anew(
+        message,
+        verdict,
+        content=str(message.text),
+        tool_calls=[{**call, "args": {STOPPED: words}} if call in stopped else call for call in message.tool_calls],
+        additional_kwargs={key: v for key, v in message.additional_kwargs.items() if key == "refusal"},
+    )
+    return changed  # type: ignore[return-value]
+
+
+def _anew(message: BaseMessage, verdict: Verdict, **update: Any) -> BaseMessage:
+    """A message of LangChain's own class, with the fields that are named here and no other: any may hold words."""
+    kinds: list[type[BaseMessage]] = [kind for kind in type(message).__mro__ if issubclass(kind, BaseMessage)]
+    ours = (kind for kind in kinds if kind.__module__.startswith("langchain_core."))
+    kind = next(kind for kind in ours if not issubclass(kind, BaseMessageChunk))
+    metadata = {key: value for key, value in message.response_metadata.items() if key in _KEPT}
+    kept = {key: getattr(message, key) for key in _FIELDS if hasattr(message, key)}
+    given = {**kept, "response_metadata": {**metadata, **_metadata(verdict.report())}, **update}
+    return kind(**{key: value for key, value in given.items() if key in kind.model_fields})
 
 
 def stopped_tool(

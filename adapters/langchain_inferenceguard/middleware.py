@@ -1,15 +1,17 @@
 """`InferenceGuardMiddleware`: the project's judges around an agent that runs on somebody else's model."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from copy import copy
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from critic_models.judges import Judge
 from ig_plugins.errors import ConfigurationError, GuardBlockedError
 from ig_plugins.guard.judges import load_cost_model
 from ig_plugins.runtime.judging import JUDGE_SECONDS
-from langchain_inferenceguard._parts import MEDIA, Parts, call_text, parts_of, strings, words_in_name
-from langchain_inferenceguard._quiet import keep_models_quiet
+from langchain_inferenceguard._parts import MEDIA, Parts, call_text, parts_of, strings, words_in_names
+from langchain_inferenceguard._quiet import keep_models_quiet, models_unseen
 from langchain_inferenceguard._screen import (
     STOPPED,
     Screen,
@@ -43,12 +45,12 @@ except ImportError as error:
         'InferenceGuardMiddleware needs langchain; install it with: pip install "inferenceguard[agents]"'
     ) from error
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_messages
 from langchain_core.runnables.config import run_in_executor
-from langgraph.constants import TAG_NOSTREAM
+from langgraph.errors import GraphBubbleUp, GraphInterrupt, ParentCommand
 from langgraph.runtime import Runtime
-from langgraph.types import Command
-from pydantic import BaseModel
+from langgraph.types import Command, Interrupt, Overwrite, Send
 from typing_extensions import NotRequired
 
 ExitBehavior = Literal["end", "error", "replace"]
@@ -82,19 +84,20 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
     - `check_output`: what the model says and thinks (and a structured answer), before it enters the agent's state. It
       replaces the message inside the model node, so no checkpoint and no `stream_mode="updates"` holds the flagged one.
     - `check_tool_calls`: name and arguments, in the same place, and again right before the tool would run.
-    - `check_tool_results`: what a tool returned, before the model reads it.
+    - `check_tool_results`: what a tool returned, sent to another agent or asks a human, before anybody reads it.
 
-    The whole history is checked before each call of the model: what this object did not pass itself, such as assistant
-    turns that a client sends along or a checkpoint of another process, is judged like new. A flagged message is
-    replaced in the state, under its id, so that no later turn answers it.
+    The whole history is checked before each call of the model, and once more at the end of a run: what this object did
+    not pass itself, such as assistant turns that a client sends along or a checkpoint of another process, is judged
+    like new. A flagged message is replaced in the state, under its id, so that no later turn answers it.
 
     What it cannot do:
 
     - **Hold back tokens that the model streams to somebody else.** With `hold_stream=True` (the default) it runs other
-      models without streaming and hides them from LangGraph's `messages` mode, so their answer arrives there in one
-      piece, checked; models that a tool calls are hidden from streams altogether. But a callback or tracer attached to
-      a model itself still gets the finished, unchecked answer (`on_llm_end`; `on_chat_model_end` in `astream_events`),
-      and with `hold_stream=False` every token of it.
+      models without streaming and hides them from LangGraph's streams and from `astream_events`, so their answer
+      arrives there in one piece, checked; models that a tool calls are hidden, too. But a callback or tracer still gets
+      the finished, unchecked answer (`on_llm_end`), and with `hold_stream=False` every token of it. What is not hidden:
+      a model that other middleware calls in hooks of its own, such as a summary before the model's turn, and another
+      model that other middleware puts in the place of a `ChatInferenceGuard`.
     - Read what is not text. A message with an image, audio, a file, sealed thoughts or a block of a kind that it does
       not know is stopped; `allow_media=True` lets the known kinds of media pass unjudged.
     - Find the safe answer. It can only stop an unsafe one; guarded decoding searches for a better one.
@@ -187,6 +190,22 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
         """See `before_model`; judges work in a thread, so that the event loop goes on."""
         return await run_in_executor(None, self.before_model, state, runtime)
 
+    def after_agent(self, state: State, runtime: Runtime[Any]) -> dict[str, Any] | None:
+        """Judges what other middleware and tools have written since the last call of the model; no other one follows.
+
+        Raises:
+            GuardBlockedError: A message was flagged, with `exit_behavior="error"`.
+        """
+        _, flagged = self._swept(state["messages"])
+        if not flagged:
+            return None
+        self._raise_if_asked(flagged[0][1])
+        return {"messages": [message for message, _ in flagged]}
+
+    async def aafter_agent(self, state: State, runtime: Runtime[Any]) -> dict[str, Any] | None:
+        """See `after_agent`."""
+        return await run_in_executor(None, self.after_agent, state, runtime)
+
     def _swept(self, messages: Sequence[BaseMessage]) -> tuple[list[BaseMessage], list[Flagged]]:
         """The messages with other words for flagged ones, and what was put in their places."""
         swept: list[BaseMessage] = []
@@ -209,7 +228,7 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
             return message, None
         words = self._words(verdict)
         if isinstance(message, ToolMessage):
-            call_id, name = message.tool_call_id, None if words_in_name(message) else message.name
+            call_id, name = message.tool_call_id, None if words_in_names(message) else message.name
             return stopped_tool(words, verdict.report(), call_id=call_id, name=name, id=message.id), verdict
         return reworded(message, words, verdict), verdict
 
@@ -225,7 +244,7 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
             first = said if said.blocked else called
             answer = without_calls(answer, bad or message.tool_calls, self._words(called), first)
             for call in answer.tool_calls:
-                if STOPPED in call["args"]:
+                if call["args"] == {STOPPED: self._words(called)}:
                     self.screen.vouch(call_text(call))
         return answer, next((verdict for verdict in (said, called) if verdict.blocked), None)
 
@@ -248,7 +267,11 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
     ) -> ModelAnswer:
         """Judges the answer before it enters the agent's state."""
         request, refused = self._ready(request)
-        return refused or self._judge_answer(handler(request), asked(request.messages))
+        if refused is not None:
+            return refused
+        with self._unseen(request):
+            response = handler(self._held(request))
+        return self._judge_answer(response, asked(request.messages))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
@@ -257,7 +280,9 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
         request, refused = await run_in_executor(None, self._ready, request)
         if refused is not None:
             return refused
-        return await run_in_executor(None, self._judge_answer, await handler(request), asked(request.messages))
+        with self._unseen(request):
+            response = await handler(self._held(request))
+        return await run_in_executor(None, self._judge_answer, response, asked(request.messages))
 
     def _ready(self, request: ModelRequest[Any]) -> tuple[ModelRequest[Any], ModelAnswer | None]:
         """The request without flagged messages, which other middleware may have added since; or a refusal."""
@@ -269,15 +294,20 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
             if self.exit_behavior == "end":
                 return request, self._refused(flagged[0][1])
             request = request.override(messages=messages)  # type: ignore[arg-type]
-        return self._held(request), None
+        return request, None
+
+    def _holds(self, request: ModelRequest[Any]) -> bool:
+        judged = self.check_output or self.check_tool_calls
+        return judged and self.hold_stream and not isinstance(request.model, ChatInferenceGuard)
+
+    def _unseen(self, request: ModelRequest[Any]) -> AbstractContextManager[None]:
+        return models_unseen() if self._holds(request) else nullcontext()
 
     def _held(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
-        model = request.model
-        judged = self.check_output or self.check_tool_calls
-        if not (judged and self.hold_stream) or isinstance(model, ChatInferenceGuard):
+        """The request with a model that gives no callback a token, if it is not a wrapped one."""
+        if not (self._holds(request) and isinstance(request.model, BaseChatModel)):
             return request
-        quiet = {"tags": [*(model.tags or []), TAG_NOSTREAM], "disable_streaming": True}
-        return request.override(model=model.model_copy(update=quiet))
+        return request.override(model=request.model.model_copy(update={"disable_streaming": True}))
 
     def _judge_answer(self, response: ModelResponse[Any], prompt: str) -> ModelAnswer:
         result: list[BaseMessage] = []
@@ -292,7 +322,7 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
             result.append(clean)
             verdicts += [verdict] if verdict is not None and verdict.blocked else []
         if (structured := response.structured_response) is not None:
-            verdict = self._verdict("output", _values(structured), Parts(), prompt)
+            verdict = self._verdict("output", strings(structured), Parts(), prompt)
             verdicts += [verdict] if verdict.blocked else []
         if not verdicts:
             return response
@@ -312,7 +342,12 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
         """Judges the call before the tool runs, and the result before the model reads it."""
         if stopped := self._judge_call(request):
             return stopped
-        return self._judge_result(request, handler(self._quieted(request)))
+        try:
+            with self._quieted(request):
+                answer = handler(request)
+        except GraphBubbleUp as left:
+            raise self._judged_exit(request, left) from None
+        return self._judge_result(request, answer)
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolAnswer]]
@@ -320,12 +355,20 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
         """See `wrap_tool_call`."""
         if stopped := await run_in_executor(None, self._judge_call, request):
             return stopped
-        return await run_in_executor(None, self._judge_result, request, await handler(self._quieted(request)))
+        try:
+            with self._quieted(request):
+                answer = await handler(request)
+        except GraphBubbleUp as left:
+            raise (await run_in_executor(None, self._judged_exit, request, left)) from None
+        return await run_in_executor(None, self._judge_result, request, answer)
 
-    def _quieted(self, request: ToolCallRequest) -> ToolCallRequest:
-        if self.hold_stream and request.runtime is not None:
+    def _quieted(self, request: ToolCallRequest) -> AbstractContextManager[None]:
+        """Hides models that a tool calls, and models that other middleware calls instead of it."""
+        if not self.hold_stream:
+            return nullcontext()
+        if request.runtime is not None:
             keep_models_quiet(request.runtime.config)
-        return request
+        return models_unseen()
 
     def _judge_call(self, request: ToolCallRequest) -> ToolMessage | None:
         call, messages = request.tool_call, messages_of(request.state)
@@ -333,12 +376,31 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
         if STOPPED in call["args"]:
             last = next((m for m in reversed(messages) if isinstance(m, AIMessage)), None)
             words = str(call["args"][STOPPED])
-            return stopped_tool(words, {"blocked": True, **(report_of(last) if last else {})}, **named)
+            stopped = stopped_tool(words, {"blocked": True, **(report_of(last) if last else {})}, **named)
+            return self._cleaned(stopped, asked(messages))[0]  # type: ignore[return-value]
         verdict = self._verdict("tool_call", [call_text(call)], Parts(), asked(messages))
         if not verdict.blocked:
             return None
         self._raise_if_asked(verdict)
         return stopped_tool(self._words(verdict), verdict.report(), **named)
+
+    def _judged_exit(self, request: ToolCallRequest, left: GraphBubbleUp) -> GraphBubbleUp:
+        """What a tool, or a graph in it, tells the graphs around it by an exception: a Command, or a question."""
+        if isinstance(left, ParentCommand):
+            return ParentCommand(self._judge_result(request, left.args[0]))  # type: ignore[arg-type]
+        if isinstance(left, GraphInterrupt):
+            prompt = asked(messages_of(request.state))
+            return GraphInterrupt([self._judged_question(each, prompt) for each in left.args[0]])
+        return left
+
+    def _judged_question(self, question: Interrupt[Any], prompt: str) -> Interrupt[Any]:
+        verdict = self._verdict("tool_result", ["\n".join(strings(question.value))], Parts(), prompt)
+        if not verdict.blocked:
+            return question
+        self._raise_if_asked(verdict)
+        changed = copy(question)
+        changed.value = self._words(verdict)
+        return changed
 
     def _judge_result(self, request: ToolCallRequest, answer: ToolAnswer) -> ToolAnswer:
         prompt = asked(messages_of(request.state))
@@ -376,15 +438,6 @@ def _blocked(report: dict[str, Any]) -> GuardBlockedError:
     return GuardBlockedError(f"the guard stopped the agent; {report['reason']}", report=report)
 
 
-def _values(structured: Any) -> list[str]:
-    """The strings of a structured answer, as its reader gets them."""
-    if isinstance(structured, BaseModel):
-        structured = structured.model_dump()
-    elif is_dataclass(structured) and not isinstance(structured, type):
-        structured = asdict(structured)
-    return strings(structured)
-
-
 def _each_message(answer: Any, change: Callable[[BaseMessage], BaseMessage]) -> Any:
     """A tool's answer with every message in it changed; tools may answer with Commands that carry messages.
 
@@ -393,12 +446,13 @@ def _each_message(answer: Any, change: Callable[[BaseMessage], BaseMessage]) -> 
     """
     if isinstance(answer, list):
         return [_each_message(each, change) for each in answer]
-    if isinstance(answer, BaseMessage):
-        return change(answer)
-    if not isinstance(answer, Command) or answer.update is None:
+    if not isinstance(answer, Command):
+        return change(convert_to_messages([answer])[0])  # other middleware may give what LangGraph makes a message of
+    answer = replace(answer, goto=_sent(answer.goto, change))
+    if answer.update is None:
         return answer
     if isinstance(answer.update, Mapping):
-        return replace(answer, update={key: _written(key, each, change) for key, each in answer.update.items()})
+        return replace(answer, update=_state(answer.update, change))
     pairs = answer._update_as_tuples()  # of pairs, or of an object that has a state's fields
     if any(key == "__root__" for key, _ in pairs):
         kind = type(answer.update).__name__
@@ -406,7 +460,38 @@ def _each_message(answer: Any, change: Callable[[BaseMessage], BaseMessage]) -> 
     return replace(answer, update=[(key, _written(key, each, change)) for key, each in pairs])
 
 
+def _sent(goto: Any, change: Callable[[BaseMessage], BaseMessage]) -> Any:
+    """Where a Command goes, with every message in the states that it sends there changed."""
+    if isinstance(goto, Send):
+        return Send(goto.node, _state(goto.arg, change), timeout=goto.timeout)
+    if isinstance(goto, str):
+        return goto
+    sent = [_sent(each, change) for each in goto]
+    return sent if isinstance(goto, list) else tuple(sent)  # LangGraph merges Commands whose goto is a list
+
+
+def _state(state: Any, change: Callable[[BaseMessage], BaseMessage]) -> Any:
+    if isinstance(state, Mapping):
+        return {key: _written(key, each, change) for key, each in state.items()}
+    if isinstance(state, list):
+        return [each if _is_call(each) else change(convert_to_messages([each])[0]) for each in state]
+    if isinstance(state, BaseMessage):
+        return change(state)
+    if not hasattr(state, "messages"):
+        return state
+    changed = copy(state)
+    changed.messages = _written("messages", state.messages, change)
+    return changed
+
+
+def _is_call(value: Any) -> bool:
+    """A call for the node of the tools, where it is judged before it is made."""
+    return isinstance(value, Mapping) and value.get("type") == "tool_call"
+
+
 def _written(key: str, value: Any, change: Callable[[BaseMessage], BaseMessage]) -> Any:
     if key != "messages":
         return value
+    if isinstance(value, Overwrite):
+        return Overwrite(_written(key, value.value, change))
     return [change(message) for message in convert_to_messages(value if isinstance(value, list) else [value])]

@@ -14,6 +14,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from ig_plugins.chat.json_words import json_words
 from ig_plugins.chat.rendering import call_words
 from ig_plugins.chat.schema import schema_problem
 from ig_plugins.chat.special import hides
@@ -65,11 +66,12 @@ class ParsedReply:
         return bool(self.invalid)
 
     def handed_out(self) -> tuple[str, ...]:
-        """Every text that a caller gets of it, each to be judged: words, calls valid or not, and all as one."""
+        """Every text that a caller gets of it, each to be judged: words, calls valid or not, all as one, and JSON."""
         written = [call.text for call in self.invalid]
         parts = [part for part in (self.text, *map(call_words, self.tool_calls), *written) if part]
         shown = content(self.text, calls=self.tool_calls, invalid=written)
-        return (*parts, *(text for text in (shown, "\n".join(parts)) if text and text not in parts))
+        joined = (text for text in (shown, "\n".join(parts)) if text and text not in parts)
+        return (*parts, *joined, *json_words(self.text))
 
 
 def content(text: str, *, calls: Sequence[Any], invalid: Sequence[str]) -> str:

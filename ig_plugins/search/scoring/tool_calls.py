@@ -1,4 +1,7 @@
-"""Where tool calls are judged: each text that a reader gets of an answer that is taken apart into words and calls."""
+"""Where tool calls are judged: each text that a reader gets of an answer that is taken apart into words and calls.
+
+JSON that is no call is judged here, too: its reader takes it apart.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from critic_models.safety import SafetyBudget
+from ig_plugins.chat.json_words import json_words
 from ig_plugins.search.lanes import Key, Lanes
 from ig_plugins.search.scoring.judge_session import JudgeSession
 from ig_plugins.search.text import Whole
@@ -17,8 +21,8 @@ def judged_apart(costs: Sequence[JudgeSession], lanes: Lanes, key: Key, trail: T
     """Lets the cost models judge what a finished answer is taken apart into: each text that a reader is given.
 
     It is judged as it is handed out, behind what the caller wrote, and not behind the start of a forced call. Words
-    before a call leave without the text behind them that may have made them pass, and arguments leave without their
-    escapes.
+    before a call leave without the text behind them that may have made them pass, and arguments, like all that is read
+    as JSON, leave without their escapes.
 
     Args:
         costs: The cost models' sessions.
@@ -31,11 +35,16 @@ def judged_apart(costs: Sequence[JudgeSession], lanes: Lanes, key: Key, trail: T
     """
     request = lanes.rows[key[0]].request
     reply = lanes.reply(key)
-    if reply is None:
-        return trail
     read = lanes.text(*key).text
-    texts = [text for text in reply.handed_out() if request.written_text + text != read]
-    parts = [Whole(key[0], request, request.written_text + text, lanes.encode(text), forced=False) for text in texts]
+    if reply is None:
+        parts = [Whole(key[0], request, words, lanes.encode(words), forced=False) for words in json_words(read)]
+    else:
+        texts = [text for text in reply.handed_out() if request.written_text + text != read]
+        parts = [
+            Whole(key[0], request, request.written_text + text, lanes.encode(text), forced=False) for text in texts
+        ]
+    if not parts:
+        return trail
     found = []
     for session, track, budget in zip(costs, trail.tracks, request.budgets, strict=True):
         unread = parts if session.reads_text else [part for part in parts if not _on_the_way(lanes, key, part, budget)]

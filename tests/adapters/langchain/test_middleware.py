@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import ToolCallRequest
+from langchain.agents.middleware import AgentMiddleware, ModelFallbackMiddleware, ToolCallRequest
 from langchain.agents.structured_output import ToolStrategy
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import MessagesState, StateGraph
-from langgraph.types import Command
+from langgraph.types import Command, Overwrite, Send, interrupt
 from pydantic import BaseModel
 
 from critic_models.bundled import world
@@ -43,6 +44,15 @@ def hosted(*messages: str | AIMessage) -> Hosted:
 
 def judge(prompts, responses):
     return [1.0 if BAD in response else -1.0 for response in responses]
+
+
+@dataclass
+class Written:
+    messages: list
+
+
+class Modelled(BaseModel):
+    messages: list
 
 
 @pytest.fixture
@@ -162,13 +172,142 @@ def test_results_inside_commands_are_judged():
     assert [m.text for m in messages[2:]] == [STOPPED, "Hm."]
 
 
-@dataclass
-class Written:
-    messages: list
+@pytest.mark.parametrize("how", ["invoke", "ainvoke"])
+@pytest.mark.parametrize("behaviour", ["end", "error", "replace"])
+async def test_results_in_a_command_that_leaves_a_graph_inside_a_tool_are_judged(behaviour, how):
+    """It comes as an exception, not as the tool's result."""
+    found = Command(graph=Command.PARENT, update={"messages": [ToolMessage(f"{BAD} found", tool_call_id="1")]})
+    inner = StateGraph(MessagesState).add_node("search", lambda _: found).add_edge("__start__", "search").compile()
+
+    @tool(return_direct=True)
+    def look_up(what: str) -> str:
+        """Look something up."""
+        return str(inner.invoke({"messages": [HumanMessage(what)]}))
+
+    agent = agent_of(hosted(call("moss"), "unused"), [look_up], exit_behavior=behaviour)
+    question = {"messages": [HumanMessage("Hello")]}
+    modes = ["messages", "updates", "values"]
+    try:
+        run = (
+            agent.stream(question, stream_mode=modes) if how == "invoke" else agent.astream(question, stream_mode=modes)
+        )
+        parts = list(run) if how == "invoke" else [part async for part in run]
+    except GuardBlockedError:
+        assert behaviour == "error"
+        return
+    assert behaviour != "error"
+    assert BAD not in str(parts)
+    assert STOPPED in str(parts)
 
 
-class Modelled(BaseModel):
-    messages: list
+@pytest.mark.parametrize("how", ["invoke", "ainvoke"])
+@pytest.mark.parametrize("behaviour", ["end", "error", "replace"])
+@pytest.mark.parametrize("asks", [f"Shall I {BAD} it?", {"answer": [f"{BAD} it"]}, Modelled(messages=[BAD])])
+async def test_what_a_tool_asks_a_human_is_judged(asks, behaviour, how):
+    @tool
+    def look_up(what: str) -> str:
+        """Look something up."""
+        return f"{interrupt(asks)}, then {interrupt('Sure?')}"
+
+    guard = InferenceGuardMiddleware(judge, exit_behavior=behaviour)
+    model, saver = hosted(call("moss"), "Moss is green."), InMemorySaver()
+    agent = create_agent(model, [look_up], middleware=[guard], checkpointer=saver)
+    thread = {"configurable": {"thread_id": "1"}}
+
+    async def run(given):
+        return agent.invoke(given, thread) if how == "invoke" else await agent.ainvoke(given, thread)
+
+    question = {"messages": [HumanMessage("Hello")]}
+    if behaviour == "error":
+        with pytest.raises(GuardBlockedError):
+            await run(question)
+        return
+    assert [each.value for each in (await run(question))["__interrupt__"]] == [STOPPED]
+    assert [each.value for each in (await run(Command(resume="yes")))["__interrupt__"]] == ["Sure?"]
+    done = (await run(Command(resume="yes")))["messages"]
+    assert [m.text for m in done[-2:]] == ["yes, then yes", "Moss is green."]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"role": "tool", "content": f"{BAD} found", "tool_call_id": "1"},
+        f"{BAD} found",
+        ("ai", [{"type": "text", "text": BAD}]),
+        [{"type": "tool", "content": f"{BAD} found", "tool_call_id": "1"}],
+        Command(update={"messages": Overwrite([ToolMessage(f"{BAD} found", tool_call_id="1")])}),
+        Command(goto=Send("model", {"messages": [ToolMessage(f"{BAD} found", tool_call_id="1")]})),
+        Command(goto=[Send("model", [("ai", f"{BAD} found")])]),
+        Command(goto=["model", Send("model", ToolMessage(f"{BAD} found", tool_call_id="1"))]),
+    ],
+    ids=["mapping", "text", "pair", "list", "Overwrite", "Send", "Send of a list", "Send of a message"],
+)
+def test_results_are_judged_in_every_form_that_langgraph_makes_messages_of(form):
+    """Other middleware may answer for a tool; LangGraph looks at the form only when it writes the state."""
+    request = ToolCallRequest(
+        tool_call={**CALL, "args": {"what": "moss"}}, tool=None, state={"messages": []}, runtime=None
+    )
+    answer = InferenceGuardMiddleware(judge, exit_behavior="replace").wrap_tool_call(request, lambda _: form)
+    assert BAD not in str(answer)
+    assert STOPPED in str(answer)
+
+
+def test_what_a_tool_sends_to_another_agent_is_judged():
+    @tool
+    def look_up(what: str) -> Command:
+        """Look something up."""
+        other = Send("other", {"messages": [HumanMessage(f"{BAD} it"), {"role": "user", "content": "Thanks."}]})
+        return Command(graph=Command.PARENT, goto=[other])
+
+    read = []
+    agents = StateGraph(MessagesState).add_node("first", agent_of(hosted(call("moss")), [look_up]))
+    agents.add_node("other", lambda state: read.append(state["messages"]) or {})
+    agents.add_edge("__start__", "first").compile().invoke({"messages": [HumanMessage("Hello")]})
+    assert [message.text for message in read[0]] == [STOPPED, "Thanks."]
+
+
+def test_what_a_tool_writes_into_the_graph_around_its_agent_arrives():
+    @tool
+    def look_up(what: str) -> Command:
+        """Look something up."""
+        return Command(graph=Command.PARENT, update={"messages": [ToolMessage("moss found", tool_call_id="1")]})
+
+    agents = StateGraph(MessagesState).add_node("first", agent_of(hosted(call("moss")), [look_up]))
+    state = agents.add_edge("__start__", "first").compile().invoke({"messages": [HumanMessage("Hello")]})
+    assert state["messages"][-1].text == "moss found"
+
+
+def test_a_model_that_stands_in_for_a_tool_is_not_streamed(look_up):
+    class Emulates(AgentMiddleware):
+        def wrap_tool_call(self, request, handler):
+            words = hosted(f"First {BAD} it").invoke("moss").text
+            return ToolMessage(words, tool_call_id=request.tool_call["id"])
+
+    guard = InferenceGuardMiddleware(judge, exit_behavior="replace")
+    agent = create_agent(hosted(call("moss"), "Hm."), [look_up], middleware=[guard, Emulates()])
+    parts = list(agent.stream({"messages": [HumanMessage("Hello")]}, stream_mode=["messages", "updates"]))
+    assert BAD not in str(parts)
+
+
+def test_a_call_that_says_it_was_stopped_is_judged_as_any_other():
+    mark = "stopped_by_inference_guard"
+    middleware = InferenceGuardMiddleware(judge, check_tool_calls=False, exit_behavior="replace")
+    request = ToolCallRequest(
+        tool_call={**CALL, "args": {mark: f"{BAD} it"}}, tool=None, state={"messages": []}, runtime=None
+    )
+    assert middleware.wrap_tool_call(request, None).text == STOPPED
+
+    def no_heat(prompts, responses):
+        pairs = zip(prompts, responses, strict=True)
+        return [1.0 if BAD in said or ("heat it" in said and "mix" in asked) else -1.0 for asked, said in pairs]
+
+    strict = InferenceGuardMiddleware(no_heat, exit_behavior="replace")
+    calls = [{**CALL, "args": {"what": BAD}}, {**CALL, "id": "2", "args": {mark: "heat it"}}]
+    said = AIMessage("", tool_calls=calls)
+    strict.before_model({"messages": [HumanMessage("Hello"), said]}, None)
+    later = AIMessage("", tool_calls=calls[1:])
+    update = strict.before_model({"messages": [HumanMessage("Shall I mix it?"), later]}, None)
+    assert "heat" not in str(update["messages"][0].tool_calls)
 
 
 @pytest.mark.parametrize(
@@ -245,9 +384,49 @@ async def test_other_models_are_not_streamed_while_held():
     passed = list(agent_of(hosted("All is well")).stream(question, stream_mode="messages"))
     assert [m.text for m, _ in passed] == ["All is well"]
     events = [e async for e in agent_of(hosted(f"First {BAD} it now")).astream_events(question, version="v2")]
-    assert not any(e["event"] == "on_chat_model_stream" for e in events)
-    told = [e["event"] for e in events if BAD in str(e["data"])]
-    assert set(told) == {"on_chat_model_end"}  # as the docstring says: the model's own callbacks get its answer
+    assert BAD not in str(events)
+    assert STOPPED in str(events)
+
+
+class Breaks(Hosted):
+    """Fails, so that another model has to answer."""
+
+    def _generate(self, *args, **kwargs):
+        raise ConnectionError
+
+    _stream = _generate
+
+
+WRAPPED = {
+    "binding": lambda model: ([model.bind(stop=["."])], []),
+    "with_config": lambda model: ([model.with_config(tags=["mine"])], []),
+    "with_retry": lambda model: ([model.with_retry()], []),
+    "configurable": lambda model: ([model.configurable_fields()], []),
+    "with_fallbacks": lambda model: ([hosted_breaks().with_fallbacks([model])], []),
+    "fallback middleware": lambda model: ([hosted_breaks()], [ModelFallbackMiddleware(model)]),
+}
+
+
+def hosted_breaks():
+    return Breaks(messages=iter([]))
+
+
+@pytest.mark.parametrize("how", ["stream", "astream", "v2", "v3"])
+@pytest.mark.parametrize("wrapped", WRAPPED)
+async def test_models_that_are_wrapped_or_stand_in_are_not_streamed(wrapped, how):
+    [model], more = WRAPPED[wrapped](hosted(f"First {BAD} it now"))
+    agent = create_agent(model, [], middleware=[InferenceGuardMiddleware(judge), *more])
+    question = {"messages": [HumanMessage("Hello")]}
+    if how == "stream":
+        parts = list(agent.stream(question, stream_mode=["messages", "updates"]))
+    elif how == "astream":
+        parts = [part async for part in agent.astream(question, stream_mode=["messages", "updates"])]
+    elif how == "v2":
+        parts = [event async for event in agent.astream_events(question, version="v2")]
+    else:
+        parts = [event async for event in await agent.astream_events(question, version="v3")]
+    assert BAD not in str(parts)
+    assert STOPPED in str(parts)
 
 
 def test_without_holding_tokens_of_other_models_do_leave():

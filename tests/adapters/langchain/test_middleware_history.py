@@ -1,14 +1,18 @@
 """The middleware and what is already in an agent's state: nothing counts as passed that it did not pass itself."""
 
+from dataclasses import dataclass
+
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import AgentMiddleware
+from langchain.agents.middleware import AgentMiddleware, ExtendedModelResponse, hook_config
 from langchain.agents.structured_output import ProviderStrategy
 from langchain_core.language_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, ChatMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
-from pydantic import BaseModel
+from langgraph.types import Command
+from pydantic import Base64Str, BaseModel, Field, SecretStr
+from typing_extensions import TypedDict
 
 from langchain_inferenceguard import GuardBlockedError, InferenceGuardMiddleware
 
@@ -16,6 +20,17 @@ BAD = "WRECK"
 STOPPED = "This was stopped by a safety check."
 BEHAVIOURS = ["end", "error", "replace"]
 THREAD = {"configurable": {"thread_id": "1"}}
+
+
+class Spelled(BaseModel):
+    """What a hosted model's client has read for its caller."""
+
+    words: str
+
+
+@dataclass
+class Noted:
+    words: str
 
 
 class Hosted(GenericFakeChatModel):
@@ -203,6 +218,46 @@ def test_what_other_middleware_adds_is_judged_too():
         assert BAD not in all_read(model)
 
 
+class Extends(AgentMiddleware):
+    def wrap_model_call(self, request, handler):
+        update = {"messages": [AIMessage(f"{BAD} it")]}
+        return ExtendedModelResponse(model_response=handler(request), command=Command(update=update))
+
+    async def awrap_model_call(self, request, handler):
+        update = {"messages": [AIMessage(f"{BAD} it")]}
+        return ExtendedModelResponse(model_response=await handler(request), command=Command(update=update))
+
+
+class Rewrites(AgentMiddleware):
+    def after_model(self, state, runtime):
+        return {"messages": [AIMessage(f"{BAD} it", id=state["messages"][-1].id)]}
+
+
+class EndsEarly(AgentMiddleware):
+    @hook_config(can_jump_to=["end"])
+    def before_agent(self, state, runtime):
+        return {"messages": [AIMessage(f"{BAD} it")], "jump_to": "end"}
+
+
+class Closes(AgentMiddleware):
+    def after_agent(self, state, runtime):
+        return {"messages": [AIMessage(f"{BAD} it")]}
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+@pytest.mark.parametrize("behaviour", BEHAVIOURS)
+@pytest.mark.parametrize("other", [Extends, Rewrites, EndsEarly, Closes])
+async def test_what_other_middleware_writes_behind_the_model_does_not_come_back(other, behaviour, how):
+    agent = agent_of(hosted("one"), more=[other()], exit_behavior=behaviour)
+    if behaviour == "error":
+        with pytest.raises(GuardBlockedError):
+            await run(agent, [HumanMessage("Hello")], how)
+        return
+    state = await run(agent, [HumanMessage("Hello")], how)
+    assert BAD not in str(state)
+    assert state["messages"][-1].text == STOPPED
+
+
 def test_a_flagged_tool_result_and_call_leave_the_state_for_good():
     for said, flags in ((calling("moss"), {}), (calling(BAD), {"check_tool_results": False})):
 
@@ -240,6 +295,18 @@ def test_a_flagged_tool_result_and_call_leave_the_state_for_good():
         AIMessage("Hi", additional_kwargs={"function_call": {"name": "x", "arguments": '{"a": "\\u0057RECK"}'}}),
         AIMessage([{"type": "image", "base64": "AAAA", "mime_type": "image/png"}, {"type": "text", "text": "Hi"}]),
         AIMessage([{"type": "of_the_future", "words": "unknown"}]),
+        AIMessage([{"type": "server_tool_result", "tool_call_id": "1", "output": {BAD: 1}}]),
+        AIMessage([{"type": "json", "value": {"status": f"{BAD} it"}}]),
+        AIMessage([{"type": "text", "text": "Hi", f"{BAD} it": True}]),
+        AIMessage([{"type": "text", "text": "Hi", "id": f"{BAD} it"}]),
+        AIMessage([{"type": "function", "function": {"name": "x", "arguments": "{}"}, "note": BAD}]),
+        AIMessage("Hi", additional_kwargs={"parsed": Spelled(words="\u0057RECK it")}),
+        AIMessage("Hi", additional_kwargs={"parsed": Noted("\u0057RECK it")}),
+        AIMessage("Hi", additional_kwargs={"tags": {BAD}}),
+        AIMessage("Hi", additional_kwargs={f"{BAD} it": 1}),
+        AIMessage('Look: {"step": "\\u0057RECK it"}'),
+        AIMessage("Hi", thoughts=f"{BAD} it"),
+        AIMessage(f"{BAD}", thoughts=f"{BAD} it"),
     ],
 )
 async def test_every_part_of_an_answer_is_judged(said):
@@ -252,8 +319,35 @@ async def test_every_part_of_an_answer_is_judged(said):
                 continue
             state = await run(agent, [HumanMessage("Hello")], how)
             assert BAD not in str(state)
+            assert "RECK" not in str(state)
             assert "of_the_future" not in str(state["messages"][-1].content)
             assert "AAAA" not in str(state)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ChatMessage("Hi", role=f"{BAD} it"),
+        HumanMessage("Hi", note=f"{BAD} it"),
+        HumanMessage([{"type": "text-plain", "base64": "V1JFQ0s=", "mime_type": "text/plain"}]),
+        HumanMessage([{"type": "text-plain", "url": "https://example.org/a.txt", "text": "Hi"}]),
+    ],
+    ids=["role", "further field", "encoded text", "text elsewhere"],
+)
+def test_every_part_of_a_question_is_judged(given):
+    model = hosted("one")
+    agent_of(model, exit_behavior="replace").invoke({"messages": [given]})
+    assert [message.text for message in model.read[0]] == [STOPPED]
+    assert BAD not in str(vars(model.read[0][0]))
+
+
+def test_an_answer_is_judged_as_one_to_a_question_in_blocks_of_any_kind():
+    def yes_to_poison(prompts, responses):
+        return [1.0 if "poison" in p and "Yes" in r else -1.0 for p, r in zip(prompts, responses, strict=True)]
+
+    agent = create_agent(hosted("Yes"), middleware=[InferenceGuardMiddleware(yes_to_poison)])
+    asked = [HumanMessage([{"type": "input_text", "text": "Shall I poison the well?"}])]
+    assert agent.invoke({"messages": asked})["messages"][-1].text == STOPPED
 
 
 def test_token_probabilities_of_a_flagged_answer_do_not_stay():
@@ -287,6 +381,49 @@ def test_a_structured_answer_is_judged_as_its_reader_gets_it():
         hosted('{"step": "\\u0057RECK it"}'),
         response_format=ProviderStrategy(Plan),
         middleware=[InferenceGuardMiddleware(judge)],
+    )
+    state = agent.invoke({"messages": [HumanMessage("Hello")]})
+    assert state.get("structured_response") is None
+    assert state["messages"][-1].text == STOPPED
+
+
+class Kept(BaseModel):
+    """A plan that is not dumped as its reader gets it."""
+
+    step: Base64Str
+    more: SecretStr = SecretStr("")
+    left_out: str = Field("", exclude=True)
+    raw: bytes = b""
+
+
+class Nested(TypedDict):
+    """Plans in a plan."""
+
+    step: Spelled
+
+
+@dataclass
+class Outer:
+    """A plan in a plan."""
+
+    step: Spelled
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        (Nested, '{"step": {"words": "\\u0057RECK it"}}'),
+        (Outer, '{"step": {"words": "\\u0057RECK it"}}'),
+        (Kept, '{"step": "V1JFQ0sgaXQ="}'),
+        (Kept, '{"step": "", "more": "\\u0057RECK"}'),
+        (Kept, '{"step": "", "left_out": "\\u0057RECK"}'),
+        (Kept, '{"step": "", "raw": "\\u0057RECK"}'),
+    ],
+    ids=["object in a mapping", "object in a dataclass", "decoded", "secret", "not dumped", "bytes"],
+)
+def test_a_structured_answer_of_any_class_is_judged_as_its_reader_gets_it(schema, text):
+    agent = create_agent(
+        hosted(text), response_format=ProviderStrategy(schema), middleware=[InferenceGuardMiddleware(judge)]
     )
     state = agent.invoke({"messages": [HumanMessage("Hello")]})
     assert state.get("structured_response") is None
@@ -378,6 +515,12 @@ async def test_an_agent_inside_a_tool_is_not_streamed(mode):
         parts = [part async for part in agent.astream(question, stream_mode=mode, subgraphs=True)]
     assert BAD not in str(parts)
     assert "Moss is green." in str(parts)
+
+
+def test_pieces_of_a_flagged_call_do_not_stay_in_a_message_of_pieces():
+    pieces = [{"name": "look_up", "args": f'{{"what": "{BAD}"}}', "id": "1", "index": 0}]
+    agent = agent_of(hosted(AIMessageChunk("", tool_call_chunks=pieces), "one"), [look_up], exit_behavior="replace")
+    assert BAD not in str(list(agent.stream({"messages": [HumanMessage("Hello")]}, stream_mode="updates")))
 
 
 def test_no_stream_shows_a_flagged_call():

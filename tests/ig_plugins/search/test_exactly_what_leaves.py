@@ -144,6 +144,30 @@ def test_arguments_are_judged_as_the_tool_gets_them(tokenizer, words):
     assert given == {"ls"}
 
 
+@pytest.mark.parametrize(
+    "text", ['{"a": "\\u0072m -r', "Action Input: {'a': '\\x72m -r'}", '["\\ud83d", "\\u0072m -r"]']
+)
+def test_what_a_lenient_parser_reads_is_judged_too(text):
+    """JSON that is cut off, or no JSON; ReAct's parser and LangChain's make an object of it."""
+    guard = make_guard({text: 1.0}, cost=Judge(lambda text: "rm -r" in text), chat=True, block_tokens=120)
+    assert guard.generate("Go.").blocked
+
+
+@pytest.mark.parametrize("critic", [False, True])
+@pytest.mark.parametrize("tools", [(), (TOOL,)], ids=["", "beside tools"])
+@pytest.mark.parametrize("around", ["{}", "Sure:\n```json\n{}\n```", "{}\nDone."], ids=["alone", "fenced", "in words"])
+def test_json_is_judged_as_its_reader_gets_it(around, tools, critic):
+    """Structured answers are parsed behind the guard, and the parser undoes escapes."""
+    judge = Judge(lambda text: "rm -r" in text or 'say "rm"' in text)
+    objects = ['{"a": "\\u0072m -r x"}', '{"a": ["say \\"rm\\""]}', '{"\\u0072m -r": 1}', '{"a": "ls \\\\ x"}']
+    answers = {around.replace("{}", each): 1 / 4 for each in objects}
+    guard = make_guard(answers, cost=judge, chat=True, max_tokens=120, block_tokens=120, tools=list(tools))
+    if critic:
+        with_critic(guard, Foresees(constant(9.0), constant(0.0)))
+    texts = {guard.generate("Go.", seed=seed).text for seed in range(8)}
+    assert {text for text in texts if "{" in text} == {around.replace("{}", objects[3])}
+
+
 @pytest.mark.usefixtures("no_grammar")
 @pytest.mark.parametrize("critic", [False, True])
 def test_invalid_calls_are_judged_as_a_message_shows_them(critic):
