@@ -215,24 +215,29 @@ def _parsed(arguments: str) -> list[str]:
         return []
 
 
-def _strings(value: Any) -> Iterator[str]:
+def _strings(value: Any, around: tuple[Any, ...] = ()) -> Iterator[str]:
+    """Every string in an object; what holds itself is read once."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, Enum):
-        yield from _strings(value.value)
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _strings(key)
-            yield from _strings(item)
-    elif isinstance(value, list | tuple | set | frozenset):
-        for item in value:
-            yield from _strings(item)
     elif isinstance(value, bytes | bytearray | memoryview):
         yield bytes(value).decode("utf-8", "replace")
+    elif value is None or (isinstance(value, int | float) and not isinstance(value, Enum)):
+        return
+    elif not any(value is each for each in around):
+        yield from (text for item in _held(value) for text in _strings(item, (*around, value)))
+
+
+def _held(value: Any) -> Iterator[Any]:
+    if isinstance(value, Enum):
+        yield value.value
+    elif isinstance(value, Mapping):
+        yield from chain.from_iterable(value.items())
+    elif isinstance(value, list | tuple | set | frozenset):
+        yield from value
     elif isinstance(value, BaseModel):  # not its dump, which leaves fields out and writes others anew
-        yield from _strings({**vars(value), **(value.model_extra or {})})
+        yield from chain.from_iterable({**vars(value), **(value.model_extra or {})}.items())
     elif is_dataclass(value) and not isinstance(value, type):
-        yield from _strings({each.name: getattr(value, each.name, None) for each in fields(value)})
-    elif value is not None and not isinstance(value, int | float):
+        yield from chain.from_iterable((each.name, getattr(value, each.name, None)) for each in fields(value))
+    else:
         yield str(value)
-        yield from _strings(getattr(value, "__dict__", None))
+        yield from chain.from_iterable(getattr(value, "__dict__", {}).items())

@@ -1,6 +1,6 @@
 """`InferenceGuardMiddleware`: the project's judges around an agent that runs on somebody else's model."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import replace
@@ -10,6 +10,8 @@ from critic_models.judges import Judge
 from ig_plugins.errors import ConfigurationError, GuardBlockedError
 from ig_plugins.guard.judges import load_cost_model
 from ig_plugins.runtime.judging import JUDGE_SECONDS
+from langchain_inferenceguard._commands import each_message
+from langchain_inferenceguard._last_look import CallStoppedError, watched
 from langchain_inferenceguard._parts import MEDIA, Parts, call_text, parts_of, strings, words_in_names
 from langchain_inferenceguard._quiet import keep_models_quiet, models_unseen
 from langchain_inferenceguard._screen import (
@@ -46,11 +48,11 @@ except ImportError as error:
     ) from error
 
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage, ToolMessage, convert_to_messages
+from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_core.runnables.config import run_in_executor
 from langgraph.errors import GraphBubbleUp, GraphInterrupt, ParentCommand
 from langgraph.runtime import Runtime
-from langgraph.types import Command, Interrupt, Overwrite, Send
+from langgraph.types import Command, Interrupt
 from typing_extensions import NotRequired
 
 ExitBehavior = Literal["end", "error", "replace"]
@@ -344,7 +346,9 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
             return stopped
         try:
             with self._quieted(request):
-                answer = handler(request)
+                answer = handler(self._watched(request))
+        except CallStoppedError as stop:
+            return stop.result
         except GraphBubbleUp as left:
             raise self._judged_exit(request, left) from None
         return self._judge_result(request, answer)
@@ -357,7 +361,9 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
             return stopped
         try:
             with self._quieted(request):
-                answer = await handler(request)
+                answer = await handler(self._watched(request))
+        except CallStoppedError as stop:
+            return stop.result
         except GraphBubbleUp as left:
             raise (await run_in_executor(None, self._judged_exit, request, left)) from None
         return await run_in_executor(None, self._judge_result, request, answer)
@@ -369,6 +375,16 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
         if request.runtime is not None:
             keep_models_quiet(request.runtime.config)
         return models_unseen()
+
+    def _watched(self, request: ToolCallRequest) -> ToolCallRequest:
+        """The request with a tool that has the call judged as it starts: middleware behind this one may change it."""
+        if not (self.check_tool_calls and request.tool):
+            return request
+
+        def judge(name: str, args: Any) -> ToolMessage | None:
+            return self._judge_call(request.override(tool_call={**request.tool_call, "name": name, "args": args}))
+
+        return request.override(tool=watched(request.tool, judge))
 
     def _judge_call(self, request: ToolCallRequest) -> ToolMessage | None:
         call, messages = request.tool_call, messages_of(request.state)
@@ -411,7 +427,7 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
                 self._raise_if_asked(verdict)
             return clean
 
-        judged_answer: ToolAnswer = _each_message(answer, judged)
+        judged_answer: ToolAnswer = each_message(answer, judged)
         return judged_answer
 
     # ---- what stands in for a stopped text ----
@@ -436,62 +452,3 @@ class InferenceGuardMiddleware(AgentMiddleware[State, Any, Any]):
 
 def _blocked(report: dict[str, Any]) -> GuardBlockedError:
     return GuardBlockedError(f"the guard stopped the agent; {report['reason']}", report=report)
-
-
-def _each_message(answer: Any, change: Callable[[BaseMessage], BaseMessage]) -> Any:
-    """A tool's answer with every message in it changed; tools may answer with Commands that carry messages.
-
-    Raises:
-        ConfigurationError: A Command writes something of which nobody can say which state key it is for.
-    """
-    if isinstance(answer, list):
-        return [_each_message(each, change) for each in answer]
-    if not isinstance(answer, Command):
-        return change(convert_to_messages([answer])[0])  # other middleware may give what LangGraph makes a message of
-    answer = replace(answer, goto=_sent(answer.goto, change))
-    if answer.update is None:
-        return answer
-    if isinstance(answer.update, Mapping):
-        return replace(answer, update=_state(answer.update, change))
-    pairs = answer._update_as_tuples()  # of pairs, or of an object that has a state's fields
-    if any(key == "__root__" for key, _ in pairs):
-        kind = type(answer.update).__name__
-        raise ConfigurationError(f"a tool answered with a Command whose update is a {kind}; give a dict by state keys")
-    return replace(answer, update=[(key, _written(key, each, change)) for key, each in pairs])
-
-
-def _sent(goto: Any, change: Callable[[BaseMessage], BaseMessage]) -> Any:
-    """Where a Command goes, with every message in the states that it sends there changed."""
-    if isinstance(goto, Send):
-        return Send(goto.node, _state(goto.arg, change), timeout=goto.timeout)
-    if isinstance(goto, str):
-        return goto
-    sent = [_sent(each, change) for each in goto]
-    return sent if isinstance(goto, list) else tuple(sent)  # LangGraph merges Commands whose goto is a list
-
-
-def _state(state: Any, change: Callable[[BaseMessage], BaseMessage]) -> Any:
-    if isinstance(state, Mapping):
-        return {key: _written(key, each, change) for key, each in state.items()}
-    if isinstance(state, list):
-        return [each if _is_call(each) else change(convert_to_messages([each])[0]) for each in state]
-    if isinstance(state, BaseMessage):
-        return change(state)
-    if not hasattr(state, "messages"):
-        return state
-    changed = copy(state)
-    changed.messages = _written("messages", state.messages, change)
-    return changed
-
-
-def _is_call(value: Any) -> bool:
-    """A call for the node of the tools, where it is judged before it is made."""
-    return isinstance(value, Mapping) and value.get("type") == "tool_call"
-
-
-def _written(key: str, value: Any, change: Callable[[BaseMessage], BaseMessage]) -> Any:
-    if key != "messages":
-        return value
-    if isinstance(value, Overwrite):
-        return Overwrite(_written(key, value.value, change))
-    return [change(message) for message in convert_to_messages(value if isinstance(value, list) else [value])]

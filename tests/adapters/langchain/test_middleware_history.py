@@ -6,6 +6,7 @@ import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, ExtendedModelResponse, hook_config
 from langchain.agents.structured_output import ProviderStrategy
+from langchain_core.callbacks import BaseCallbackHandler, CallbackManager
 from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, ChatMessage, HumanMessage, SystemMessage, ToolMessage
 from langchain_core.tools import tool
@@ -15,6 +16,8 @@ from pydantic import Base64Str, BaseModel, Field, SecretStr
 from typing_extensions import TypedDict
 
 from langchain_inferenceguard import GuardBlockedError, InferenceGuardMiddleware
+from langchain_inferenceguard._last_look import watched
+from langchain_inferenceguard._parts import parts_of
 
 BAD = "WRECK"
 STOPPED = "This was stopped by a safety check."
@@ -205,6 +208,82 @@ def test_a_call_that_was_changed_after_the_model_made_it_is_judged_before_its_to
         agent = agent_of(hosted(calling("moss"), "one"), [look_up], more=[Changes()], exit_behavior=behaviour)
         agent.invoke({"messages": [HumanMessage("Hello")]})
     assert ran == []
+
+
+class RewritesCalls(AgentMiddleware):
+    """Changes calls behind the guard, as LangChain's own middleware does with a reviewer's edit."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.what = what
+
+    def _changed(self, request):
+        return request.override(tool_call={**request.tool_call, "args": {"what": self.what}})
+
+    def wrap_tool_call(self, request, handler):
+        return handler(self._changed(request))
+
+    async def awrap_tool_call(self, request, handler):
+        return await handler(self._changed(request))
+
+
+@pytest.mark.parametrize("wait", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("behaviour", ["end", "replace", "error"])
+async def test_a_call_that_is_changed_behind_the_guard_is_judged_before_its_tool_runs(wait, behaviour):
+    ran = []
+
+    @tool
+    def look_up(what: str) -> str:
+        """Look something up."""
+        ran.append(what)
+        return "found"
+
+    async def answer(what):
+        agent = agent_of(hosted(calling("moss"), "one"), [look_up], more=[RewritesCalls(what)], exit_behavior=behaviour)
+        question = {"messages": [HumanMessage("Hello")]}
+        return (await agent.ainvoke(question) if wait else agent.invoke(question))["messages"]
+
+    assert [m.text for m in await answer("fern")] == ["Hello", "", "found", "one"]
+    if behaviour == "error":
+        with pytest.raises(GuardBlockedError):
+            await answer(BAD)
+    else:
+        assert [m.text for m in await answer(BAD)][2:] == [STOPPED, STOPPED if behaviour == "end" else "one"]
+    assert ran == ["fern"]
+
+
+def test_a_watched_tool_keeps_its_callbacks_and_judges_nothing_within():
+    seen, judged = [], []
+
+    class Watching(BaseCallbackHandler):
+        def on_tool_start(self, serialized, input_str, **more):
+            seen.append(serialized["name"])
+
+    @tool
+    def inner(what: str) -> str:
+        """Inside."""
+        return f"{BAD} found"
+
+    @tool
+    def look_up(what: str) -> str:
+        """Look something up."""
+        return str(len(inner.invoke({"what": BAD})))
+
+    for callbacks in ([Watching()], CallbackManager([Watching()])):
+        watched_tool = watched(look_up.model_copy(update={"callbacks": callbacks}), lambda *call: judged.append(call))
+        assert watched_tool.invoke({"what": "moss"}) == str(len(f"{BAD} found"))
+    assert [name for name in seen if name == "look_up"] == ["look_up"] * 2
+    assert judged == [("look_up", {"what": "moss"})] * 2
+    assert look_up.callbacks is None
+
+
+def test_an_object_that_holds_itself_is_read_once():
+    class Node:
+        def __init__(self):
+            self.words, self.me = f"{BAD} it", self
+
+    message = AIMessage("Hi", additional_kwargs={"parsed": Node()})
+    assert f"{BAD} it" in parts_of(message).words
 
 
 def test_what_other_middleware_adds_is_judged_too():
