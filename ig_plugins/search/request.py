@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Event
 from typing import Any, Protocol
@@ -19,6 +19,14 @@ from ig_plugins.search.config import SearchConfig
 
 class Reply(Protocol):
     """An answer as its reader takes it apart: words, and calls of tools."""
+
+    @property
+    def text(self) -> str:
+        """The words."""
+
+    @property
+    def tool_calls(self) -> Sequence[Mapping[str, Any]]:
+        """The calls, each with ``name`` and ``arguments``."""
 
     @property
     def malformed(self) -> bool:

@@ -11,7 +11,9 @@ import torch
 
 from critic_models.safety import SafetyBudget
 from ig_plugins.chat.json_words import json_words
+from ig_plugins.chat.rendering import argument_words
 from ig_plugins.search.lanes import Key, Lanes
+from ig_plugins.search.request import Reply
 from ig_plugins.search.scoring.judge_session import JudgeSession
 from ig_plugins.search.text import Whole
 from ig_plugins.search.verifier import Scored, Track, Trail
@@ -56,9 +58,25 @@ def judged_apart(costs: Sequence[JudgeSession], lanes: Lanes, key: Key, trail: T
 
 
 def _on_the_way(lanes: Lanes, key: Key, part: Whole, budget: SafetyBudget) -> bool:
-    """Whether a judge of tokens has read exactly this part at a step of the answer; a terminal reading asks the end."""
-    unforced = part.request.written == len(part.request.prefill_ids)
-    return budget.reading == "any_time" and unforced and lanes.token_ids(*key)[: len(part.ids)] == part.ids
+    """Whether a judge of tokens has read a part at a step of the answer; a terminal reading asks the end alone.
+
+    A part at the answer's start is read there as it leaves. A call is read where it stands, word for word where no
+    escapes hide it: asked about its bare words again, a probe sees a text unlike any that it was taught, and takes
+    harmless ones for harm.
+    """
+    if budget.reading != "any_time":
+        return False
+    reply, request, read = lanes.reply(key), part.request, lanes.text(*key).text
+    if reply is not None and part.text != request.written_text + reply.text and _as_written(reply, read):
+        return True
+    unforced = request.written == len(request.prefill_ids)
+    return unforced and lanes.token_ids(*key)[: len(part.ids)] == part.ids
+
+
+def _as_written(reply: Reply, read: str) -> bool:
+    """Whether what the tools get stands in the answer as it is, white space apart."""
+    bare = "".join(read.split())
+    return all("".join(argument_words(call["arguments"]).split()) in bare for call in reply.tool_calls)
 
 
 def _worst(scored: Sequence[Scored], track: Track, budget: SafetyBudget) -> Scored:

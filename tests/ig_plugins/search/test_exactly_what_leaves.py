@@ -218,6 +218,20 @@ def test_judges_of_tokens_read_arguments_as_the_tool_gets_them(critic, reading):
     assert all(result.cost == -1.0 for result in results if not result.blocked)
 
 
+@pytest.mark.usefixtures("no_grammar")
+@pytest.mark.parametrize(("written", "given"), [("ls", {"ls"}), ("\\u006cs", set())], ids=["as it is", "escaped"])
+def test_judges_of_tokens_read_a_call_once_where_nothing_hides_it(written, given):
+    """A probe takes the bare words of a call for harm, which are unlike all that it was taught."""
+    call = '<tool_call>\n{"name": "run", "arguments": {"command": "%s"}}\n</tool_call>'
+    guard = make_guard({call % written: 1.0}, chat=True, max_tokens=120, block_tokens=120, tools=[TOOL])
+    judge = ReadsTokens(guard.tokenizer, "I call")
+    parts = replace(guard.components, costs={"tokens": judge}, judge_trees={id(judge): judge.tree})
+    budget = SafetyBudget(limit=0.0, accounting="worst", reading="any_time")
+    result = InferenceGuard(parts, guard.options.updated(budget=budget)).generate("Go.", seed=1)
+    assert {each["arguments"]["command"] for each in result.tool_calls} == given
+    assert result.blocked is not bool(given)
+
+
 @pytest.mark.parametrize("critic", [False, True])
 def test_bytes_that_stay_incomplete_do_not_part_a_stream_from_its_result(critic):
     """With byte fallback a whole run of bytes becomes unreadable by one byte too many."""
