@@ -49,34 +49,35 @@ def judged_apart(costs: Sequence[JudgeSession], lanes: Lanes, key: Key, trail: T
         return trail
     found = []
     for session, track, budget in zip(costs, trail.tracks, request.budgets, strict=True):
-        unread = parts if session.reads_text else [part for part in parts if not _on_the_way(lanes, key, part, budget)]
-        scored = session.score_whole(unread)
+        scored = session.score_whole(parts if session.reads_text else _unread(parts, lanes, key, budget))
         if not all(Trail.start([budget]).extended([each]).may_leave() for each in scored):
             return None
         found.append(_worst(scored, track, budget))
     return trail.extended(found)
 
 
-def _on_the_way(lanes: Lanes, key: Key, part: Whole, budget: SafetyBudget) -> bool:
-    """Whether a judge of tokens has read a part at a step of the answer; a terminal reading asks the end alone.
+def _unread(parts: Sequence[Whole], lanes: Lanes, key: Key, budget: SafetyBudget) -> list[Whole]:
+    """The parts that a judge of tokens has not read at a step of the answer; a terminal reading asks the end alone.
 
     A part at the answer's start is read there as it leaves. A call is read where it stands, word for word where no
-    escapes hide it: asked about its bare words again, a probe sees a text unlike any that it was taught, and takes
-    harmless ones for harm.
+    escapes hide anything: asked about its bare words again, a probe sees a text unlike any that it was taught, and
+    takes harmless ones for harm.
     """
     if budget.reading != "any_time":
-        return False
-    reply, request, read = lanes.reply(key), part.request, lanes.text(*key).text
-    if reply is not None and part.text != request.written_text + reply.text and _as_written(reply, read):
-        return True
+        return list(parts)
+    request, reply, ids = lanes.rows[key[0]].request, lanes.reply(key), lanes.token_ids(*key)
     unforced = request.written == len(request.prefill_ids)
-    return unforced and lanes.token_ids(*key)[: len(part.ids)] == part.ids
+    left = [part for part in parts if not (unforced and ids[: len(part.ids)] == part.ids)]
+    if reply is None or not _as_written(reply, lanes.text(*key).text):
+        return left
+    return [part for part in left if part.text == request.written_text + reply.text]
 
 
 def _as_written(reply: Reply, read: str) -> bool:
-    """Whether what the tools get stands in the answer as it is, white space apart."""
+    """Whether all that is read as JSON stands in the answer as its reader gets it, white space apart."""
     bare = "".join(read.split())
-    return all("".join(argument_words(call["arguments"]).split()) in bare for call in reply.tool_calls)
+    values = [*(argument_words(call["arguments"]) for call in reply.tool_calls), *json_words(reply.text)]
+    return all("".join(value.split()) in bare for value in values)
 
 
 def _worst(scored: Sequence[Scored], track: Track, budget: SafetyBudget) -> Scored:

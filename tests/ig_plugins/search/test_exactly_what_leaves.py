@@ -219,6 +219,19 @@ def test_judges_of_tokens_read_arguments_as_the_tool_gets_them(critic, reading):
 
 
 @pytest.mark.usefixtures("no_grammar")
+@pytest.mark.parametrize("call", ["", '<tool_call>\n{"name": "run", "arguments": {"command": "ls"}}\n</tool_call>'])
+def test_judges_of_tokens_read_json_beside_calls_as_its_reader_gets_it(call):
+    answers = {'{"a": "\\u0072m -r x"}' + call: 0.5, '{"a": "ls"}' + call: 0.5}
+    guard = make_guard(answers, chat=True, max_tokens=120, block_tokens=120, tools=[TOOL])
+    judge = ReadsTokens(guard.tokenizer, "rm -r")
+    parts = replace(guard.components, costs={"tokens": judge}, judge_trees={id(judge): judge.tree})
+    budget = SafetyBudget(limit=0.0, accounting="worst", reading="any_time")
+    guard = InferenceGuard(parts, guard.options.updated(budget=budget))
+    results = [guard.generate("Go.", seed=seed) for seed in range(8)]
+    assert {result.text for result in results if not result.blocked} == {'{"a": "ls"}'}
+
+
+@pytest.mark.usefixtures("no_grammar")
 @pytest.mark.parametrize(("written", "given"), [("ls", {"ls"}), ("\\u006cs", set())], ids=["as it is", "escaped"])
 def test_judges_of_tokens_read_a_call_once_where_nothing_hides_it(written, given):
     """A probe takes the bare words of a call for harm, which are unlike all that it was taught."""
