@@ -153,6 +153,10 @@ def _fields(found: Parts, kind: str, block: Mapping[str, Any]) -> None:
 def _entry(found: Parts, key: Any, value: Any) -> None:
     """A field that a format knows, whose name is no text unless it says something."""
     found.words += _no_names(key)
+    _value(found, key, value)
+
+
+def _value(found: Parts, key: Any, value: Any) -> None:
     if key in _MARKS:
         found.words += _no_marks(value)
     else:
@@ -176,10 +180,7 @@ def _inside(found: Parts, value: Any) -> None:
         else:
             for key, item in value.items():
                 found.words.append(str(key))
-                if key in _MARKS:
-                    found.words += _no_marks(item)
-                else:
-                    _inside(found, item)
+                _value(found, key, item)
     elif isinstance(value, list | tuple | set | frozenset):
         for item in value:
             _inside(found, item)

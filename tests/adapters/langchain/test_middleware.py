@@ -42,6 +42,11 @@ def hosted(*messages: str | AIMessage) -> Hosted:
     return Hosted(messages=iter([m if isinstance(m, AIMessage) else AIMessage(m) for m in messages]))
 
 
+def asked_for(args):
+    """A request for a call of no tool, in an agent that has said nothing."""
+    return ToolCallRequest(tool_call={**CALL, "args": args}, tool=None, state={"messages": []}, runtime=None)
+
+
 def judge(prompts, responses):
     return [1.0 if BAD in response else -1.0 for response in responses]
 
@@ -244,9 +249,7 @@ async def test_what_a_tool_asks_a_human_is_judged(asks, behaviour, how):
 )
 def test_results_are_judged_in_every_form_that_langgraph_makes_messages_of(form):
     """Other middleware may answer for a tool; LangGraph looks at the form only when it writes the state."""
-    request = ToolCallRequest(
-        tool_call={**CALL, "args": {"what": "moss"}}, tool=None, state={"messages": []}, runtime=None
-    )
+    request = asked_for({"what": "moss"})
     answer = InferenceGuardMiddleware(judge, exit_behavior="replace").wrap_tool_call(request, lambda _: form)
     assert BAD not in str(answer)
     assert STOPPED in str(answer)
@@ -292,9 +295,7 @@ def test_a_model_that_stands_in_for_a_tool_is_not_streamed(look_up):
 def test_a_call_that_says_it_was_stopped_is_judged_as_any_other():
     mark = "stopped_by_inference_guard"
     middleware = InferenceGuardMiddleware(judge, check_tool_calls=False, exit_behavior="replace")
-    request = ToolCallRequest(
-        tool_call={**CALL, "args": {mark: f"{BAD} it"}}, tool=None, state={"messages": []}, runtime=None
-    )
+    request = asked_for({mark: f"{BAD} it"})
     assert middleware.wrap_tool_call(request, None).text == STOPPED
 
     def no_heat(prompts, responses):
@@ -323,9 +324,7 @@ def test_a_call_that_says_it_was_stopped_is_judged_as_any_other():
 )
 def test_no_state_holds_a_flagged_result_in_whatever_form_a_command_writes_it(form):
     found = ToolMessage(f"{BAD} found", tool_call_id="1", name="look_up")
-    request = ToolCallRequest(
-        tool_call={**CALL, "args": {"what": "moss"}}, tool=None, state={"messages": []}, runtime=None
-    )
+    request = asked_for({"what": "moss"})
     command = Command(update=form([found]), goto="model")
     answer = InferenceGuardMiddleware(judge, exit_behavior="replace").wrap_tool_call(request, lambda _: command)
     channels = StateGraph(MessagesState).add_node("look_up", lambda _: answer).add_node("model", lambda _: None)
@@ -336,7 +335,7 @@ def test_no_state_holds_a_flagged_result_in_whatever_form_a_command_writes_it(fo
 
 
 def test_an_update_of_a_command_that_cannot_be_read_is_refused():
-    request = ToolCallRequest(tool_call={**CALL, "args": {}}, tool=None, state={"messages": []}, runtime=None)
+    request = asked_for({})
     with pytest.raises(ConfigurationError, match="Command"):
         InferenceGuardMiddleware(judge).wrap_tool_call(request, lambda _: Command(update=f"{BAD} found"))
 
