@@ -1,17 +1,19 @@
 """A completions server on a local port, over a real bundled model: honest, slow, dying, malformed or lying on demand.
 
 It speaks what `ig_plugins.remote` asks vLLM and llama.cpp for. Whatever it is told to do wrong, it does to the calls
-that sample; what it is asked about itself it always answers.
+that sample; what it is asked about itself it always answers. It draws anew with every call, and the same in every run
+of a test, in whatever order calls come in.
 """
 
 import contextlib
 import json
-import random
 import select
 import socket
 import struct
 import threading
 import time
+import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -75,6 +77,7 @@ class FakeEngine:
         self.buffers = StateBuffers(most_bytes=2**26, seconds=60.0)
         self.state_bodies: list[dict[str, Any]] = []
         self.policy = policy or load_policy("bundled:tiny-alpaca")
+        self.asked: Counter[bytes] = Counter()  # calls with a prompt so far
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.aborted = self.connections = self.running = 0
@@ -175,8 +178,7 @@ class FakeEngine:
         sampler = Sampler(**{name: body[name] for name in ("temperature", "top_k", "top_p", "min_p")})
         wanted = body.get("structured_outputs")
         matchers = [] if wanted is None else [[self.grammar(wanted["grammar"])]]
-        seed = body.get("seed")
-        generator = torch.Generator().manual_seed(random.randrange(2**31) if seed is None else seed)
+        generator = torch.Generator().manual_seed(body["seed"] if "seed" in body else self.seed_of(prompt))
         with self._torch, torch.inference_mode():
             session = self.policy.tree.prefill([prompt], lanes=count, block=most, max_new=most)
             block = session.sample(
@@ -195,6 +197,13 @@ class FakeEngine:
             for index, (tokens, _) in enumerate(found):
                 self.keep(kept, index, [*prompt, *tokens[:-1]])
         return found
+
+    def seed_of(self, prompt: list[int]) -> int:
+        """Another one for every call with the same prompt."""
+        key = json.dumps(prompt).encode()
+        with self.lock:
+            self.asked[key] += 1
+            return zlib.crc32(key, self.asked[key])
 
     def grammar(self, text: str) -> CompiledGrammar:
         """A grammar as vLLM reads it: one text, begun anew with every call.

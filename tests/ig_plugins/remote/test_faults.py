@@ -249,7 +249,17 @@ def test_a_server_killed_in_the_middle_of_a_stream_leaves_only_judged_text(engin
         return [-1.0] * len(responses)
 
     server = engine()
-    guard = guarded(server, cost_model=watching, max_tokens=60, load_options={"attempts": 2})
+    guard = guarded(server, cost_model=watching, max_tokens=60, beams=1, load_options={"attempts": 2, "page": 0})
+    prompt = len(guard.request(QUESTION).prompt_ids)
+    (word,) = guard.tokenizer.encode(" the", add_special_tokens=False)[:1]
+
+    def plan(number, body):
+        """Four blocks that do not end, and no more: it cannot be done before it is killed."""
+        if len(body["prompt"][0]) >= prompt + 32:
+            return stalls
+        return changed("vllm", ids=[word] * body["max_tokens"], ended=FULL["vllm"])
+
+    server.plan = plan
     chunks = guard.stream(QUESTION, timeout=60)
     seen = next(chunks).text
     assert seen in judged
