@@ -6,6 +6,7 @@ BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO  := $(VENV)/.demo
 ARGS  ?=
+WORKERS ?= 2
 MODELS := critic_models/bundled/models
 
 # The pinned versions need Python 3.11 or newer: the first that is there. Say `make PYTHON=...` for another.
@@ -49,8 +50,9 @@ setup: $(STAMP)  ## fill .venv and do nothing else
 demo: $(DEMO)  ## unguarded beside guarded answers of SmolLM2; ARGS="--model tiny-alpaca" for the bundled miniature
 	@$(BIN)/inferenceguard demo $(ARGS)
 
-test: $(STAMP)  ## all tests that need no accelerator and no patience
-	@$(BIN)/python -m pytest $(ARGS)
+# A file's tests stay together: what they start is started once.
+test: $(STAMP)  ## all tests that need no accelerator and no patience, in WORKERS processes (2); 0 for this one
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --benchmark-disable $(ARGS)
 
 slow: $(STAMP)  ## the tests marked slow
 	@$(BIN)/python -m pytest -m "slow and not gpu" $(ARGS)

@@ -22,6 +22,11 @@ DRAWN = 2**53  # seeds that are drawn are below: whoever reads JSON as JavaScrip
 Prompt = str | Sequence[Message]
 
 
+def drawn_seed() -> int:
+    """The seed of a call that names none."""
+    return secrets.randbelow(DRAWN)
+
+
 def encode(components: Components, prompt: Prompt, options: Options) -> EncodedPrompt:
     """The prompt in tokens, tools included.
 
@@ -84,7 +89,7 @@ def build_request(components: Components, encoded: EncodedPrompt, options: Optio
         judge_prompt=encoded.judge_prompt,
         search=search,
         budgets=options.budgets,
-        seed=secrets.randbelow(DRAWN) if search.seed is None else search.seed,
+        seed=drawn_seed() if search.seed is None else search.seed,
         prefill_ids=encoded.prefill_ids,
         prefill_text=policy.detokenizer.text(encoded.prefill_ids),
         written=encoded.written,
