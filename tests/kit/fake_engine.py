@@ -14,7 +14,7 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -151,7 +151,7 @@ class FakeEngine:
             self.open.add(handler.connection)
             return True
 
-    def enter(self, step: int) -> None:
+    def count(self, step: int) -> None:
         """A call comes, +1, or goes, -1."""
         with self.lock:
             self.running += step
@@ -259,6 +259,7 @@ class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
     engine: FakeEngine
+    counted = False
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # head and body in one packet
 
@@ -336,20 +337,30 @@ class Handler(BaseHTTPRequestHandler):
             self.send(200, {"tokens": engine.policy.tokenizer.encode(text, add_special_tokens=False)})
             return
         if engine.states and self.path == ("/embedding" if engine.kind == "llamacpp" else STATES):
-            engine.enter(+1)
-            try:
+            with self.running():
                 self.give_states(raw)
-            finally:
-                engine.enter(-1)
             return
         if self.path != ("/completion" if engine.kind == "llamacpp" else "/v1/completions"):
             self.send(404, {"error": "not here"})
             return
-        engine.enter(+1)
-        try:
+        with self.running():
             self.complete(body)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """The call is one of those in flight."""
+        self.counted = True
+        self.engine.count(+1)
+        try:
+            yield
         finally:
-            engine.enter(-1)
+            self.leave()
+
+    def leave(self) -> None:
+        """Not in flight any more: before the reply is sent, so that who has it finds none of its own calls running."""
+        if self.counted:
+            self.counted = False
+            self.engine.count(-1)
 
     def complete(self, body: dict[str, Any]) -> None:
         engine = self.engine
@@ -392,6 +403,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(raw)
+        self.leave()
         self.wfile.flush()
 
 

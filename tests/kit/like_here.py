@@ -18,6 +18,12 @@ def assert_same_greedy(guard, local, prompts):
         assert theirs.cost == pytest.approx(ours.cost, abs=1e-6)
 
 
+def assert_streamed(chunks):
+    """What a stream gave is its result's text; where it was blocked half-way, that is the refusal at its end."""
+    said, result = "".join(chunk.text for chunk in chunks), chunks[-1].result
+    assert said.endswith(result.text) if result.blocked else said == result.text
+
+
 def assert_same_distribution(guard, local, sampler, question):
     """Two tokens of many lanes; draws of the engine here against one another say how far apart they may be."""
     policy, lanes = guard.components.policy, 600

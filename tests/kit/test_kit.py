@@ -5,10 +5,12 @@ import logging
 import time
 import warnings
 
+import httpx
 import pytest
 import torch
 
 from ig_plugins.engine import Sampler, sample_block
+from tests.kit.fake_engine import FakeEngine
 from tests.kit.observe import LeakScanner, count_ticks, fan_out
 from tests.kit.scripted import ContractError, ScriptedModel
 from tests.kit.tokenizer import byte_tokenizer
@@ -167,3 +169,30 @@ def test_scanner_sees_logs_warnings_objects_and_causes():
     for place in ("object", "log", "extra", "warning", "by name", "cause"):
         assert place in excerpts
     assert scanner.find("absent") == []
+
+
+def test_a_call_whose_reply_has_come_is_not_in_flight():
+    """A test that waits for the next call must not see the last one."""
+
+    class Late(FakeEngine):
+        def count(self, step):
+            time.sleep(0.05 if step < 0 else 0)
+            super().count(step)
+
+    ask = {"prompt": [[1, 5]], "max_tokens": 1, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    with Late() as engine, httpx.Client(base_url=f"http://127.0.0.1:{engine.port}") as client:
+        assert client.post("/v1/completions", json=ask).json()["choices"]
+        assert engine.running == 0
+        assert max(running for _, running in engine.gauge) == 1
+
+
+def test_what_a_fake_engine_draws_depends_on_the_prompt_and_the_call_alone():
+    def drawn():
+        ask = {"max_tokens": 9, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+        engine = FakeEngine()
+        return [engine.sample(prompt, ask) for prompt in ([1, 5], [1, 6], [1, 5])]
+
+    first = drawn()
+    torch.rand(3)
+    assert first == drawn()
+    assert first[0] != first[2]

@@ -22,7 +22,7 @@ from ig_plugins.guard.policies import load_policy
 from ig_plugins.remote.session import RemoteSession
 from tests.ig_plugins.remote.conftest import QUESTION, TOKENIZER
 from tests.kit.gguf_files import write_bundled_gguf, write_gguf
-from tests.kit.like_here import assert_same_distribution, assert_same_greedy
+from tests.kit.like_here import assert_same_distribution, assert_same_greedy, assert_streamed
 from tests.kit.llama_server import llama_server
 
 pytestmark = pytest.mark.skipif(
@@ -125,8 +125,7 @@ def test_asked_as_another_server_it_says_how_it_wants_to_be_asked(alpaca, kind):
 def test_nothing_over_budget_leaves(guard):
     for result in guard.generate(PROMPTS * 2):
         assert result.blocked or result.cost <= guard.budget.limit
-    chunks = list(guard.stream(QUESTION))
-    assert "".join(chunk.text for chunk in chunks) == chunks[-1].result.text
+    assert_streamed(list(guard.stream(QUESTION)))
 
 
 def test_greedy_it_says_what_the_engine_here_says(guard, local):

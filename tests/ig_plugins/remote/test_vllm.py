@@ -19,7 +19,7 @@ from ig_plugins.engine import Sampler
 from ig_plugins.remote.session import RemoteSession
 from tests.ig_plugins.remote.conftest import QUESTION, TOKENIZER
 from tests.ig_plugins.remote.test_grammars import TOOL, WISHES
-from tests.kit.like_here import assert_same_distribution, assert_same_greedy
+from tests.kit.like_here import assert_same_distribution, assert_same_greedy, assert_streamed
 from tests.kit.observe import until
 from tests.kit.tiny import tiny_config
 from tests.kit.vllm_server import installed, vllm_server
@@ -72,8 +72,7 @@ def test_its_tokenizer_comes_from_where_the_server_says(alpaca):
 def test_nothing_over_budget_leaves(guard):
     for result in guard.generate(PROMPTS * 2):
         assert result.blocked or result.cost <= guard.budget.limit
-    chunks = list(guard.stream(QUESTION, max_lag=0))
-    assert "".join(chunk.text for chunk in chunks) == chunks[-1].result.text
+    assert_streamed(list(guard.stream(QUESTION, max_lag=0)))
 
 
 def test_greedy_it_says_what_the_engine_here_says(guard, local):
