@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from critic_models.safety import SafetyBudget
 
 
-@options.with_parts
+@options.with_parts()
 def calibrate(
     out: Annotated[Path, typer.Option(help="Where the certificate goes; a stopped run goes on there.")] = Path(
         "certificate.json"

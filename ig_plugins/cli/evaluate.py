@@ -21,7 +21,7 @@ SHOWN = ("method", "reward", "of oracle", "safe (any time)", "refused", "p50 s")
 
 
 @options.with_call_options(without=("seed", "stop", "raw_prompt", "on_block", "refusal"))
-@options.with_parts
+@options.with_parts()
 def evaluate(
     out: Annotated[Path, typer.Option(help="The folder for results and reports; an interrupted run goes on there.")],
     model: Annotated[

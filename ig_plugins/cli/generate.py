@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @options.with_call_options()
-@options.with_parts
+@options.with_parts()
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to ask.")],
     model: Annotated[

@@ -33,6 +33,8 @@ PromptFormat = Annotated[
         metavar="auto|chat_template|beaver|plain",
     ),
 ]
+Revision = Annotated[str | None, typer.Option(help="Of the policy, on the hub: a branch, tag or commit.")]
+Dtype = Annotated[str | None, typer.Option(help="Of the policy's weights, such as bfloat16.")]
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="The longest answer.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many prompts.")]
 Column = Annotated[str | None, typer.Option(help="The column that holds the prompt.")]
@@ -57,34 +59,48 @@ def load_options(given: Sequence[str] | None) -> dict[str, Any] | None:
     return found or None
 
 
-def with_parts(command: Command) -> Command:
+def with_parts(*, without: Sequence[str] = ()) -> Callable[[Command], Command]:
     """Gives a command the options that say what its guard is loaded from.
 
     They come as one keyword argument, ``parts``: keywords of `InferenceGuard.from_pretrained`.
+
+    Args:
+        without: Those that the command has no use for.
     """
-    own = [each for each in _parameters(command) if each.name != "parts"]
-    more = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-        for name, (kind, default) in _PARTS.items()
-    ]
+    offered_here = {name: each for name, each in _PARTS.items() if name not in without}
 
-    @functools.wraps(command)
-    def called(**given: Any) -> None:
-        named = {name: given.pop(name) for name in _PARTS}
-        command(**given, parts=_parts(**named))
+    def extended(command: Command) -> Command:
+        own = [each for each in _parameters(command) if each.name != "parts"]
+        more = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+            for name, (kind, default) in offered_here.items()
+        ]
 
-    return _signed(cast("Command", called), [*_named(own), *more, *own[len(_named(own)) :]])
+        @functools.wraps(command)
+        def called(**given: Any) -> None:
+            parts = _parts({name: given.pop(name) for name in offered_here})
+            command(**given, parts=parts)
+
+        return _signed(cast("Command", called), [*_named(own), *more, *own[len(_named(own)) :]])
+
+    return extended
 
 
-def _parts(*, critic: str | None, no_critic: bool, load_option: Sequence[str] | None, **more: Any) -> dict[str, Any]:
+def _parts(said: dict[str, Any]) -> dict[str, Any]:
     """What was said of a guard's parts.
 
     Raises:
         ConfigurationError: A critic and none, or a --load-option that is not NAME=VALUE.
     """
-    if no_critic and critic is not None:
-        raise ConfigurationError(f"--critic is {critic!r} and --no-critic is there, too; give one of the two")
-    return {**more, "critic": False if no_critic else critic, "load_options": load_options(load_option)}
+    found = {**said, "load_options": load_options(said["load_option"])}
+    del found["load_option"]
+    if found.pop("no_critic", False):
+        if found["critic"] is not None:
+            raise ConfigurationError(
+                f"--critic is {found['critic']!r} and --no-critic is there, too; give one of the two"
+            )
+        found["critic"] = False
+    return found
 
 
 _PARTS: dict[str, tuple[Any, Any]] = {
@@ -95,7 +111,9 @@ _PARTS: dict[str, tuple[Any, Any]] = {
     "prompt_format": (PromptFormat, None),
     "tokenizer": (Tokenizer, None),
     "load_option": (LoadOption, None),
+    "revision": (Revision, None),
     "device": (Device, None),
+    "dtype": (Dtype, None),
 }
 
 

@@ -34,21 +34,16 @@ SERVER = ("host", "port", "api_keys", "access_log", "cors", "metrics", "telemetr
 
 
 @options.with_call_options()
+@options.with_parts()
 def serve(
     config: Annotated[Path | None, typer.Option(help="A TOML file that says what is served (docs/serving.md).")] = None,
     model: Annotated[
         str | None, typer.Option(help="A preset, a hub id, a folder or a server's address; tiny-beaver.")
     ] = None,
-    cost_model: options.CostModel = None,
-    reward_model: options.RewardModel = None,
-    tokenizer: options.Tokenizer = None,
-    load_option: options.LoadOption = None,
-    critic: options.Critic = None,
     certificate: Annotated[Path | None, typer.Option(help="Refuse to serve what it was not made for.")] = None,
     outside_certificate: Annotated[
         str | None, typer.Option(help="A request that the certificate does not speak of: refuse, or mark its answer.")
     ] = None,
-    device: options.Device = None,
     host: Annotated[str | None, typer.Option(help="127.0.0.1 unless you say otherwise.")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="8000; 0 takes any that is free.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds of an answer, 120; clients may ask for less.")] = None,
@@ -79,10 +74,13 @@ def serve(
     drain_seconds: Annotated[
         float | None, typer.Option(help="For answers under way, when the service ends; 30.")
     ] = None,
+    *,
+    parts: dict[str, Any],
     **call: Any,
 ) -> None:
     """Serve an OpenAI-style endpoint of verified answers."""
-    given = {name: value for name, value in locals().items() if name != "call" and value not in (None, [])}
+    own = {name: value for name, value in locals().items() if name not in ("parts", "call")}
+    given = {name: value for name, value in own.items() if value not in (None, [])}
     options_of_calls = {name: value for name, value in call.items() if value not in (None, [])}
     output.check_extra("server", "fastapi", "uvicorn")
     from ig_plugins import telemetry as spans
@@ -91,7 +89,7 @@ def serve(
     from ig_plugins.server import serve as run
     from ig_plugins.server.ui import check_reach
 
-    said = _said(given, options_of_calls)
+    said = _said(given, parts, options_of_calls)
     wanted = configuration.read(config, environment=os.environ, said=said)
     for table in wanted.models.values():
         table.check()
@@ -125,7 +123,7 @@ def serve(
         run(app, limits=wanted.limits, bound=bound, say=_note)
 
 
-def _said(given: dict[str, Any], call: dict[str, Any]) -> dict[str, Any]:
+def _said(given: dict[str, Any], parts: dict[str, Any], call: dict[str, Any]) -> dict[str, Any]:
     """The options as tables of a configuration.
 
     Raises:
@@ -138,24 +136,14 @@ def _said(given: dict[str, Any], call: dict[str, Any]) -> dict[str, Any]:
     if "max_memory" in given:
         limits["memory_bytes"] = given["max_memory"] * MIB
     said: dict[str, Any] = {"limits": limits, "server": {name: given[name] for name in SERVER if name in given}}
-    parts = (
-        "model",
-        "cost_model",
-        "reward_model",
-        "critic",
-        "certificate",
-        "outside_certificate",
-        "device",
-        "tokenizer",
-    )
-    table = {name: given[name] for name in parts if name in given}
-    if loading := options.load_options(given.get("load_option")):
-        table["load_options"] = loading
+    named = ("model", "certificate", "outside_certificate")
+    table: dict[str, Any] = {name: given[name] for name in named if name in given}
+    table |= {name: value for name, value in parts.items() if value is not None}
     if "config" in given:
         if extra := [*table, *call]:
-            raise ConfigurationError(
-                f"--{extra[0].replace('_', '-')} says what is served, and so does --config; write it into the file"
-            )
+            name = {"load_options": "load-option"}.get(extra[0], extra[0].replace("_", "-"))
+            name = "no-critic" if table.get(extra[0]) is False else name
+            raise ConfigurationError(f"--{name} says what is served, and so does --config; write it into the file")
         return said
     table.setdefault("model", "tiny-beaver")
     return {**said, "models": {name_of(table["model"]): {**table, "options": call}}}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @options.with_call_options(without=("on_block",))
-@options.with_parts
+@options.with_parts()
 def trace(
     prompt: Annotated[str | None, typer.Argument(help="What to ask.")] = None,
     html: Annotated[Path | None, typer.Option(help="The page: one file that needs no other.")] = None,

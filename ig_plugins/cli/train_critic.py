@@ -5,19 +5,18 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from ig_plugins.cli import options, output
 
 
+@options.with_parts(without=("critic", "no_critic"))
 def train_critic(
     prompts: Annotated[Path, typer.Argument(help="JSON lines, CSV or plain text.")],
     out: Annotated[Path, typer.Option(help="The folder for the critic.")],
     model: Annotated[str, typer.Option(help="The policy: a preset, a hub id or a local folder.")] = "tiny-beaver",
-    cost_model: options.CostModel = None,
-    reward_model: options.RewardModel = None,
     budget: Annotated[float | None, typer.Option(help="The budget's limit; the preset's by default.")] = None,
     unseen: Annotated[
         Path | None, typer.Option(help="Prompts about topics that none of the others is about: measured for the card.")
@@ -36,8 +35,9 @@ def train_critic(
         ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of training.")] = None,
-    device: options.Device = None,
     json: Annotated[bool, typer.Option("--json", help="The metrics as JSON on standard output.")] = False,
+    *,
+    parts: dict[str, Any],
 ) -> None:
     """Train the latent critic of a policy from its own rollouts. An interrupted run goes on where it stopped."""
     from critic_models.training.card import write_card
@@ -52,15 +52,7 @@ def train_critic(
     texts = [prompt.text for prompt in load_prompts(prompts, column=column, limit=limit)]
     output.check_folder(out)
     with output.loading(model):
-        guard = InferenceGuard.from_pretrained(
-            model,
-            cost_model=cost_model,
-            reward_model=reward_model,
-            critic=False,
-            budget=budget,
-            max_tokens=max_tokens,
-            device=device,
-        )
+        guard = InferenceGuard.from_pretrained(model, **parts, critic=False, budget=budget, max_tokens=max_tokens)
     rollouts = RolloutConfig(responses=responses, batch=batch, seed=seed)
     with output.progress_bar() as bar:
         stages = ("rollouts", *(["unseen"] if apart else []), *(["training"] if mine is None else []))

@@ -51,7 +51,8 @@ def check_options(
             as_budgets(budget, [_stated(each) for each in own])
     if prompt_format is not None and prompt_format not in FORMATS:
         raise ConfigurationError(f"prompt_format is {prompt_format!r}; allowed are {', '.join(FORMATS)}")
-    if isinstance(dtype, str) and dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
+    named = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if dtype not in (None, "auto") and not (isinstance(named, torch.dtype) and named.is_floating_point):
         raise ConfigurationError(f"dtype is {dtype!r}; give one such as 'float32', 'bfloat16', 'float16' or 'auto'")
 
 

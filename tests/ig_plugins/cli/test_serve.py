@@ -10,13 +10,12 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 
 from ig_plugins import InferenceGuard
 
 
 def test_a_port_that_is_taken_is_told_before_weights_are_loaded(run, monkeypatch):
-    import pytest
-
     monkeypatch.setattr(InferenceGuard, "from_pretrained", lambda *_, **__: pytest.fail("weights were loaded"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         code, out, err = run("serve", "--port", taken.getsockname()[1])
@@ -77,3 +76,27 @@ def test_a_judge_that_cannot_be_used_is_named_before_there_are_clients(run, tmp_
     assert code == 0
     (warning,) = (line for line in err.splitlines() if "warning" in line)
     assert re.search(r"warning: bad failed at a first question: judge '.*rules.py:bad' returned float", warning)
+
+
+def test_every_part_of_a_guard_can_be_said_on_the_line(run, monkeypatch):
+    """What a configuration says of a model, and what `generate` takes."""
+    served = []
+    monkeypatch.setattr("ig_plugins.server.serve", lambda app, **_: served.extend(app.state.models.served))
+    parts = ("--no-critic", "--prompt-format", "plain", "--dtype", "bfloat16")
+    assert run("serve", "--port", 0, *parts)[0] == 0
+    components = served[0].guard.components
+    assert components.critic is None
+    assert components.prompt_format.name == "plain"
+    assert str(components.policy.engine.dtype) == "torch.bfloat16"
+    code, _, err = run("serve", "--port", 0, "--model", "vllm+http://127.0.0.1:1/x", "--revision", "v1")
+    assert code == 2
+    assert "revision is 'v1', but the server decides which weights it holds" in err
+
+
+@pytest.mark.parametrize("command", [("generate", "Hi"), ("serve",), ("train-critic", "x.txt", "--out", "x")])
+def test_a_dtype_that_is_none_is_refused_with_those_that_are(run, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.txt").write_text("Hello\n")
+    code, _, err = run(*command, "--dtype", "int3")
+    assert code == 2
+    assert "dtype is 'int3'; give one such as 'float32'" in err

@@ -168,14 +168,24 @@ def test_files_that_cannot_be_read(tmp_path):
         read(tmp_path / "guard.toml").keys  # noqa: B018
 
 
-def test_a_model_named_beside_the_file_is_refused(place, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--beams", "2"],
+        ["--no-critic"],
+        ["--load-option", "seeds=true"],
+        ["--prompt-format", "plain"],
+        ["--dtype", "auto"],
+    ],
+)
+def test_a_model_named_beside_the_file_is_refused(option, place, capsys, monkeypatch):
     from ig_plugins import cli
 
-    monkeypatch.setattr(sys, "argv", ["inferenceguard", "serve", "--config", str(place / "guard.toml"), "--beams", "2"])
+    monkeypatch.setattr(sys, "argv", ["inferenceguard", "serve", "--config", str(place / "guard.toml"), *option])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2
-    assert "--beams says what is served, and so does --config" in capsys.readouterr().err
+    assert f"{option[0]} says what is served, and so does --config" in capsys.readouterr().err
 
 
 def test_what_calibrate_writes_is_served_as_it_is(tmp_path, monkeypatch, capsys):
