@@ -6,7 +6,6 @@ from contextlib import aclosing, closing
 from functools import partial
 from typing import Any, TypeVar, cast
 
-import llama_index.core
 from llama_index.core.base.llms.generic_utils import messages_to_prompt as default_messages_to_prompt
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -30,7 +29,6 @@ from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.llms.llm import default_completion_to_prompt
-from llama_index.core.utils import set_global_tokenizer
 from typing_extensions import Self
 
 from critic_models.identity import describe, digest
@@ -39,6 +37,7 @@ from ig_plugins.guard import InferenceGuard
 from ig_plugins.guard.adapter_fields import GuardFields
 from llama_index.llms.inferenceguard._asked import asked_schema, held_to, whole_object
 from llama_index.llms.inferenceguard._convert import chat_response, completion_response, to_messages
+from llama_index.llms.inferenceguard._counting import count_with
 from llama_index.llms.inferenceguard._errors import loud
 from llama_index.llms.inferenceguard._tools import GuardedToolCalls
 
@@ -107,8 +106,7 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
         otherwise; where nobody has, it counts with this model's tokenizer from now on.
         """
         guard = self.guard
-        if _nobodys(llama_index.core.global_tokenizer):
-            set_global_tokenizer(partial(guard.tokenizer.encode, add_special_tokens=False))
+        count_with(guard.tokenizer)
         calls = self.is_function_calling_model if self.is_function_calling_model is not None else guard.calls_tools
         return LLMMetadata(
             context_window=(self.context_window or guard.context or DEFAULT_CONTEXT_WINDOW) - _template_tokens(guard),
@@ -295,13 +293,6 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
 def _for_object(schema: dict[str, Any] | None, given: dict[str, Any]) -> dict[str, Any]:
     """Options of a call that asks for an object in words: it is held to the schema, and a refusal is none."""
     return {} if schema is None else {"on_block": "raise", **held_to(schema, given=given)}
-
-
-def _nobodys(tokenizer: Any) -> bool:
-    """Whether nobody chose this tokenizer: there is none yet, or the one of OpenAI's that LlamaIndex falls back to."""
-    encoding = getattr(getattr(tokenizer, "func", None), "__self__", None)
-    fallback = type(encoding).__module__.startswith("tiktoken") and tokenizer.keywords == {"allowed_special": "all"}
-    return tokenizer is None or fallback
 
 
 def _template_tokens(guard: InferenceGuard) -> int:
