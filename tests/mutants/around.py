@@ -131,6 +131,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("what is no object is an empty answer", LLAMA + "_errors.py",
         "except (ValueError, TypeError) as error:", "except ZeroDivisionError as error:",
         only(LLAMAS + "test_never_empty.py", "class_itself")),
+    Mutant("errors quote answers into logs", LLAMA + "_errors.py",
+        'QUOTE.sub("", message)', "message", only(LLAMAS + "test_never_empty.py", "quotes_nothing")),
     Mutant("an error is what ReAct's call answers", LLAMA + "_tools.py",
         "    if not found.sources and errors:\n", "    if False:\n", only(LLAMAS + "test_tools.py", "an_error_is_not")),
     Mutant("a program makes objects of half an answer", LLAMA + "base.py",

@@ -4,6 +4,7 @@ Its compact and refine synthesizers catch ``ValueError`` and ``TypeError``, log 
 what goes wrong in a call is neither of them here.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,6 +24,9 @@ class PromptTooLongError(RequestError):
 class StructuredOutputError(InferenceGuardError):
     """An answer that is no object, or calls no tool, where one was asked for; the message says why."""
 
+
+NO_OBJECT = "Could not extract json string from output"  # and the answer behind that
+QUOTE = re.compile(r" \[type=\w+, input_value=.*\]$", re.MULTILINE)  # pydantic's, which writes it as one line
 
 _kept: ContextVar[list[InferenceGuardError] | None] = ContextVar("_kept", default=None)
 
@@ -60,8 +64,15 @@ def _told(error: InferenceGuardError) -> InferenceGuardError:
 
 @contextmanager
 def objects(output_cls: Any) -> Iterator[None]:
-    """The same of an answer that LlamaIndex's programs cannot make an object of."""
+    """The same of an answer that LlamaIndex's programs cannot make an object of; nothing of it is quoted.
+
+    Programs warn of errors and engines log them, with their causes, which do quote it.
+    """
     try:
         yield
     except (ValueError, TypeError) as error:  # pydantic's ValidationError is the former
-        raise StructuredOutputError(f"the answer is no {output_cls.__name__}: {error}") from error
+        raise StructuredOutputError(f"the answer is no {output_cls.__name__}: {_unquoted(str(error))}") from None
+
+
+def _unquoted(message: str) -> str:
+    return "it holds no JSON object" if message.startswith(NO_OBJECT) else QUOTE.sub("", message)
