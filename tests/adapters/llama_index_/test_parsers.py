@@ -67,3 +67,10 @@ async def test_an_object_that_was_cut_off_is_not_completed(cut, way):
     assert isinstance(error, StructuredOutputError)
     assert "paint" not in str(error)
     assert found == []
+
+
+@pytest.mark.usefixtures("no_grammar")
+@pytest.mark.parametrize("way", ["sync", "async"])
+async def test_quotes_and_braces_in_an_object_stay_words(way):
+    """LlamaIndex closes them in whole objects, too, and then gives an empty one."""
+    assert await streamed(says(r'{"text": "A 5\" pipe, and a {."}'), way) == ([Note(text='A 5" pipe, and a {.')], None)

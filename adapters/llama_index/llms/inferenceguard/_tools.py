@@ -88,6 +88,8 @@ class GuardedToolCalls(FunctionCallingLLM):  # type: ignore[misc]
             for block in response.message.blocks
             if isinstance(block, ToolCallBlock)
         ]
+        streamed = response.message.additional_kwargs.get("tool_calls", ())  # of `whole_object`
+        calls = calls or [each for each in streamed if isinstance(each, ToolSelection)]
         if calls or not error_on_no_tool_call:
             return calls
         report = (response.raw or {}).get("inference_guard", {})
