@@ -7,7 +7,9 @@ from typing import Any
 from ig_plugins.chat.rendering import argument_words
 
 _OPENING = re.compile(r"[{\[]")
-_SPELT = re.compile(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2}))")
+_HEX = "[0-9a-fA-F]"
+_SPELT = re.compile(rf"\\(?:u({_HEX}{{4}})|x({_HEX}{{2}})|U((?:000{_HEX}|0010){_HEX}{{4}}))")
+_CONTINUED = re.compile(r"(?<!\\)\\(?:\r\n|[\r\n\x85\u2028\u2029])[ \t]*")  # a string of YAML goes on in another line
 _DECODER = json.JSONDecoder(strict=False)  # as lenient as the parsers of frameworks
 
 
@@ -15,8 +17,8 @@ def json_words(text: str) -> tuple[str, ...]:
     """What stands in the JSON values of a text, in plain words, where escapes make that another text.
 
     Structured answers are judged as they are written, as any text is, and read by parsers that undo the escapes. Such
-    a parser may cut the JSON out of words around it, or mend what is no JSON: so characters that are spelt by number
-    are undone everywhere.
+    a parser may cut the JSON out of words around it, mend what is no JSON, or read it as YAML: so characters that are
+    spelt by number, and lines that a backslash joins, are undone everywhere.
 
     Args:
         text: An answer.
@@ -33,8 +35,9 @@ def json_words(text: str) -> tuple[str, ...]:
             found.append(argument_words(value))
         at = end
     texts = ["\n".join(found)] if found else []
-    if _SPELT.search(text):
-        texts.append(_SPELT.sub(lambda spelt: chr(int(spelt[1] or spelt[2], 16)), text))
+    plain = _SPELT.sub(lambda spelt: chr(int(spelt[1] or spelt[2] or spelt[3], 16)), _CONTINUED.sub("", text))
+    if plain != text:
+        texts.append(plain)
     return tuple(_whole_characters(words) for words in texts)
 
 

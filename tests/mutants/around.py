@@ -7,6 +7,7 @@ from tests.mutants.mutant import Mutant, only
 CALIBRATION, CALIBRATED = "ig_plugins/research/calibration/", "tests/ig_plugins/research/calibration/"
 BOUNDS, SEQUENCE = (CALIBRATED + "test_bounds.py",), CALIBRATED + "test_certificate.py"
 ADAPTER, LANGCHAIN = "adapters/langchain_inferenceguard/", "tests/adapters/langchain/"
+LLAMA, LLAMAS = "adapters/llama_index/llms/inferenceguard/", "tests/adapters/llama_index_/"
 MIDDLEWARE, HISTORY = LANGCHAIN + "test_middleware.py", LANGCHAIN + "test_middleware_history.py"
 SERVER, SERVED = "ig_plugins/server/", "tests/ig_plugins/server/"
 GATE, ENTRY, ACCEPTOR = (SERVED + name for name in ("test_gate.py", "test_entry.py", "test_acceptor.py"))
@@ -127,9 +128,20 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("a first call is not forced", ADAPTER + "tool_choice.py",
         "tool_choice=self.then if answered else self.first", "tool_choice=self.then",
         only(LANGCHAIN + "test_tool_choice.py", "until_a_tool")),
-    Mutant("what is no object is an empty answer", "adapters/llama_index/llms/inferenceguard/_errors.py",
+    Mutant("what is no object is an empty answer", LLAMA + "_errors.py",
         "except (ValueError, TypeError) as error:", "except ZeroDivisionError as error:",
-        only("tests/adapters/llama_index_/test_never_empty.py", "class_itself")),
+        only(LLAMAS + "test_never_empty.py", "class_itself")),
+    Mutant("errors quote answers into logs", LLAMA + "_errors.py",
+        'QUOTE.sub("", message)', "message", only(LLAMAS + "test_never_empty.py", "quotes_nothing")),
+    Mutant("an error is what ReAct's call answers", LLAMA + "_tools.py",
+        "    if not found.sources and errors:\n", "    if False:\n", only(LLAMAS + "test_tools.py", "an_error_is_not")),
+    Mutant("a program makes objects of half an answer", LLAMA + "base.py",
+        "self._stream if self._asked_schema(messages, kwargs) is None else self._once", "self._stream",
+        only(LLAMAS + "test_parsers.py", "half_an_answer")),
+    Mutant("an object of LlamaIndex that was cut off is completed", LLAMA + "_asked.py",
+        "    if not isinstance(found, dict):\n", "    if False:\n", only(LLAMAS + "test_parsers.py", "cut_off")),
+    Mutant("lines that YAML joins are judged apart", "ig_plugins/chat/json_words.py",
+        '_CONTINUED.sub("", text)', "text", only(LLAMAS + "test_parsers.py", "yaml")),
     Mutant("an object that a stop string cut is completed", "adapters/langchain_inferenceguard/_structured.py",
         "parse_json_markdown(message.text, parser=partial(json.loads, strict=False))", "pass",
         only(LANGCHAIN + "test_tools.py", "stop_string_cuts")),

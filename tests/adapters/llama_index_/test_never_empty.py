@@ -3,6 +3,10 @@
 Its refine loop, which the modes compact and refine and most chat engines run, swallows every ValueError and TypeError.
 """
 
+import asyncio
+import traceback
+from functools import partial
+
 import pytest
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.bridge.pydantic import BaseModel, field_validator
@@ -125,6 +129,20 @@ async def test_an_answer_that_is_no_object_is_an_error(tools, way):
 async def test_what_the_class_itself_refuses_is_an_error(tools, way):
     with pytest.raises(StructuredOutputError, match=r"(?s)no Picky: .*not this text"):
         await asked(llm_of(FOUND, tools=tools), way, response_mode="compact", output_cls=Picky)
+
+
+@pytest.mark.usefixtures("no_grammar")
+@pytest.mark.parametrize("way", ["at once", "async"])
+@pytest.mark.parametrize("tools", [True, False], ids=["by a call", "by words"])
+@pytest.mark.parametrize("said", ['{"text": "My name is Ann."}', "My name is Ann.", '{"text": "My name is Ann.'])
+async def test_an_error_quotes_nothing_of_the_answer(said, tools, way):
+    """LlamaIndex logs what fails in a sub-question, and warns of what is no object of an agent's class."""
+    said = f" {said}}}\n</tool_call>" if tools else said
+    llm = InferenceGuardLLM.from_guard(scripted_guard({said: 1.0}, **SHORT), is_function_calling_model=tools)
+    predict = llm.astructured_predict if way == "async" else partial(asyncio.to_thread, llm.structured_predict)
+    with pytest.raises(StructuredOutputError) as caught:
+        await predict(Picky, PromptTemplate("Who?"))
+    assert "Ann" not in "".join(traceback.format_exception(caught.value)), "in a log, with its causes"
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -6,11 +6,13 @@ import pickle
 import warnings
 from pathlib import Path
 
+import llama_index.core
 import pytest
 import torch
 from llama_index.core import Settings
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.callbacks import CallbackManager
+from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.workflow import Context, JsonPickleSerializer
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -117,6 +119,19 @@ async def test_context_of_an_agent_holds_no_weights():
     assert len(stored) < 15_000
     again = Context.from_dict(agent, json.loads(stored), serializer=JsonPickleSerializer())
     assert (await again.store.get("llm")).guard is llm.guard
+
+
+def test_a_memory_holds_no_tokenizer(monkeypatch):
+    """LlamaIndex counts with the model's own tokenizer once its metadata was read, and memories keep what counts."""
+    monkeypatch.setattr(llama_index.core, "global_tokenizer", None)
+    assert InferenceGuardLLM(model="tiny-beaver").metadata
+    memory = ChatMemoryBuffer.from_defaults(token_limit=100)
+    data = pickle.dumps(memory)
+    assert len(data) < 1000
+    assert copy.deepcopy(memory).tokenizer_fn is memory.tokenizer_fn is llama_index.core.global_tokenizer
+    assert pickle.loads(data).tokenizer_fn is llama_index.core.global_tokenizer
+    monkeypatch.setattr(llama_index.core, "global_tokenizer", str.split)
+    assert pickle.loads(data).tokenizer_fn is str.split
 
 
 def test_settings_and_attribute_assignment(llm):

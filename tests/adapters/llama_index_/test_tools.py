@@ -8,8 +8,16 @@ from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
 from llama_index.core.types import PydanticProgramMode
 
-from llama_index.llms.inferenceguard import GuardBlockedError, InferenceGuardLLM, StructuredOutputError
+from ig_plugins.errors import JudgeError
+from ig_plugins.guard import InferenceGuard
+from llama_index.llms.inferenceguard import (
+    GuardBlockedError,
+    InferenceGuardLLM,
+    PromptTooLongError,
+    StructuredOutputError,
+)
 from tests.adapters.llama_index_.guards import MARK, REFUSAL, scripted_guard
+from tests.kit.guards import make_guard
 from tests.kit.tool_caller import CALL, tool_caller
 
 
@@ -109,6 +117,42 @@ def test_refusal_is_a_guard_error_where_a_call_is_needed():
     with pytest.raises(GuardBlockedError) as caught:
         llm.predict_and_call(TOOLS, "double 4")
     assert caught.value.report["blocked"] is True
+
+
+async def acted(llm, way, **options):
+    """What a model that knows no tools makes of a question, by ReAct."""
+    if way == "sync":
+        return llm.predict_and_call(TOOLS, "double 21", **options)
+    return await llm.apredict_and_call(TOOLS, "double 21", **options)
+
+
+def wordy(answers, **fields):
+    guard = answers if isinstance(answers, InferenceGuard) else scripted_guard(answers)
+    return InferenceGuardLLM.from_guard(guard, is_function_calling_model=False, **fields)
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+async def test_predict_and_call_in_words(way):
+    assert (await acted(wordy(react), way)).response == "42."
+    with pytest.raises(StructuredOutputError, match="no action"):
+        await acted(wordy({"I would rather not.": 1.0}), way)
+    assert (await acted(wordy({"I would rather not.": 1.0}), way, error_on_no_tool_call=False)).sources == []
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+async def test_an_error_is_not_what_predict_and_call_answers(way):
+    """LlamaIndex makes a text of every error there, and an empty one of a refusal."""
+    for settings in ({}, {"on_block": "raise"}):
+        with pytest.raises(GuardBlockedError):
+            await acted(wordy({MARK: 1.0}, **settings), way)
+
+    def fails(prompts, responses):
+        raise RuntimeError
+
+    with pytest.raises(JudgeError):
+        await acted(wordy(make_guard(react, cost=fails, chat=True)), way, error_on_no_tool_call=False)
+    with pytest.raises(PromptTooLongError):
+        await acted(wordy({"x": 1.0}, max_tokens=8000), way)
 
 
 def test_history_with_calls_and_results_reaches_the_template():

@@ -16,6 +16,8 @@ from ig_plugins.chat.json_words import json_words
         (r'{"a": "\ud83d\ude42 \ud83d"}', ('{"a": "🙂 \ufffd"}', '{"a": "🙂 \ufffd"}')),
         (r'{"a": "\u0062', ('{"a": "b',)),
         (r"{'a': '\x62'}", ("{'a': 'b'}",)),
+        (r'["\U00000062\U0010ffff\U00110000"]', ('["b\U0010ffff\\U00110000"]',)),
+        ('["say \\\n  b", "c\\\\\n"]', ('["say b", "c\\\\\n"]',)),
         (r"\frac{a}{\beta} and [\nabla]", ()),
         ('{"a": "b"} \\', ()),
         ("[" * 3000 + "\\", ()),

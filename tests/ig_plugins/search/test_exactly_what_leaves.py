@@ -145,10 +145,17 @@ def test_arguments_are_judged_as_the_tool_gets_them(tokenizer, words):
 
 
 @pytest.mark.parametrize(
-    "text", ['{"a": "\\u0072m -r', "Action Input: {'a': '\\x72m -r'}", '["\\ud83d", "\\u0072m -r"]']
+    "text",
+    [
+        '{"a": "\\u0072m -r',
+        "Action Input: {'a': '\\x72m -r'}",
+        '["\\ud83d", "\\u0072m -r"]',
+        '["\\U00000072m -r"]',
+        '["r\\\n  m -r"]',
+    ],
 )
 def test_what_a_lenient_parser_reads_is_judged_too(text):
-    """JSON that is cut off, or no JSON; ReAct's parser and LangChain's make an object of it."""
+    """JSON that is cut off, or no JSON: ReAct's parser, LangChain's, and YAML's, which LlamaIndex falls back to."""
     guard = make_guard({text: 1.0}, cost=Judge(lambda text: "rm -r" in text), chat=True, block_tokens=120)
     assert guard.generate("Go.").blocked
 

@@ -9,12 +9,14 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from llama_index.core.base.llms.types import ChatMessage, MessageRole
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, MessageRole
+from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.output_parsers.pydantic import PYDANTIC_FORMAT_TMPL
 from llama_index.core.program import function_program
 from llama_index.core.tools import FunctionTool
 
 from ig_plugins.grammar import KINDS, installed
+from llama_index.llms.inferenceguard._errors import StructuredOutputError
 
 WORDS, _, CLOSING = PYDANTIC_FORMAT_TMPL.partition("{schema}")
 
@@ -62,3 +64,27 @@ def held_to(schema: dict[str, Any], *, given: Iterable[str]) -> dict[str, Any]:
     if not installed() or set(given) & set(KINDS):
         return {}
     return {"json_schema": {"x-guidance": {"lenient": True}, **schema}}
+
+
+def whole_object(answer: ChatResponse) -> ChatResponse:
+    """An answer as the only item of a stream of objects; LlamaIndex would complete one that was cut off.
+
+    It would also close quotes and braces that stand open in an object's words, and give an empty object then.
+
+    Raises:
+        StructuredOutputError: It is no JSON object from its first character to its last.
+    """
+    text = answer.message.content or ""
+    try:
+        found = json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        cut = (answer.raw or {}).get("finish_reason") == "length"
+        why = "max_tokens cut it off, so raise that" if cut else "a stop string cut it off, or it is something else"
+        raise StructuredOutputError(f"the answer is no JSON object from its first character to its last: {why}")
+    answer.delta = text
+    if text.count('"') % 2 or text.count("{") > text.count("}"):
+        call = ToolSelection(tool_id="", tool_name="object", tool_kwargs=found)
+        answer.message.additional_kwargs["tool_calls"] = [call]  # from where a program takes it as it is
+    return answer

@@ -1,8 +1,10 @@
 """The part of the LLM that calls functions and predicts structured objects."""
 
 from collections.abc import AsyncGenerator, Generator, Sequence
-from typing import Any
+from typing import Any, cast
 
+from llama_index.core.agent.react.formatter import ReActChatFormatter
+from llama_index.core.agent.react.output_parser import ReActOutputParser
 from llama_index.core.base.llms.types import (
     ChatMessage,
     ChatResponse,
@@ -11,16 +13,18 @@ from llama_index.core.base.llms.types import (
     MessageRole,
     ToolCallBlock,
 )
+from llama_index.core.chat_engine.types import AgentChatResponse
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.llms.structured_llm import StructuredLLM
 from llama_index.core.program.utils import get_program_for_llm
 from llama_index.core.types import PydanticProgramMode
+from typing_extensions import Self
 
-from ig_plugins.errors import GuardBlockedError
+from ig_plugins.errors import GuardBlockedError, InferenceGuardError
 from ig_plugins.guard.result import why_no_call
 from llama_index.llms.inferenceguard._asked import held_to, makes_object
-from llama_index.llms.inferenceguard._errors import StructuredOutputError, objects
+from llama_index.llms.inferenceguard._errors import StructuredOutputError, kept, objects
 
 PROGRAMS = ("tool_required", "tool_choice", "allow_parallel_tool_calls")  # keywords that LlamaIndex's programs drop
 REQUIRED = {"tool_required": True, "on_block": "raise"}
@@ -84,6 +88,8 @@ class GuardedToolCalls(FunctionCallingLLM):  # type: ignore[misc]
             for block in response.message.blocks
             if isinstance(block, ToolCallBlock)
         ]
+        streamed = response.message.additional_kwargs.get("tool_calls", ())  # of `whole_object`
+        calls = calls or [each for each in streamed if isinstance(each, ToolSelection)]
         if calls or not error_on_no_tool_call:
             return calls
         report = (response.raw or {}).get("inference_guard", {})
@@ -93,6 +99,37 @@ class GuardedToolCalls(FunctionCallingLLM):  # type: ignore[misc]
         wordy = report.get("finish_reason") == "stop" and not report.get("invalid_tool_calls")
         said = f"there is no tool call: {why_no_call(report)}" + (f"; {advice}" if wordy else "")
         raise StructuredOutputError(said)
+
+    # Where the template knows no tools, LlamaIndex asks in ReAct's words, and makes an answer of every error.
+
+    def predict_and_call(
+        self, tools: Sequence[Any], *args: Any, error_on_no_tool_call: bool = True, **kwargs: Any
+    ) -> AgentChatResponse:
+        """As in LlamaIndex, with errors that stay errors.
+
+        Raises:
+            GuardBlockedError: The guard refuses.
+            StructuredOutputError: There is no call, and one was expected.
+        """
+        if self.metadata.is_function_calling_model:
+            return super().predict_and_call(tools, *args, error_on_no_tool_call=error_on_no_tool_call, **kwargs)
+        with kept() as errors:
+            found = FunctionCallingLLM.predict_and_call(self._strict(), tools, *args, **{**_react(), **kwargs})
+        return _called(found, errors, expected=error_on_no_tool_call)
+
+    async def apredict_and_call(
+        self, tools: Sequence[Any], *args: Any, error_on_no_tool_call: bool = True, **kwargs: Any
+    ) -> AgentChatResponse:
+        """As `predict_and_call`."""
+        if self.metadata.is_function_calling_model:
+            return await super().apredict_and_call(tools, *args, error_on_no_tool_call=error_on_no_tool_call, **kwargs)
+        with kept() as errors:
+            found = await FunctionCallingLLM.apredict_and_call(self._strict(), tools, *args, **{**_react(), **kwargs})
+        return _called(found, errors, expected=error_on_no_tool_call)
+
+    def _strict(self) -> Self:
+        """This LLM, whose refusals are errors."""
+        return cast(Self, self.model_copy(update={"on_block": "raise"}))
 
     # LlamaIndex's programs stream an object without saying that its call is required.
 
@@ -204,6 +241,23 @@ class GuardedStructuredLLM(StructuredLLM):  # type: ignore[misc]
                 yield _with_delta(item)
 
         return said()
+
+
+def _react() -> dict[str, Any]:
+    """What LlamaIndex's ReAct agent needs, and gets none of where nobody gives it."""
+    return {"react_chat_formatter": ReActChatFormatter(), "output_parser": ReActOutputParser()}
+
+
+def _called(found: AgentChatResponse, errors: Sequence[InferenceGuardError], *, expected: bool) -> AgentChatResponse:
+    """What a tool gave; where none was called, the error of the call that was to name it."""
+    if not found.sources and errors:
+        raise errors[0]
+    if not found.sources and expected:
+        raise StructuredOutputError(
+            "there is no tool call: the model wrote no action in the form that ReAct's parser reads; "
+            "pass error_on_no_tool_call=False to accept that"
+        )
+    return found
 
 
 def _with_delta(item: ChatResponse) -> ChatResponse:

@@ -6,7 +6,6 @@ from contextlib import aclosing, closing
 from functools import partial
 from typing import Any, TypeVar, cast
 
-import llama_index.core
 from llama_index.core.base.llms.generic_utils import messages_to_prompt as default_messages_to_prompt
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -30,15 +29,15 @@ from llama_index.core.constants import DEFAULT_CONTEXT_WINDOW
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.custom import CustomLLM
 from llama_index.core.llms.llm import default_completion_to_prompt
-from llama_index.core.utils import set_global_tokenizer
 from typing_extensions import Self
 
 from critic_models.identity import describe, digest
 from ig_plugins.errors import ConfigurationError
 from ig_plugins.guard import InferenceGuard
 from ig_plugins.guard.adapter_fields import GuardFields
-from llama_index.llms.inferenceguard._asked import asked_schema, held_to
+from llama_index.llms.inferenceguard._asked import asked_schema, held_to, whole_object
 from llama_index.llms.inferenceguard._convert import chat_response, completion_response, to_messages
+from llama_index.llms.inferenceguard._counting import count_with
 from llama_index.llms.inferenceguard._errors import loud
 from llama_index.llms.inferenceguard._tools import GuardedToolCalls
 
@@ -107,8 +106,7 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
         otherwise; where nobody has, it counts with this model's tokenizer from now on.
         """
         guard = self.guard
-        if _nobodys(llama_index.core.global_tokenizer):
-            set_global_tokenizer(partial(guard.tokenizer.encode, add_special_tokens=False))
+        count_with(guard.tokenizer)
         calls = self.is_function_calling_model if self.is_function_calling_model is not None else guard.calls_tools
         return LLMMetadata(
             context_window=(self.context_window or guard.context or DEFAULT_CONTEXT_WINDOW) - _template_tokens(guard),
@@ -169,8 +167,12 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
 
     @llm_chat_callback()  # type: ignore[untyped-decorator]
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
-        """Streams verified text; if the guard blocks, the last item's message is the refusal alone."""
-        return self._stream(*self._chat_request(messages, kwargs))
+        """Streams verified text; if the guard blocks, the last item's message is the refusal alone.
+
+        Where LlamaIndex asks for an object in words, it is one item: of half an object it would make a whole one.
+        """
+        answer = self._stream if self._asked_schema(messages, kwargs) is None else self._once
+        return answer(*self._chat_request(messages, kwargs))
 
     @llm_chat_callback()  # type: ignore[untyped-decorator]
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
@@ -180,7 +182,8 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
     @llm_chat_callback()  # type: ignore[untyped-decorator]
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """``stream_chat``, without blocking the event loop; leaving the loop stops decoding."""
-        return self._astream(*self._chat_request(messages, kwargs))
+        answer = self._astream if self._asked_schema(messages, kwargs) is None else self._aonce
+        return answer(*self._chat_request(messages, kwargs))
 
     @llm_completion_callback()  # type: ignore[untyped-decorator]
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
@@ -213,7 +216,8 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
         self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]
     ) -> tuple[Prompt, dict[str, Any], Callable[..., ChatResponse]]:
         parallel = kwargs.pop("allow_parallel_tool_calls", True)
-        options = self.call_options(**{**self._for_object(messages, kwargs), **kwargs})
+        schema = self._asked_schema(messages, kwargs)
+        options = self.call_options(**{**_for_object(schema, kwargs), **kwargs})
         reply = partial(chat_response, self.model, parallel=parallel)
         if not self._own_prompt_format:
             return to_messages(messages, system_prompt=self.system_prompt), options, reply
@@ -224,12 +228,9 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
             )
         return self.messages_to_prompt(messages), {**options, "raw_prompt": True}, reply
 
-    def _for_object(self, messages: Sequence[ChatMessage], given: dict[str, Any]) -> dict[str, Any]:
-        """Options of a call that asks for an object in words: it is held to the schema, and a refusal is none."""
-        schema = None if given.get("tools") else asked_schema(messages, system_prompt=self.system_prompt)
-        if schema is None:
-            return {}
-        return {"on_block": "raise", **held_to(schema, given=given)}
+    def _asked_schema(self, messages: Sequence[ChatMessage], given: dict[str, Any]) -> dict[str, Any] | None:
+        """The schema of the object that a call asks for in words; None where it asks for none, or for calls."""
+        return None if given.get("tools") else asked_schema(messages, system_prompt=self.system_prompt)
 
     def _completion_request(
         self, prompt: str, formatted: bool, kwargs: dict[str, Any]
@@ -274,16 +275,24 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
                     text += chunk.text
                     yield _item(reply, text, chunk)
 
+    def _once(
+        self, prompt: Prompt, options: dict[str, Any], reply: Callable[..., ChatResponse]
+    ) -> Generator[ChatResponse, None, None]:
+        yield whole_object(self._answer(prompt, options, reply))
+
+    async def _aonce(
+        self, prompt: Prompt, options: dict[str, Any], reply: Callable[..., ChatResponse]
+    ) -> AsyncGenerator[ChatResponse, None]:
+        yield whole_object(await self._aanswer(prompt, options, reply))
+
     async def _aguard(self) -> InferenceGuard:
         """The guard; loading takes seconds to minutes, so it happens beside the event loop."""
         return self.guard if self.is_loaded else await asyncio.to_thread(lambda: self.guard)
 
 
-def _nobodys(tokenizer: Any) -> bool:
-    """Whether nobody chose this tokenizer: there is none yet, or the one of OpenAI's that LlamaIndex falls back to."""
-    encoding = getattr(getattr(tokenizer, "func", None), "__self__", None)
-    fallback = type(encoding).__module__.startswith("tiktoken") and tokenizer.keywords == {"allowed_special": "all"}
-    return tokenizer is None or fallback
+def _for_object(schema: dict[str, Any] | None, given: dict[str, Any]) -> dict[str, Any]:
+    """Options of a call that asks for an object in words: it is held to the schema, and a refusal is none."""
+    return {} if schema is None else {"on_block": "raise", **held_to(schema, given=given)}
 
 
 def _template_tokens(guard: InferenceGuard) -> int:
