@@ -13,21 +13,29 @@ from typing_extensions import Unpack
 
 from critic_models.safety import SafetyBudget
 from ig_plugins.call_options import CallOptions
-from ig_plugins.errors import ConfigurationError, GuardBlockedError, PromptError
+from ig_plugins.errors import ConfigurationError, PromptError
+from ig_plugins.guard.asking import (
+    Asked,
+    achunks_of,
+    ask,
+    ask_each,
+    await_all,
+    chunks_of,
+    encode_call,
+    wait_for,
+)
 from ig_plugins.guard.components import Components
 from ig_plugins.guard.identity import PARTS, identity
 from ig_plugins.guard.options import Options, configuration_errors, one_of
 from ig_plugins.guard.promise import Outside, Promise
-from ig_plugins.guard.prompt_request import Prompt, build_request, decide, encode, weighed
+from ig_plugins.guard.prompt_request import Prompt, build_request, encode, weighed
 from ig_plugins.guard.recipe import recipe_of
 from ig_plugins.guard.request_handle import GuardChunk, RequestHandle
 from ig_plugins.guard.result import GuardResult
 from ig_plugins.guard.tool_gains import can_weigh
-from ig_plugins.runtime import worker
 from ig_plugins.search import Request, SearchConfig
 
 if TYPE_CHECKING:
-    from ig_plugins.chat import EncodedPrompt
     from ig_plugins.guard.certificate import Certificate
 
 
@@ -175,14 +183,8 @@ class InferenceGuard:
         """
         many = is_batch(prompt)
         keep = return_exceptions and many
-        options = self.options.updated(**overrides)
-        asked = self._handles(list(prompt) if many else [prompt], options, keep=keep)
-        handles = self._submit(asked)
-        try:
-            results = [self._result(each, overrides, keep=keep) for each in asked]
-        finally:
-            for handle in handles:
-                handle.cancel()
+        asked = self._ask_each(list(prompt) if many else [prompt], self.options.updated(**overrides), keep=keep)
+        results = wait_for(asked, keep=keep)
         return results if many else results[0]
 
     def stream(self, prompt: Prompt, **overrides: Unpack[CallOptions]) -> Generator[GuardChunk, None, None]:
@@ -195,8 +197,7 @@ class InferenceGuard:
         Where every beam runs into a dead end, `generate` begins anew. A stream of which text has left cannot: it ends
         with the refusal.
         """
-        asked = self._handles([prompt], self.options.updated(**overrides), stream=True)
-        return self._relay(asked, overrides)
+        return chunks_of(self._ask(prompt, self.options.updated(**overrides), stream=True))
 
     @overload  # a text is a sequence of texts, too: the first that fits counts
     async def agenerate(  # type: ignore[overload-overlap]
@@ -221,18 +222,15 @@ class InferenceGuard:
         """As `generate`; the event loop goes on, and cancelling the task stops decoding."""
         many = is_batch(prompt)
         keep = return_exceptions and many
-        asked, handles = await self._listening(list(prompt) if many else [prompt], overrides, keep=keep)
-        try:
-            results = [await self._aresult(each, overrides, keep=keep) for each in asked]
-        finally:
-            for handle in handles:
-                handle.cancel()
+        prompts, options = list(prompt) if many else [prompt], self.options.updated(**overrides)
+        results = await await_all(await asyncio.to_thread(self._ask_each, prompts, options, keep=keep), keep=keep)
         return results if many else results[0]
 
     async def astream(self, prompt: Prompt, **overrides: Unpack[CallOptions]) -> AsyncGenerator[GuardChunk, None]:
         """As `stream`; the event loop goes on, and cancelling the task stops decoding."""
-        _, (handle,) = await self._listening([prompt], overrides, stream=True)
-        async with aclosing(self._heard(handle, overrides)) as chunks:
+        options = self.options.updated(**overrides)
+        handle = await asyncio.to_thread(self._ask, prompt, options, stream=True)
+        async with aclosing(achunks_of(handle)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
@@ -245,18 +243,13 @@ class InferenceGuard:
             PromptError: The prompt cannot be answered.
             OutsideCertificateError: The guard's certificate does not speak of such a call; see `from_pretrained`.
         """
-        options = self.options.updated(**overrides)
-        (handle,) = self._handles([prompt], options, stream=stream)
-        if isinstance(handle, Exception):
-            raise handle
+        handle = self._ask(prompt, self.options.updated(**overrides), stream=stream)
         handle.begin()
         return handle
 
     async def follow(self, handle: RequestHandle) -> AsyncGenerator[GuardChunk, None]:
         """Answers a prepared request, as `astream`; the last chunk alone counts where it does not stream."""
-        handle.listen(asyncio.get_running_loop())
-        worker().submit([handle])
-        async with aclosing(self._heard(handle, {"on_block": handle.options.on_block})) as chunks:
+        async with aclosing(achunks_of(handle, begun=True)) as chunks:
             async for chunk in chunks:
                 yield chunk
 
@@ -380,7 +373,7 @@ class InferenceGuard:
         """
         options = self.options.updated(**overrides)
         self._certified(options)
-        return build_request(self.components, self._encoded(prompt, options), options, stream=stream)
+        return build_request(self.components, encode_call(self.components, prompt, options), options, stream=stream)
 
     def numbered(self, seed: int) -> int | None:
         """The seed of one of several answers to a prompt; None where a server draws, which no seed can repeat."""
@@ -410,103 +403,11 @@ class InferenceGuard:
         """Whether the certificate speaks of such a call; None without one. It may refuse."""
         return None if self.promise is None else self.promise.covers(self.components, options)
 
-    def _relay(
-        self, asked: Sequence[RequestHandle | Exception], overrides: Mapping[str, Any]
-    ) -> Generator[GuardChunk, None, None]:
-        (handle,) = self._submit(asked)
-        for chunk in handle.chunks():
-            if chunk.result is not None:
-                self._checked(chunk.result, overrides)
-            yield chunk
+    def _ask(self, prompt: Prompt, options: Options, *, stream: bool) -> RequestHandle:
+        return ask(self.components, prompt, options, certified=self._certified(options), stream=stream)
 
-    async def _heard(self, handle: RequestHandle, overrides: Mapping[str, Any]) -> AsyncGenerator[GuardChunk, None]:
-        """The chunks of a submitted request as they come; whoever stops listening stops its decoding."""
-        try:
-            while True:
-                chunk = await handle.anext()
-                if chunk.result is not None:
-                    self._checked(chunk.result, overrides)
-                yield chunk
-                if chunk.result is not None:
-                    return
-        finally:
-            handle.cancel()
-
-    async def _listening(
-        self, prompts: Sequence[Prompt], overrides: Mapping[str, Any], *, stream: bool = False, keep: bool = False
-    ) -> tuple[list[RequestHandle | Exception], list[RequestHandle]]:
-        """As `_handles` and `_submit`; events come to the running loop."""
-        options = self.options.updated(**overrides)
-        asked = await asyncio.to_thread(self._handles, prompts, options, stream=stream, keep=keep)
-        return asked, self._submit(asked, loop=asyncio.get_running_loop())
-
-    def _handles(
-        self, prompts: Sequence[Prompt], options: Options, *, stream: bool = False, keep: bool = False
-    ) -> list[RequestHandle | Exception]:
-        """A handle for each prompt; with ``keep`` the exception of a prompt that cannot be encoded."""
-        certified = self._certified(options)
-        return [self._handle(each, options, stream=stream, keep=keep, certified=certified) for each in prompts]
-
-    def _handle(
-        self, prompt: Prompt, options: Options, *, stream: bool, keep: bool, certified: bool | None
-    ) -> RequestHandle | Exception:
-        try:
-            encoded = self._encoded(prompt, options)
-            request = build_request(self.components, encoded, options, stream=stream)
-            engine = self.components.serving(request.budgets)
-            return RequestHandle(engine, encoded, request, options, certified=certified)
-        except Exception as error:
-            if keep:
-                return error
-            raise
-
-    def _encoded(self, prompt: Prompt, options: Options) -> EncodedPrompt:
-        """The prompt in tokens; that of a forced call where the question asks for a tool."""
-        return decide(self.components, prompt, encode(self.components, prompt, options), options)
-
-    def _submit(
-        self, asked: Sequence[RequestHandle | Exception], *, loop: asyncio.AbstractEventLoop | None = None
-    ) -> list[RequestHandle]:
-        """Submits the handles among these to the worker; their time begins."""
-        handles = [each for each in asked if isinstance(each, RequestHandle)]
-        for handle in handles:
-            if loop is not None:
-                handle.listen(loop)
-            handle.begin()
-        worker().submit(handles)
-        return handles
-
-    def _result(
-        self, asked: RequestHandle | Exception, overrides: Mapping[str, Any], *, keep: bool
-    ) -> GuardResult | Exception:
-        """Waits for a handle's result; with ``keep`` its exception is one as well."""
-        if isinstance(asked, Exception):
-            return asked
-        try:
-            return self._checked(asked.result(), overrides)
-        except Exception as error:
-            if keep:
-                return error
-            raise
-
-    async def _aresult(
-        self, asked: RequestHandle | Exception, overrides: Mapping[str, Any], *, keep: bool
-    ) -> GuardResult | Exception:
-        """As `_result`, without blocking the loop."""
-        if isinstance(asked, Exception):
-            return asked
-        try:
-            return self._checked(await asked.aresult(), overrides)
-        except Exception as error:
-            if keep:
-                return error
-            raise
-
-    def _checked(self, result: GuardResult, overrides: Mapping[str, Any]) -> GuardResult:
-        on_block = overrides.get("on_block") or self.options.on_block
-        if result.blocked and on_block == "raise":
-            raise GuardBlockedError(f"the answer was blocked: {result.reason}", report=result.report())
-        return result
+    def _ask_each(self, prompts: Sequence[Prompt], options: Options, *, keep: bool) -> list[Asked]:
+        return ask_each(self.components, prompts, options, certified=self._certified(options), keep=keep)
 
 
 def is_batch(prompt: Any) -> bool:

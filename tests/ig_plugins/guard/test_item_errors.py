@@ -192,7 +192,7 @@ def test_a_logits_processor_that_fails_is_named(kind, message):
 def test_a_failing_logits_processor_costs_others_nothing():
     """A stream of which text has left could not begin anew."""
     guard = make_guard({"word " * 20: 1.0}, beams=1)
-    (stream,) = guard._handles(["one"], guard.options, stream=True)
+    stream = guard.prepare("one", stream=True)
 
     class Later(LogitsProcessor):
         def __call__(self, ids, scores):
@@ -200,7 +200,7 @@ def test_a_failing_logits_processor_costs_others_nothing():
                 raise RuntimeError
             return scores
 
-    (careless,) = guard._handles(["two"], guard.options.updated(logits_processors=[Later()]))
+    careless = guard.prepare("two", logits_processors=[Later()])
     worker().submit([stream, careless])
     assert stream.result().text == "word " * 20
     with pytest.raises(LogitsProcessorError):

@@ -57,10 +57,7 @@ def hang():
 def test_one_request_of_a_batch_reaches_its_deadline_and_the_others_are_answered(hang):
     guard = make_guard(echo, cost=hang)
     prompts = ["one", "poison", "two"]
-    handles = [
-        guard._handles([prompt], guard.options.updated(timeout=1.0 if prompt == "poison" else 15.0))[0]
-        for prompt in prompts
-    ]
+    handles = [guard.prepare(prompt, timeout=1.0 if prompt == "poison" else 15.0) for prompt in prompts]
     started = time.monotonic()
     for handle in handles:
         handle.request.deadline = started + handle._options.timeout
@@ -96,10 +93,7 @@ def test_a_request_without_a_deadline_holds_up_none_that_has_one(hang):
 
 def test_a_late_request_is_tried_again_apart_and_never_counts_as_judged(hang):
     guard = make_guard(echo, cost=hang, judge_timeout=5.0)
-    late, quick = (
-        guard._handles([prompt], guard.options.updated(timeout=timeout))[0]
-        for prompt, timeout in (("poison", None), ("one", 3.0))
-    )
+    late, quick = (guard.prepare(prompt, timeout=timeout) for prompt, timeout in (("poison", None), ("one", 3.0)))
     for handle in (late, quick):
         handle.begin()
     worker().submit([late, quick])  # one batch
@@ -159,7 +153,7 @@ def test_a_stream_that_has_begun_goes_on_beside_a_judge_that_fails_for_another()
         return cost_of_marker(prompts, responses)
 
     guard = make_guard({"word " * 20: 1.0}, cost=judge, beams=1)
-    stream, poisoned = (guard._handles([p], guard.options, stream=True)[0] for p in ("one", "poison"))
+    stream, poisoned = (guard.prepare(p, stream=True) for p in ("one", "poison"))
     worker().submit([stream, poisoned])
     assert stream.result().text == "word " * 20
     with pytest.raises(JudgeError, match="'marker' raised ValueError"):

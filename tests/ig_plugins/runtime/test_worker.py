@@ -103,7 +103,7 @@ async def test_a_cancelled_task_stops_decoding():
 def test_cancelling_acts_within_a_block():
     guard = make_guard(SLOW, block_tokens=400, max_tokens=900, candidates=2, beams=1)
     model = guard.components.policy.tree
-    (handle,) = guard._handles(["Go."], guard.options)
+    handle = guard.prepare("Go.")
     worker().submit([handle])
     until(lambda: model.steps > 3)
     handle.cancel()
@@ -117,8 +117,8 @@ def test_a_deadline_acts_within_a_block_and_for_each_row_by_itself():
     with pytest.raises(DeadlineExceededError, match=r"timeout of 0\.05 s; allow more time"):
         guard.generate("Go.", timeout=0.05)
     patient = make_guard({"word " * 8: 1.0}, candidates=2, beams=1, block_tokens=2)
-    (patient_request,) = patient._handles(["Go."], patient.options)
-    (hasty_request,) = patient._handles(["Go."], patient.options.updated(timeout=0.001))
+    patient_request = patient.prepare("Go.")
+    hasty_request = patient.prepare("Go.", timeout=0.001)
     time.sleep(0.002)
     worker().submit([patient_request, hasty_request])
     assert patient_request.result().text == "word " * 8
@@ -157,7 +157,7 @@ def test_one_failing_request_costs_the_others_nothing():
 
     guard = make_guard(echo, cost=cost, candidates=2, beams=1)
     prompts = ["one", "two", "poison", "three"]
-    handles = guard._handles(prompts, guard.options)
+    handles = [guard.prepare(prompt) for prompt in prompts]
     worker().submit(handles)
     for prompt, handle in zip(prompts, handles, strict=True):
         if prompt == "poison":
@@ -228,7 +228,7 @@ def test_a_process_that_ends_in_the_middle_of_an_answer_waits_for_its_threads():
 @pytest.mark.parametrize("begun", [False, True])
 def test_a_request_is_tried_again_only_while_no_text_has_left(begun):
     guard = make_guard(echo)
-    (handle,) = guard._handles(["Go."], guard.options, stream=True)
+    handle = guard.prepare("Go.", stream=True)
     first = handle.request.uniforms(1, 3).tolist()
     handle.request.begun = begun
     batch, again = batches.Batch(guard.components, Capacity.of([handle.request])), []

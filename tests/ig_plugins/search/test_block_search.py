@@ -19,8 +19,7 @@ def start(guard, *requests, on_release=lambda row, text: None):
 
 
 def request_of(guard, prompt="Go.", *, stream=False, **overrides):
-    (handle,) = guard._handles([prompt], guard.options.updated(**overrides), stream=stream)
-    return handle.request
+    return guard.request(prompt, stream=stream, **overrides)
 
 
 def drain(search):

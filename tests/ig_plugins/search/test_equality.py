@@ -87,7 +87,7 @@ def test_concurrent_callers_with_different_settings_share_batches(guard):
 
 def test_rows_that_join_in_mid_flight(guard):
     """The search driven by hand: a row is admitted before every block, others end in between."""
-    handles = [guard._handles([prompt], guard.options.updated(seed=n))[0] for n, prompt in enumerate(PROMPTS * 2)]
+    handles = [guard.prepare(prompt, seed=n) for n, prompt in enumerate(PROMPTS * 2)]
     waiting = [handle.request for handle in handles]
     search = guard.components.start_search(
         Capacity.of(waiting), on_release=lambda row, step: None, call=lambda ask: ask()

@@ -359,7 +359,7 @@ def test_nothing_leaves_after_its_request_has_ended(text):
         return [0.0] * len(responses)
 
     guard = make_guard({text: 1.0}, cost=cancels, block_tokens=4, max_lag=0)
-    (handle,) = guard._handles(["Go."], guard.options, stream=True)
+    handle = guard.prepare("Go.", stream=True)
     requests.append(handle.request)
     search = guard.components.start_search(
         Capacity.of(requests), on_release=lambda row, shown: left.append(shown), call=lambda ask: ask()
@@ -375,7 +375,7 @@ def test_nothing_leaves_after_its_request_has_ended(text):
 
 def test_an_answer_that_goes_on_otherwise_than_its_stream_is_an_error():
     guard = make_guard({"Hello.": 1.0})
-    (handle,) = guard._handles(["Go."], guard.options, stream=True)
+    handle = guard.prepare("Go.", stream=True)
     size = Capacity.of([handle.request])
     search = guard.components.start_search(size, on_release=lambda row, text: None, call=lambda ask: ask())
     search.add_rows([handle.request])

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from critic_models.errors import JudgeError
 from critic_models.safety import SafetyBudget
-from ig_plugins.guard import Options
 from ig_plugins.search import Border, Row, Step, Trail, may_leave
 from ig_plugins.search.scoring.direct import lanes_pass
 from ig_plugins.search.scoring.judge_session import Scores
@@ -170,10 +169,10 @@ def test_a_prefill_over_budget_is_not_made_good_by_what_follows(critic):
 def test_lanes_that_start_where_their_beam_stands(before, cost, passes):
     """By themselves, whatever looks at the whole trail later."""
     budget = SafetyBudget(limit=1.0, discount=1.0)
-    (handle,) = make_guard({"a": 1.0})._handles(["Go."], Options(budgets=(budget,)))
+    request = make_guard({"a": 1.0}).request("Go.", budget=budget)
     told = torch.tensor([1.0 - before], dtype=torch.float64)
     beam = Step(trail=Trail.start([budget]).extended([Scored(told, (0,), whole=False)]))
-    row = Row(handle.request, beams=[beam], released=Border(beam, 0, "", beam.trail))
+    row = Row(request, beams=[beam], released=Border(beam, 0, "", beam.trail))
     lanes = SimpleNamespace(rows=[row], parents=torch.zeros(1, 1, dtype=torch.long), lengths=torch.ones(1, 1))
     found = Scores(torch.full((1, 1, 1), cost, dtype=torch.float64), torch.ones(1, 1, dtype=torch.long))
     assert bool(lanes_pass(lanes, 0, found, whole=False)) == passes
