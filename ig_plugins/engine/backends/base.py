@@ -118,7 +118,5 @@ def prefill(body: Body, prompts: Sequence[Sequence[int]], cache: object) -> tupl
     ids, lengths = right_padded(prompts, body.device)
     rows = torch.arange(len(prompts), device=body.device)
     positions = torch.arange(ids.shape[1], device=body.device).expand(len(prompts), -1)
-    hidden, logits, _ = body.run(
-        ids, keep=(rows, lengths - 1), position_ids=positions, past_key_values=cache, use_cache=True
-    )
+    hidden, logits, _ = body.run(ids, keep=(rows, lengths - 1), position_ids=positions, cache=cache, use_cache=True)
     return hidden[rows, lengths - 1], logits

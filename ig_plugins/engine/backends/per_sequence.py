@@ -14,7 +14,7 @@ from torch import LongTensor, Tensor
 
 from ig_plugins.engine.backends.base import Sizes
 from ig_plugins.engine.forward.body import Body
-from ig_plugins.engine.forward.caches import CACHE_NAMES, cache_tensors, fork_cache
+from ig_plugins.engine.forward.caches import cache_tensors, fork_cache
 from ig_plugins.engine.tree import Packing, TokenTree
 
 Member = tuple[int, int]  # row, and beam or lane
@@ -47,7 +47,6 @@ class PerSequenceBackend:
 
     def __init__(self, body: Body, sizes: Sizes) -> None:
         self.body = body
-        self.cache_name = next((name for name in CACHE_NAMES if name in body.accepts), CACHE_NAMES[0])
         self.beams: list[_Group] = []
         self.lanes: list[_Group] = []
 
@@ -122,10 +121,10 @@ class PerSequenceBackend:
     def _run(self, ids: Tensor, cache: Any) -> tuple[Tensor, Tensor | None, Any]:
         """State after the last of (n, T) tokens: hidden (n, H), logits (n, V), and the cache."""
         keep = torch.arange(len(ids), device=ids.device), torch.full((len(ids),), ids.shape[1] - 1, device=ids.device)
-        hidden, logits, output = self.body.run(ids, keep=keep, use_cache=True, **{self.cache_name: cache})
-        if output.get(self.cache_name) is None:
+        hidden, logits, output = self.body.run(ids, keep=keep, cache=cache, use_cache=True)
+        if output.get(self.body.cache_name) is None:
             raise ValueError("it returns no cache")
-        return hidden[:, -1], logits, output[self.cache_name]
+        return hidden[:, -1], logits, output[self.body.cache_name]
 
 
 def _picked(groups: Sequence[_Group], pairs: Sequence[tuple[Member, Member]]) -> list[_Group]:

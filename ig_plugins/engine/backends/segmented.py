@@ -155,7 +155,7 @@ class SegmentedBackend:
                 keep=(torch.zeros_like(layout.kept), layout.kept),  # type: ignore[arg-type]
                 position_ids=depths.unsqueeze(0),
                 attention_mask=self.no_mask,
-                past_key_values=self.cache,
+                cache=self.cache,
                 use_cache=True,
             )
         return hidden[0, layout.inverse], logits

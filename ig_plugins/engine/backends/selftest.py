@@ -17,7 +17,6 @@ from torch import Tensor
 from critic_models.lengths import context_of
 from ig_plugins.engine.backends.base import Sizes, TreeBackend
 from ig_plugins.engine.forward.body import Body
-from ig_plugins.engine.forward.caches import CACHE_NAMES
 from ig_plugins.engine.forward.numerics import difference, ordinary_ids, tolerance
 from ig_plugins.engine.lengths import rope_thresholds, windows_of
 from ig_plugins.engine.tree import TokenTree
@@ -121,14 +120,15 @@ class _Later(Body):
         self.__dict__.update(vars(body))
         self._start = start
 
-    def run(self, ids: Tensor, *, keep: tuple[Tensor, Tensor] | None, **inputs: Any) -> tuple[Tensor, Any, Any]:
+    def run(
+        self, ids: Tensor, *, keep: tuple[Tensor, Tensor] | None, cache: Any = None, **inputs: Any
+    ) -> tuple[Tensor, Any, Any]:
         """See `Body`; positions that are not given follow those in the cache."""
-        cache = next((inputs[name] for name in CACHE_NAMES if name in inputs), None)
         positions = inputs.get("position_ids")
         if positions is None:
             before = 0 if cache is None else cache.get_seq_length()
             positions = torch.arange(before, before + ids.shape[1], device=ids.device).expand(len(ids), -1)
-        return super().run(ids, keep=keep, **{**inputs, "position_ids": positions + self._start})
+        return super().run(ids, keep=keep, cache=cache, **{**inputs, "position_ids": positions + self._start})
 
     def reference(
         self, ids: Tensor, positions: Tensor | None = None, *, last: bool = False

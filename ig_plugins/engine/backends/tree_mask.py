@@ -90,7 +90,7 @@ class TreeMaskBackend:
             keep=(rows[keep], columns[keep]),
             position_ids=positions[first:last],
             attention_mask=self._mask(sees[first:last], positions[first:last], slice(first, last)),
-            past_key_values=self.cache,
+            cache=self.cache,
             use_cache=True,
         )
         self.cache.length = self.slots.used

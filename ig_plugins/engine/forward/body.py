@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ig_plugins.engine.forward.caches import cache_name
 from ig_plugins.engine.forward.fused_decoder import FusedDecoder
 from ig_plugins.engine.forward.numerics import ordinary_ids
 from ig_plugins.engine.forward.prepacked_linear import PrepackedLinears
@@ -23,6 +24,7 @@ class Body:
             granite, gemma2): their head is left alone and the whole model is run.
         config: The configuration of the text model.
         accepts: Names of the arguments of the body's forward.
+        cache_name: Which of them is the cache; its output has it under the same name.
         fused: How ``run`` runs the transformer if it is of a family that can be run in fewer calls, else None.
         packed: The weights of the other layers as ``run`` multiplies with them.
     """
@@ -33,6 +35,7 @@ class Body:
         self.has_logits = self.body is not model and model.get_output_embeddings() is not None
         self.config = self.body.config.get_text_config(decoder=True)
         self.accepts = set(inspect.signature(self.body.forward).parameters)
+        self.cache_name = cache_name(self.accepts)
         self._embeddings = model.get_input_embeddings()
         self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
         self.head = self._direct_head() if self.has_logits else None
@@ -45,18 +48,21 @@ class Body:
         return self._embeddings.weight.device  # type: ignore[no-any-return]
 
     def run(
-        self, ids: Tensor, *, keep: tuple[Tensor, Tensor] | None, **inputs: Any
+        self, ids: Tensor, *, keep: tuple[Tensor, Tensor] | None, cache: Any = None, **inputs: Any
     ) -> tuple[Tensor, Tensor | None, Any]:
         """Run R sequences of N tokens.
 
         Args:
             ids: Shape (R, N).
             keep: Row and column, each of shape (n,), of the tokens whose logits are wanted; None for no logits.
-            **inputs: Cache, mask and positions, as the model takes them.
+            cache: What the model has read of them; None for nothing.
+            **inputs: Mask and positions, as the model takes them.
 
         Returns:
             Hidden states after the final norm (R, N, H); logits (n, V) or None; the model's own output.
         """
+        if cache is not None:
+            inputs[self.cache_name] = cache
         with self.packed.in_use(), nullcontext() if self.fused is None else self.fused.in_use():
             return self._run(ids, keep, **inputs)
 

@@ -9,7 +9,7 @@ Three kinds, one for each way to follow a tree:
 
 import copy
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,6 +22,11 @@ from ig_plugins.engine.forward.attention import Plan, following, merge, partial_
 
 # What models call their cache: most, those with recurrent states alone, and all of them from transformers 5.24 on.
 CACHE_NAMES = ("past_key_values", "cache_params", "cache")
+
+
+def cache_name(accepted: Collection[str]) -> str:
+    """What a forward that accepts arguments of these names calls its cache."""
+    return next((name for name in CACHE_NAMES if name in accepted), CACHE_NAMES[0])
 
 
 class TreeLayer(CacheLayerMixin):  # type: ignore[misc]

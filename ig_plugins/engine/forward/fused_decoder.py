@@ -7,6 +7,7 @@ only after it has given that forward's states on the model at hand.
 """
 
 import copy
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,7 +19,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from ig_plugins.engine.forward.attention import tree_attention
-from ig_plugins.engine.forward.caches import TreeCache
+from ig_plugins.engine.forward.caches import TreeCache, cache_name
 from ig_plugins.engine.forward.numerics import differences, ordinary_ids, tolerance
 from ig_plugins.engine.forward.prepacked_linear import Product, is_plain, is_untouched, within_limit
 
@@ -33,6 +34,7 @@ class FusedDecoder:
     def __init__(self, decoder: PreTrainedModel) -> None:
         linears = [module for module in decoder.layers.modules() if isinstance(module, nn.Linear)]
         self._decoder = decoder
+        self._cache_name = cache_name(inspect.signature(decoder.forward).parameters)
         self._layers = [_Layer(layer, copied=within_limit(linears)) for layer in decoder.layers]
         self._usable = True
 
@@ -77,30 +79,29 @@ class FusedDecoder:
         input_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
         attention_mask: Any = None,
-        past_key_values: Any = None,
         use_cache: bool | None = None,
         **others: Any,
     ) -> BaseModelOutputWithPast:
         """As the decoder's own. Fused for what the engine feeds; any other call gets the own forward."""
-        decoder = self._decoder
+        decoder, cache = self._decoder, others.pop(self._cache_name, None)
         masked = attention_mask is None or (isinstance(attention_mask, Tensor) and attention_mask.dim() == 4)
-        cached = isinstance(past_key_values, TreeCache) or (past_key_values is None and not use_cache)
+        cached = isinstance(cache, TreeCache) or (cache is None and not use_cache)
         if input_ids is None or others or not (masked and cached) or torch.is_grad_enabled():
             return type(decoder).forward(
                 decoder, input_ids=input_ids, position_ids=position_ids, attention_mask=attention_mask,
-                past_key_values=past_key_values, use_cache=use_cache, **others,
+                use_cache=use_cache, **{self._cache_name: cache}, **others,
             )  # fmt: skip
         R, N = input_ids.shape
         if position_ids is None:
-            before = 0 if past_key_values is None else past_key_values.get_seq_length()
+            before = 0 if cache is None else cache.get_seq_length()
             position_ids = torch.arange(before, before + N, device=input_ids.device).unsqueeze(0)
         states = F.embedding(input_ids, decoder.embed_tokens.weight)
         rotary = _Rotary.by(*decoder.rotary_emb(states, position_ids))
         states = states.flatten(0, 1)  # (R * N, H)
         for layer in self._layers:
-            states = layer(states, (R, N), rotary, attention_mask, past_key_values)
+            states = layer(states, (R, N), rotary, attention_mask, cache)
         last = _normed(states, decoder.norm).view(R, N, -1)
-        return BaseModelOutputWithPast(last_hidden_state=last, past_key_values=past_key_values)
+        return BaseModelOutputWithPast(last_hidden_state=last)
 
 
 class _Rotary:
