@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from ig_plugins.engine import NgramDrafts, Sampler, TreeModel, TreeSession, sample_block
 from ig_plugins.engine.forward.body import Body
+from ig_plugins.engine.forward.caches import CACHE_NAMES
 from ig_plugins.research.bench.case import Case
 from ig_plugins.research.bench.clock import Stopwatch
 
@@ -99,7 +100,8 @@ def generate(model: PreTrainedModel, case: Case, *, sequences: int) -> int:
         pad_token_id=0,
         return_dict_in_generate=True,
     )
-    return sum(held.nbytes for layer in output.past_key_values.layers for held in (layer.keys, layer.values))
+    cache = next(output[name] for name in CACHE_NAMES if output.get(name) is not None)
+    return sum(held.nbytes for layer in cache.layers for held in (layer.keys, layer.values))
 
 
 @torch.inference_mode()
