@@ -194,5 +194,6 @@ DIALECTS: dict[Kind, Dialect] = {
 
 
 def _shown(value: Any) -> str:
-    """A value of a reply, for a message: never a text that might be an answer's."""
-    return repr(value) if value is None or isinstance(value, int) else f"of type {type(value).__name__}"
+    """A value of a reply, for a message: never a text that might be an answer's, nor a number that could spell one."""
+    short = value is None or (isinstance(value, int) and abs(value) < 2**31)
+    return repr(value) if short else f"of type {type(value).__name__}"
