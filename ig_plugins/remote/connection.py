@@ -53,11 +53,12 @@ class Connection:
     Args:
         base: Such as ``http://host:8000``.
         options: How it is asked.
+        keep: Whether connections are used again, see `Wire`.
     """
 
-    def __init__(self, base: str, options: RemoteOptions) -> None:
+    def __init__(self, base: str, options: RemoteOptions, *, keep: bool = False) -> None:
         self.base, self._options = base, options
-        self._wire = Wire(connect_seconds=options.probe_seconds, connections=options.connections, keep=True)
+        self._wire = Wire(connect_seconds=options.probe_seconds, connections=options.connections, keep=keep)
 
     def ask_all(self, asks: Sequence[Ask], *, on_step: Callable[[], None] | None = None) -> list[Any]:
         """The replies to some requests, which are all under way at once, as JSON.

@@ -25,12 +25,14 @@ class Dialect(Protocol):
         seeds: Whether a seed does no harm.
         grammars: Whether it holds its answers to grammars of llguidance.
         beams: Of a search by default at most, because each beam more reads the whole prompt anew; None for any number.
+        echoes_prompt: A reply holds the prompt's ids, so that it cannot be taken for one to another prompt.
     """
 
     path: str
     seeds: bool
     grammars: bool
     beams: int | None
+    echoes_prompt: bool
 
     def check(self, search: SearchConfig) -> None:
         """Refuses sampling settings that mean another distribution there than here.
@@ -61,6 +63,7 @@ class OpenAIDialect:
 
     path = "/v1/completions"
     beams: int | None = None
+    echoes_prompt = True
 
     def __init__(self, *, seeds: bool, grammars: bool, sessions: bool) -> None:
         self.seeds, self.grammars, self._sessions = seeds, grammars, sessions
@@ -124,6 +127,7 @@ class LlamaCppDialect:
 
     path = "/completion"
     seeds, grammars = True, False
+    echoes_prompt = False
     beams: int | None = 2  # it keeps the cache of one choice of a call, and copies none to other calls
 
     def check(self, search: SearchConfig) -> None:

@@ -166,6 +166,40 @@ def test_a_time_that_is_none_is_no_time(engine, guarded, wait):
     assert failed.value.retry_after is None
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_second_reply_is_not_taken_for_one_to_another_prompt(engine, guarded, kind):
+    """llama.cpp does not say which prompt it read, only how long it was."""
+    judged, server = {}, engine(kind)
+
+    def watching(prompts, responses):
+        judged.update(zip(responses, prompts, strict=True))
+        return [-1.0] * len(responses)
+
+    guard = guarded(server, cost_model=watching, beams=1, max_tokens=8, load_options={"page": 0, "attempts": 1})
+    ids = guard.tokenizer.encode("The clean is no big deal at all, and the clean is", add_special_tokens=False)[:8]
+
+    def twice(handler, reply):
+        whole = json.dumps(reply).encode()
+        for row in reply if kind == "llamacpp" else reply["choices"]:
+            row.update({IDS[kind]: ids, ENDED[kind]: FULL[kind]})
+        another = json.dumps(reply).encode()
+        for raw in (whole, another):
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(raw), raw))
+        handler.leave()
+        handler.wfile.flush()
+
+    server.plan = lambda number, body: twice
+    guard.generate(QUESTION)
+    server.plan = lambda number, body: None
+    other, foreign = "How do I clean a kitchen?", guard.tokenizer.decode(ids)
+    assert len(guard.request(other).prompt_ids) == len(guard.request(QUESTION).prompt_ids)
+    try:
+        guard.generate(other)
+    except RemoteReplyError:
+        assert kind == "vllm"
+    assert judged.get(foreign) != other
+
+
 def test_a_compressed_reply_is_not_unpacked(engine, guarded):
     def packed(handler, reply):
         handler.send(200, gzip.compress(json.dumps(reply).encode()), {"content-encoding": "gzip"})
