@@ -20,3 +20,9 @@ def bearer(variable: str) -> dict[str, str]:
             f"{variable} holds characters that no HTTP header can carry; put the key alone into it, in ASCII"
         )
     return {"authorization": f"Bearer {key}"} if key else {}
+
+
+def without_key(text: str, variable: str) -> str:
+    """A text in which a service may have quoted the key that it was sent, without the key."""
+    key = os.environ.get(variable, "").strip()
+    return text.replace(key, f"({variable})") if key else text

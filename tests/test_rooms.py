@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = (
     ("critic_models.errors", "critic_models.lengths", "critic_models.safe_rlhf", "critic_models.validation"),
     ("critic_models.safety", "critic_models.identity", "critic_models.gguf", "critic_models.api_key"),
+    ("critic_models.strict_json", "critic_models.http_loop", "critic_models.exchange"),
     ("critic_models.hub",),
     ("critic_models.score_models", "critic_models.critic"),
     ("critic_models.judges",),

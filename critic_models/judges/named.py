@@ -1,10 +1,12 @@
 """Functions by name: ``module:function``, or ``path/to/file.py:function``."""
 
+import hashlib
 import importlib
 import importlib.util
 import re
 import sys
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from critic_models.errors import ConfigurationError
@@ -36,6 +38,25 @@ def named_function(source: str) -> Any:
         offered = sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
         raise ConfigurationError(f"{source!r}: there is no {name}; it defines {', '.join(offered[:8]) or 'nothing'}")
     return getattr(module, name)
+
+
+def code_of(function: Any) -> str | None:
+    """The hash of the file that defines a function; None for anything else, and where no file can be read.
+
+    Args:
+        function: It, or its name.
+    """
+    if isinstance(function, FunctionType):
+        path = function.__code__.co_filename
+    elif isinstance(function, str) and is_function_name(function):
+        of_file, module = FILE.fullmatch(function), sys.modules.get(function.partition(":")[0])
+        path = str(Path(of_file["file"]).expanduser()) if of_file else getattr(module, "__file__", None) or ""
+    else:
+        return None
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except (OSError, ValueError):
+        return None
 
 
 def _imported(module: str, source: str) -> Any:

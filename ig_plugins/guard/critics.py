@@ -12,7 +12,7 @@ from critic_models.safety import SafetyBudget
 from ig_plugins import presets
 from ig_plugins.presets import Checkpoint, Preset
 from ig_plugins.remote import RemotePolicy
-from ig_plugins.runtime import shared
+from ig_plugins.runtime import place_of, shared
 from ig_plugins.search import Policy
 
 
@@ -29,7 +29,7 @@ def load_critic(chosen: Preset | None, critic: Any, *, replaced: bool, device: t
     source, revision = checkpoint.source, checkpoint.revision
     at = presets.located(source)
     return shared(
-        ("critic", source, revision, str(device)),
+        ("critic", place_of(source), revision, str(device)),
         lambda: LatentCritic.from_pretrained(at, revision=revision, device=device),
     )
 

@@ -29,7 +29,7 @@ from ig_plugins.guard.identity import PARTS, identity
 from ig_plugins.guard.options import Options, configuration_errors, one_of
 from ig_plugins.guard.promise import Outside, Promise
 from ig_plugins.guard.prompt_request import Prompt, build_request, encode, weighed
-from ig_plugins.guard.recipe import recipe_of
+from ig_plugins.guard.recipe import check_codes, codes_of, recipe_of
 from ig_plugins.guard.request_handle import GuardChunk, RequestHandle
 from ig_plugins.guard.result import GuardResult
 from ig_plugins.guard.tool_gains import can_weigh
@@ -285,16 +285,25 @@ class InferenceGuard:
         Raises:
             TypeError: It was made of loaded parts, or with a judge that has no name.
         """
-        return InferenceGuard._loaded_again, (recipe_of(self.components), self.options, self.promise)
+        recipe = recipe_of(self.components)
+        return InferenceGuard._loaded_again, (recipe, self.options, self.promise, codes_of(recipe))
 
     @classmethod
-    def _loaded_again(cls, recipe: Mapping[str, Any], options: Options, promise: Promise | None) -> InferenceGuard:
+    def _loaded_again(
+        cls,
+        recipe: Mapping[str, Any],
+        options: Options,
+        promise: Promise | None,
+        codes: Sequence[str | None] | None = None,
+    ) -> InferenceGuard:
         """The guard that a pickle names, whose models are loaded once a process.
 
         Raises:
-            MismatchError: It was certified, and the models here are others.
+            MismatchError: A judge's function is another here; or it was certified, and the models here are others.
         """
         components = cls.from_pretrained(**recipe).components
+        if codes is not None:  # pickles of older releases have none
+            check_codes(recipe, codes)
         if promise is not None:
             mine, certificate = identity(components, options, fresh=True), promise.certificate
             certificate.check({**certificate.identity, **{part: mine[part] for part in PARTS}})

@@ -13,7 +13,7 @@ from ig_plugins.errors import ConfigurationError
 from ig_plugins.guard.options import as_budgets, configuration_errors
 from ig_plugins.guard.policies import pick_device
 from ig_plugins.presets import Checkpoint, CostCheckpoint, Preset
-from ig_plugins.runtime import shared
+from ig_plugins.runtime import place_of, shared
 from ig_plugins.search import Policy
 
 
@@ -64,7 +64,7 @@ def load_judge_of(thing: Any, kind: Any, place: Mapping[str, Any], policy: Polic
         return as_judge(thing, kind=kind)
     source, revision = thing.source, thing.revision
     at, name = presets.located(source), source.removeprefix(presets.BUNDLED)
-    key = ("judge", kind, source, revision, str(place["device"]), str(place["dtype"]))
+    key = ("judge", kind, place_of(source), revision, str(place["device"]), str(place["dtype"]))
     options: dict[str, Any] = {"kind": kind, "revision": revision, "name": name, **place}
     if policy is not None and is_probe(at, revision=revision):  # which a server's policy refuses
         own = (policy.engine.body.model, policy.tokenizer)

@@ -19,7 +19,7 @@ from ig_plugins.guard.options import Options
 from ig_plugins.guard.policies import load_checkpoint, load_remote_policy, make_policy, name_of, pick_device
 from ig_plugins.presets import Checkpoint, Preset
 from ig_plugins.remote import RemotePolicy, is_remote
-from ig_plugins.runtime import release_openmp_threads, shared
+from ig_plugins.runtime import place_of, release_openmp_threads, shared
 from ig_plugins.search import Policy
 
 
@@ -68,7 +68,9 @@ def load_components(
     if not all(part is None or part is False or isinstance(part, str) for part in wanted):
         components = load()
     else:
-        components = shared(("parts", *wanted, *map(str, (device, dtype, budget, sorted(load_options.items())))), load)
+        components = shared(
+            ("parts", *map(place_of, wanted), *map(str, (device, dtype, budget, sorted(load_options.items())))), load
+        )
     release_openmp_threads()  # answers may be asked for from other threads than this one
     return components, _defaults(components.policy) if chosen is None else _chosen(chosen, components.policy)
 

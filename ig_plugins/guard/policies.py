@@ -16,7 +16,7 @@ from ig_plugins.errors import ConfigurationError, ModelLoadError
 from ig_plugins.guard.adapter import is_adapter, load_adapter
 from ig_plugins.presets import Checkpoint
 from ig_plugins.remote import RemotePolicy, attach
-from ig_plugins.runtime import shared
+from ig_plugins.runtime import place_of, shared
 from ig_plugins.search import Policy
 
 
@@ -68,7 +68,7 @@ def load_policy(
         )
         return make_policy(model, load_tokenizer(folder, source))
 
-    key = ("policy", source, revision, str(device), str(dtype), repr(sorted(options.items(), key=str)))
+    key = ("policy", place_of(source), revision, str(device), str(dtype), repr(sorted(options.items(), key=str)))
     return shared(key, load)
 
 
@@ -85,7 +85,7 @@ def load_remote_policy(address: str, *, tokenizer: Any, load_options: Mapping[st
 
     if not (tokenizer is None or isinstance(tokenizer, str)):
         return connect()
-    return shared(("remote", address, tokenizer, repr(sorted(load_options.items(), key=str))), connect)
+    return shared(("remote", address, place_of(tokenizer), repr(sorted(load_options.items(), key=str))), connect)
 
 
 def _read_tokenizer(source: str) -> tuple[PreTrainedTokenizerBase, Any]:

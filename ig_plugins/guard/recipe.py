@@ -7,8 +7,12 @@ models on the other side: so they are loaded there, by name, once a process, and
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
+
+from critic_models.judges.named import code_of
+from ig_plugins.errors import MismatchError
 
 if TYPE_CHECKING:
     from ig_plugins.guard.components import Components
@@ -27,11 +31,29 @@ def recipe_of(components: Components) -> dict[str, Any]:
             "this guard was made of loaded parts, and pickles carry names, never weights; load it with "
             "InferenceGuard.from_pretrained from names of checkpoints, or make it in the process that uses it"
         )
-    for name in NAMED:
-        given = components.recipe[name]
-        for part in given if isinstance(given, list | tuple) else [given]:
-            check_has_name(name, part)
+    for name, part in _parts(components.recipe):
+        check_has_name(name, part)
     return dict(components.recipe)
+
+
+def codes_of(recipe: Mapping[str, Any]) -> list[str | None]:
+    """The hash of the code of each part that is a function; see `check_codes`."""
+    return [code_of(part) for _, part in _parts(recipe)]
+
+
+def check_codes(recipe: Mapping[str, Any], codes: Sequence[str | None]) -> None:
+    """Sees that a function is here what it was where a guard was pickled: a pickle names it, and brings it along not.
+
+    Raises:
+        MismatchError: It is defined by a file with another content.
+    """
+    for (name, part), there, here in zip(_parts(recipe), codes, codes_of(recipe), strict=True):
+        if there is not None and here is not None and there != here:
+            called = part if isinstance(part, str) else f"{part.__module__}.{part.__qualname__}"
+            raise MismatchError(
+                f"{name}: the file that defines {called} has another content here than where the guard was pickled, so "
+                "that other answers could pass; ship the same file, or load the guard here"
+            )
 
 
 def check_has_name(name: str, part: Any) -> None:
@@ -53,3 +75,8 @@ def _has_name(part: Any) -> bool:
     if not isinstance(part, FunctionType):
         return False
     return getattr(sys.modules.get(part.__module__), part.__qualname__, None) is part
+
+
+def _parts(recipe: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    given = [(name, recipe[name]) for name in NAMED]
+    return [(name, part) for name, each in given for part in (each if isinstance(each, list | tuple) else [each])]

@@ -45,18 +45,21 @@ class Address:
             kind = found[1] if found else text
             allowed = ", ".join(f"{each}+http://host:port/name" for each in KINDS)
             raise ConfigurationError(f"{kind!r} is no kind of server; write {allowed}.{did_you_mean(kind, KINDS)}")
-        rest = urlsplit(text.partition("+")[2])
-        try:
-            port = rest.port
-        except ValueError as error:
-            raise ConfigurationError(f"{text!r} has a port that is no number up to 65535") from error
-        if "@" in rest.netloc:
+        form = f"{found[1]}+http://host:port/name"
+        if "@" in text.partition("//")[2].partition("/")[0]:
             raise ConfigurationError(
                 "the address holds a name or password, which would be shown in results; put the server's key into the "
                 "environment, see key_env in docs/remote.md"
             )
+        try:
+            rest = urlsplit(text.partition("+")[2])
+            port = rest.port
+        except ValueError:
+            raise ConfigurationError(
+                f"the address has a host that is none, or a port that is no number up to 65535; write {form}"
+            ) from None
         if not rest.hostname or rest.query or rest.fragment:
-            raise ConfigurationError(f"{text!r} must be {found[1]}+http://host:port/name, without ? and #")
+            raise ConfigurationError(f"the address must be {form}, without ? and #")
         host = f"[{rest.hostname}]" if ":" in rest.hostname else rest.hostname
         base = f"{rest.scheme}://{host}" + (f":{port}" if port else "")
         return cls(cast("Kind", found[1]), base, rest.path.strip("/"))

@@ -38,7 +38,8 @@ def attach(
         ConfigurationError: Something else must be said.
     """
     address, settings = Address.parse(name), RemoteOptions.of(options)
-    dialect, connection = DIALECTS[address.kind], Connection(address.base, settings)
+    dialect = DIALECTS[address.kind]
+    connection = Connection(address.base, settings, keep=dialect.echoes_prompt)
     probe = Probe(address, dialect, connection, settings)
     server = probe.introduce()
     words, generation = _words(address, tokenizer, server.root, read)

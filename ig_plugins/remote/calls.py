@@ -73,11 +73,10 @@ def ids_of(value: Any, *, vocab: int, what: str) -> tuple[int, ...]:
     """
     if not isinstance(value, list) or not all(type(each) is int for each in value):
         raise RemoteReplyError(f"the server's reply has no token ids as {what}; nothing of it is used")
-    wrong = [each for each in value if not 0 <= each < vocab]
-    if wrong:
+    if not all(0 <= each < vocab for each in value):
         raise RemoteReplyError(
-            f"the server's reply has id {wrong[0]} as {what}, and the tokenizer knows ids below {vocab}; nothing of it "
-            "is used. See that tokenizer= is the server's"
+            f"the server's reply has ids as {what} that are not below {vocab}, as the tokenizer's are; nothing is "
+            "used. See that tokenizer= is the server's"
         )
     return tuple(value)
 

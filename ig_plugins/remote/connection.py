@@ -7,29 +7,29 @@ be sent again without anything leaving twice.
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 import random
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
-
-from critic_models.api_key import bearer
+from critic_models import strict_json
+from critic_models.api_key import bearer, without_key
+from critic_models.exchange import NoReplyError, Wire
+from critic_models.http_loop import loop
 from ig_plugins.errors import (
+    ConfigurationError,
     RemoteBusyError,
     RemoteError,
     RemoteReplyError,
     RemoteTimeoutError,
     RemoteUnavailableError,
 )
-from ig_plugins.remote.loop import loop
 from ig_plugins.remote.options import RemoteOptions
 
 BUSY = (429, 503)
-KEEP_ALIVE = 60.0  # seconds that an idle connection stays open
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds before another try; doubled each time
+SECONDS = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class Connection:
     Args:
         base: Such as ``http://host:8000``.
         options: How it is asked.
+        keep: Whether connections are used again, see `Wire`.
     """
 
-    def __init__(self, base: str, options: RemoteOptions) -> None:
+    def __init__(self, base: str, options: RemoteOptions, *, keep: bool = False) -> None:
         self.base, self._options = base, options
-        self._client: httpx.AsyncClient | None = None
-        self._process = 0
+        self._wire = Wire(connect_seconds=options.probe_seconds, connections=options.connections, keep=keep)
 
     def ask_all(self, asks: Sequence[Ask], *, on_step: Callable[[], None] | None = None) -> list[Any]:
         """The replies to some requests, which are all under way at once, as JSON.
@@ -104,73 +104,56 @@ class Connection:
         raise RemoteError(f"{self.base} was not asked; attempts is {self._options.attempts}")
 
     async def _once(self, ask: Ask, seconds: float, *, probing: bool = False) -> Any:
-        """Sends a request. What httpx raises holds the request, and with it the prompt, so it is no cause of ours."""
-        failed: RemoteError | None = None
+        failed: NoReplyError | None = None
         try:
-            status, headers, content = await asyncio.wait_for(self._exchange(ask), timeout=seconds)
-        except (asyncio.TimeoutError, TimeoutError, httpx.TimeoutException) as error:
-            failed = self._late(error, seconds)
-        except httpx.TransportError as error:
-            failed = RemoteUnavailableError(
-                f"{self.base} cannot be reached or hung up ({type(error).__name__}); see whether the server runs"
+            reply = await self._wire.exchange(
+                self.base + ask.path,
+                ask.body,
+                headers=bearer(self._options.key_env),
+                seconds=seconds,
+                most_bytes=ask.most_bytes,
             )
-        except httpx.HTTPError as error:
-            failed = RemoteReplyError(f"{self.base} gave a reply that is no HTTP ({type(error).__name__})")
+        except NoReplyError as error:
+            failed = error
         if failed is not None:
-            raise failed
-        if status != 200:
-            raise self._refused(ask, status, headers, said=content if probing else b"")
+            raise self._none(ask, failed, seconds)
+        if reply.status != 200:
+            raise self._refused(ask, reply.status, reply.headers, said=reply.content if probing else b"")
         try:
-            return json.loads(content)
-        except (ValueError, RecursionError):
+            return strict_json.loads(reply.content)
+        except ValueError:
             if probing:
-                return content.decode(errors="replace")
+                return reply.content.decode(errors="replace")
         raise RemoteReplyError(f"{self.base}{ask.path} gave a reply that is no JSON; nothing of it is used")
 
-    async def _exchange(self, ask: Ask) -> tuple[int, httpx.Headers, bytes]:
-        method = "GET" if ask.body is None else "POST"
-        async with self._pool().stream(
-            method, ask.path, json=ask.body, headers=bearer(self._options.key_env)
-        ) as response:
-            content = bytearray()
-            async for part in response.aiter_bytes():
-                content += part
-                if len(content) > ask.most_bytes:
-                    raise RemoteReplyError(
-                        f"{self.base}{ask.path} gave a reply of more than {ask.most_bytes} bytes; nothing of it is used"
-                    )
-            return response.status_code, response.headers, bytes(content)
-
-    def _pool(self) -> httpx.AsyncClient:
-        """This process's client; only on the loop's thread."""
-        if self._client is None or self._process != os.getpid():
-            most = self._options.connections
-            self._process = os.getpid()
-            self._client = httpx.AsyncClient(
-                base_url=self.base,
-                limits=httpx.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=KEEP_ALIVE),
-                timeout=httpx.Timeout(None, connect=self._options.probe_seconds),  # the whole call has a limit
+    def _none(self, ask: Ask, failed: NoReplyError, seconds: float) -> RemoteError | ConfigurationError:
+        """That there is no reply, as an error."""
+        if failed.why == "late":
+            return RemoteTimeoutError(
+                f"{self.base} did not reply within {seconds:.3g} s; give its requests more time with request_seconds, "
+                "or see whether it hangs"
             )
-        return self._client
+        if failed.why == "unreachable":
+            return RemoteUnavailableError(
+                f"{self.base} cannot be reached or hung up ({failed}); see whether the server runs"
+            )
+        if failed.why == "unusable":
+            return ConfigurationError(
+                f"{self.base} cannot be asked ({failed}); see the address, and what the environment says of proxies "
+                "(HTTP_PROXY, ALL_PROXY) and certificates (SSL_CERT_FILE)"
+            )
+        return RemoteReplyError(f"{self.base}{ask.path} gave a reply that is not used: {failed}")
 
-    def _late(self, error: BaseException, seconds: float) -> RemoteError:
-        if isinstance(error, httpx.ConnectTimeout):
-            return RemoteUnavailableError(f"{self.base} cannot be reached; see whether the server runs")
-        return RemoteTimeoutError(
-            f"{self.base} did not reply within {seconds:.3g} s; give its requests more time with request_seconds, or "
-            "see whether it hangs"
-        )
-
-    def _refused(self, ask: Ask, status: int, headers: httpx.Headers, *, said: bytes) -> RemoteError:
+    def _refused(self, ask: Ask, status: int, headers: Mapping[str, str], *, said: bytes) -> RemoteError:
         """An HTTP status as an error. What the server says may quote a user's prompt, so it is shown of probes only."""
         where = f"{self.base}{ask.path} gave status {status}"
         if said:
-            where += f" and {said[:300].decode(errors='replace')!r}"
+            where += f" and {without_key(said.decode(errors='replace'), self._options.key_env)[:300]!r}"
         if status in BUSY:
             wait = headers.get("retry-after", "")
             return RemoteBusyError(
                 f"{where}: it takes no more requests for now; ask later, or send fewer at once",
-                retry_after=float(wait) if wait.isdigit() else None,
+                retry_after=float(wait) if SECONDS.fullmatch(wait) else None,
             )
         if status in (401, 403):
             return RemoteReplyError(f"{where}: it wants a key; put it into {self._options.key_env}")

@@ -25,12 +25,14 @@ class Dialect(Protocol):
         seeds: Whether a seed does no harm.
         grammars: Whether it holds its answers to grammars of llguidance.
         beams: Of a search by default at most, because each beam more reads the whole prompt anew; None for any number.
+        echoes_prompt: A reply holds the prompt's ids, so that it cannot be taken for one to another prompt.
     """
 
     path: str
     seeds: bool
     grammars: bool
     beams: int | None
+    echoes_prompt: bool
 
     def check(self, search: SearchConfig) -> None:
         """Refuses sampling settings that mean another distribution there than here.
@@ -61,6 +63,7 @@ class OpenAIDialect:
 
     path = "/v1/completions"
     beams: int | None = None
+    echoes_prompt = True
 
     def __init__(self, *, seeds: bool, grammars: bool, sessions: bool) -> None:
         self.seeds, self.grammars, self._sessions = seeds, grammars, sessions
@@ -124,6 +127,7 @@ class LlamaCppDialect:
 
     path = "/completion"
     seeds, grammars = True, False
+    echoes_prompt = False
     beams: int | None = 2  # it keeps the cache of one choice of a call, and copies none to other calls
 
     def check(self, search: SearchConfig) -> None:
@@ -194,5 +198,6 @@ DIALECTS: dict[Kind, Dialect] = {
 
 
 def _shown(value: Any) -> str:
-    """A value of a reply, for a message: never a text that might be an answer's."""
-    return repr(value) if value is None or isinstance(value, int) else f"of type {type(value).__name__}"
+    """A value of a reply, for a message: never a text that might be an answer's, nor a number that could spell one."""
+    short = value is None or (isinstance(value, int) and abs(value) < 2**31)
+    return repr(value) if short else f"of type {type(value).__name__}"

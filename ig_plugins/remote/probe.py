@@ -28,7 +28,7 @@ from ig_plugins.remote.server import Server
 SAMPLE = "A naïve café, 42 rules:\n\n- <b>don't</b>  guess."  # tokenised otherwise by nearly every other tokenizer
 MANY = 1024  # choices of a call where nothing says how many: N is no larger
 PULL = 100.0  # on a logit, enough that the token is drawn
-PAGE = re.compile(r'vllm:cache_config_info\{[^}]*block_size="(\d+)"')
+PAGE = re.compile(r'vllm:cache_config_info\{[^}]*block_size="([0-9]{1,9})"')
 
 
 class Probe:

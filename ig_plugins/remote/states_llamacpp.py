@@ -22,7 +22,7 @@ from ig_plugins.remote.states import Ids, States, checked
 PATH = "/embedding"
 NUMBER_BYTES = 32  # more than a number takes in JSON
 PROBE_BYTES = 2**26
-BATCH = re.compile(r"current batch size: (\d+)")
+BATCH = re.compile(r"current batch size: ([0-9]{1,9})")
 START = "start it with --embeddings --pooling none --ubatch-size N, N as long as prompt and answer get"
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Hashable
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 T = TypeVar("T")
@@ -36,3 +37,19 @@ def shared(key: Hashable, load: Callable[[], T]) -> T:
             found = load()
             _loaded[key] = found
         return found  # type: ignore[return-value]
+
+
+def place_of(name: Any) -> Any:
+    """A name as part of a key: one that leads to this disk by what it leads to, which changes with the folder.
+
+    Args:
+        name: Of a checkpoint, or of a function in a file, whose content may change as well; anything else stays.
+    """
+    if not isinstance(name, str):
+        return name
+    for path, rest in ((name, ""), name.rpartition(":")[::2]):
+        full = os.path.abspath(os.path.expanduser(path))
+        if path and os.path.exists(full):
+            known = os.stat(full)
+            return full, rest, (known.st_mtime_ns, known.st_size) if os.path.isfile(full) else None
+    return name

@@ -8,11 +8,12 @@ from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from critic_models.errors import ConfigurationError
 from critic_models.judges.remote.classify import ClassifyJudge
-from critic_models.judges.remote.http import KEY_ENV, HttpJudge
+from critic_models.judges.remote.http import HttpJudge, check_url
 from critic_models.judges.remote.tokens import TokenClassifyJudge
 from critic_models.judges.remote.verdicts import VerdictJudge
 
 NAME = re.compile(r"(?:([a-z]+)\+)?https?://")
+NUMBER = re.compile(r"[0-9]{1,9}")
 NUMBERS = ("label",)
 SERVED: dict[str, tuple[type[HttpJudge], str, tuple[str, ...]]] = {
     "classify": (ClassifyJudge, "/classify", ("label", "reads", "tokenizer")),
@@ -39,22 +40,20 @@ def judge_at(address: str, **options: Any) -> HttpJudge:
         ConfigurationError: It is no address, or an option is not known.
     """
     kind, _, rest = address.partition("+") if address.partition("://")[0].count("+") else ("", "", address)
+    check_url(rest)
     judge, parts = HttpJudge, urlsplit(rest)
     if kind:
         judge, path, known = SERVED[kind]
         said: dict[str, Any] = dict(parse_qsl(parts.query, keep_blank_values=True))
-        wrong = [name for name in NUMBERS if not str(said.get(name, "0")).isdigit()]
+        wrong = [name for name in NUMBERS if not NUMBER.fullmatch(str(said.get(name, "0")))]
         if set(said) - set(known) or wrong:
             allowed = ", ".join(f"{name}=NUMBER" if name in NUMBERS else f"{name}=..." for name in known)
-            raise ConfigurationError(f"{address!r}: behind ? may stand {allowed}, joined by &")
+            raise ConfigurationError(
+                f"{kind}+{parts.scheme}://{parts.netloc}: behind ? may stand {allowed}, joined by &"
+            )
         numbers = {name: int(said[name]) for name in NUMBERS if name in said}
         options = {"model": parts.path.strip("/"), **said, **numbers, **options}
         parts = parts._replace(path=path, query="")
-    if not parts.hostname or "@" in parts.netloc or parts.fragment:
-        raise ConfigurationError(
-            "the address of a judge must be http://host:port/path, without # and without a key, which belongs into "
-            f"the environment ({KEY_ENV})"
-        )
     options.setdefault("name", address)
     try:
         return judge(urlunsplit(parts), **options)

@@ -13,16 +13,16 @@ Whatever else comes back is a `JudgeError`, and no text leaves on one.
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
-
+from critic_models import strict_json
 from critic_models.api_key import bearer
 from critic_models.errors import ConfigurationError, JudgeError
+from critic_models.exchange import NoReplyError, Wire
+from critic_models.http_loop import loop
 from critic_models.judges.protocol import check_pairs, check_scores
 from critic_models.safety.budget import Accounting
 
@@ -60,12 +60,13 @@ class HttpJudge:
     ) -> None:
         if not 0 < seconds < float("inf") or batch_size < 1:
             raise ConfigurationError(f"seconds is {seconds} and batch_size {batch_size}; give positive numbers")
+        check_url(url)
         bearer(key_env)  # refused before the first answer
         self.url, self.name, self.version = url, name or url, version
         self.seconds, self.batch_size, self.key_env = seconds, batch_size, key_env
         self.default_limit, self.default_accounting = limit, accounting
-        self._client: httpx.Client | None = None
-        self._process = 0
+        # Scores do not say whose they are, so that no connection is used twice, see `Wire`.
+        self._wire = Wire(connect_seconds=seconds, keep=False)
 
         def what_stands_there() -> None:
             """A local function is known to nobody else, as is what an address leads to; see `identity_parts`."""
@@ -102,38 +103,58 @@ class HttpJudge:
         reply = self.post(body, deadline=deadline)
         if not isinstance(reply, Mapping) or not isinstance(reply.get("scores"), list):
             raise JudgeError(f'judge {self.name!r} gave no {{"scores": [...]}}; no text is released without a verdict')
+        if any(isinstance(each, bool) for each in reply["scores"]):
+            raise JudgeError(f"judge {self.name!r} gave true or false as a score; a verdict is a number")
         return reply["scores"]
 
     def post(self, body: dict[str, Any], *, deadline: float, most_bytes: int = REPLY_BYTES) -> Any:
-        """The reply as JSON. What httpx raises holds the request, and with it the texts, so it is no cause of ours."""
-        failed, content = "", bytearray()
+        """The reply as JSON.
+
+        Raises:
+            JudgeError: There is none.
+        """
+        failed = ""
         try:
-            with self._pool().stream("POST", self.url, json=body, headers=bearer(self.key_env)) as response:
-                if response.status_code != 200:
-                    failed = f"gave status {response.status_code}"
-                for part in response.iter_bytes():
-                    content += part
-                    if time.monotonic() > deadline:
-                        failed = f"took longer than {self.seconds:.3g} s"
-                    if len(content) > most_bytes:
-                        failed = "gave a reply that is far too long"
-                    if failed:
-                        break
+            wanted = self._wire.exchange(
+                self.url,
+                body,
+                headers=bearer(self.key_env),
+                seconds=max(0.0, deadline - time.monotonic()),
+                most_bytes=most_bytes,
+            )
+            reply = loop.run(wanted)
         except ConfigurationError as error:
             failed = f"cannot be asked: {error}"
-        except httpx.TimeoutException:
-            failed = f"took longer than {self.seconds:.3g} s"
-        except httpx.HTTPError as error:
-            failed = f"cannot be reached or hung up ({type(error).__name__})"
+        except NoReplyError as error:
+            failed = {
+                "late": f"took longer than {self.seconds:.3g} s",
+                "unreachable": f"cannot be reached or hung up ({error})",
+                "malformed": f"gave a reply that is not used: {error}",
+                "unusable": f"cannot be asked ({error}); see its address, the texts, and the environment's proxies",
+            }[error.why]
+        if not failed and reply.status != 200:
+            failed = f"gave status {reply.status}"
         if not failed:
             try:
-                return json.loads(bytes(content))
-            except (ValueError, RecursionError):
+                return strict_json.loads(reply.content)
+            except ValueError:
                 failed = "gave a reply that is no JSON"
         raise JudgeError(f"judge {self.name!r} {failed}; no text is released without a verdict")
 
-    def _pool(self) -> httpx.Client:
-        """This process's connections; a forked child opens its own."""
-        if self._client is None or self._process != os.getpid():
-            self._client, self._process = httpx.Client(timeout=self.seconds), os.getpid()
-        return self._client
+
+def check_url(url: str) -> None:
+    """Refuses what is no address, and a key inside one, which results, logs and certificates would show.
+
+    Raises:
+        ConfigurationError: The message does not quote the address.
+    """
+    try:
+        parts = urlsplit(url)
+        wrong = parts.port == 0 or not parts.hostname or "@" in parts.netloc or bool(parts.fragment)
+    except ValueError:
+        wrong = True
+    if wrong:
+        raise ConfigurationError(
+            "the address of a judge must be http://host:port/path, without # and without a key, which belongs into "
+            f"the environment ({KEY_ENV})"
+        )

@@ -42,7 +42,8 @@ class ServedJudge(HttpJudge):
 
     def identity_parts(self) -> dict[str, Any]:
         """See `HttpJudge`."""
-        return {**super().identity_parts(), "model": self.model}
+        own = {} if self.tokenizer is None else {"tokenizer": self.tokenizer}
+        return {**super().identity_parts(), "model": self.model, **own}
 
     def body(self, **fields: Any) -> dict[str, Any]:
         """A request; vLLM serves one model or wants its name."""

@@ -9,11 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from critic_models.errors import ConfigurationError
+from critic_models.identity import describe
+from critic_models.judges.protocol import LARGEST
 from critic_models.judges.questions import GuardQuestion, check_mass
 from critic_models.judges.remote.served import ServedJudge, numbers_of
 from critic_models.judges.templates import GuardTemplate
 
 logger = logging.getLogger(__name__)
+ROUNDED = 1e-3  # that a probability may be off
 
 
 class VerdictJudge(ServedJudge):
@@ -43,7 +46,7 @@ class VerdictJudge(ServedJudge):
 
     def identity_parts(self) -> dict[str, Any]:
         """See `HttpJudge`."""
-        known = {"template": self.question.template.name, "min_mass": self.min_mass, "lead": self.lead}
+        known = {"template": describe(self.question.template), "min_mass": self.min_mass, "lead": self.lead}
         return {**super().identity_parts(), **known}
 
     def ask(
@@ -82,8 +85,10 @@ class VerdictJudge(ServedJudge):
         if not isinstance(tops, list) or len(tops) != 1 or not isinstance(tops[0], Mapping):
             raise self.no_verdict("gave no log-probabilities")
         found = numbers_of([tops[0].get(f"token_id:{token}") for token in wanted])
-        if found is None or not all(each <= 1e-3 for each in found):  # NaN is not
+        if found is None or not all(-LARGEST <= each <= ROUNDED for each in found):  # NaN is not
             raise self.no_verdict("gave no log-probability of some verdict word")
+        if sum(map(math.exp, found)) > 1 + ROUNDED:  # such as nothing but zeros, which would be half safe, and pass
+            raise self.no_verdict("gave probabilities of the verdict words that are more than 1 together")
         return dict(zip(wanted, found, strict=True)), said[0]
 
     def _score(self, logs: Mapping[int, float]) -> float:

@@ -12,6 +12,7 @@ from ig_plugins import InferenceGuard
 from tests.kit.endpoint import WORD, Endpoint
 from tests.kit.guards import make_guard
 from tests.kit.observe import LeakScanner
+from tests.kit.raw_server import RawServer, http
 
 
 @pytest.fixture
@@ -54,8 +55,11 @@ def test_a_key_that_no_header_can_carry_is_refused_by_its_variable(endpoint, mon
         (200, {"scores": [1.0]}, "1 scores for 2"),
         (200, {"scores": [1.0, None]}, "NoneType"),
         (200, {"scores": ["1", 2.0]}, "str"),
-        (200, b'{"scores": [NaN, 1.0]}', "nan"),
+        (200, b'{"scores": [NaN, 1.0]}', "no JSON"),
         (200, b'{"scores": [1e999, 1.0]}', "inf"),
+        (200, b'{"scores": [1.0, 1.0], "scores": [-1.0, -1.0]}', "no JSON"),
+        (200, {"scores": [False, 1.0]}, "true or false"),
+        (200, {"scores": [True, 1.0]}, "true or false"),
         (200, {"scores": 3}, "no text is released without a verdict"),
         (200, [1.0, 2.0], "no text is released without a verdict"),
         (200, b"<html>", "no JSON"),
@@ -84,6 +88,39 @@ def test_it_has_a_deadline_and_needs_a_server(endpoint):
         HttpJudge("http://127.0.0.1:9/x").score(["a"], ["b"])
 
 
+def test_its_deadline_holds_for_all_batches_together(endpoint):
+    def late(body):
+        time.sleep(0.4)
+        return endpoint.scores(body)
+
+    endpoint.reply = late
+    started = time.monotonic()
+    with pytest.raises(JudgeError, match=r"took longer than 1 s"):
+        HttpJudge(endpoint.base, seconds=1.0, batch_size=1).score(["a"] * 9, ["b"] * 9)
+    assert time.monotonic() - started < 2
+
+
+def test_scores_are_not_read_from_a_reply_to_another_text():
+    """A server, or what stands before it, that answers twice: the second reply is nobody's."""
+
+    def twice(number, head):
+        return [http({"scores": [float(number)]}) + http({"scores": [-9.0]})]
+
+    with RawServer(twice) as server:
+        judge = HttpJudge(server.base)
+        assert [judge.score(["a"], [text]) for text in ("first", "second")] == [[1.0], [2.0]]
+
+
+def test_a_text_that_cannot_be_sent_is_an_error_that_does_not_hold_it(endpoint):
+    with pytest.raises(JudgeError, match="cannot be asked") as refused:
+        HttpJudge(endpoint.base).score(["SECRET \ud800"], ["b"])
+    error = refused.value
+    while error is not None:
+        assert "SECRET" not in repr(vars(error)) + repr(error.args) + repr(getattr(error, "object", ""))
+        error = error.__cause__ or error.__context__
+    assert endpoint.asked == []
+
+
 def test_vllms_classify_is_read_by_the_index_of_its_label(endpoint):
     endpoint.reply = endpoint.classes
     judge = load_judge(endpoint.base.replace("http", "classify+http") + "/org/name?label=1&reads=pair", kind="cost")
@@ -106,11 +143,26 @@ def test_vllms_classify_is_read_by_the_index_of_its_label(endpoint):
 
 
 @pytest.mark.parametrize(
-    "address", ["http://key@host/x", "http:///x", "classify+http://host/m?lable=1", "classify+http://host/m?label=bad"]
+    "address",
+    [
+        "http://SECRET@host/x",
+        "http://user:SECRET@host:bad/x",
+        "http://user:SEC/RET@host/x",
+        "http:///x",
+        "http://[1/x",
+        "http://host:99999/x",
+        "classify+http://host/m?lable=SECRET",
+        "classify+http://host/m?label=bad",
+        "classify+http://host/m?label=²",
+    ],
 )
 def test_what_is_no_address_of_a_judge_is_refused(address):
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError) as refused:
         load_judge(address, kind="cost")
+    assert "SEC" not in str(refused.value)
+    if "+" not in address:
+        with pytest.raises(ConfigurationError):
+            HttpJudge(address)
     with pytest.raises(ConfigurationError, match="does not know one of"):
         load_judge("http://host/x", kind="cost", judge_options={"batch": 3})
 

@@ -19,6 +19,7 @@ from critic_models.judges import (
     VerdictJudge,
     load_judge,
 )
+from critic_models.judges.templates import GuardTemplate
 from critic_models.safety import SafetyBudget
 from tests.critic_models.judges.test_guard_llm import LLAMA_STYLE, PROMPTS, RESPONSES, train_guard
 from tests.kit.endpoint import Endpoint
@@ -222,6 +223,9 @@ VERDICTS = {
     "a word left out": tops(lambda old: [dict(list(old[0].items())[1:])]),
     "NaN as a logprob": tops(lambda old: [dict.fromkeys(old[0], math.nan)]),
     "a probability beyond 1": tops(lambda old: [dict.fromkeys(old[0], 0.7)]),
+    "nothing but zeros, which would be half safe": tops(lambda old: [dict.fromkeys(old[0], 0.0)]),
+    "an infinite logprob": tops(lambda old: [dict.fromkeys(old[0], -1e999)]),
+    "a whole number of hundreds of digits": tops(lambda old: [dict.fromkeys(old[0], -(10**400))]),
     "null": tops(lambda old: [dict.fromkeys(old[0])]),
     "two places": tops(lambda old: old * 2),
 }
@@ -247,12 +251,26 @@ def test_whatever_is_no_verdict_is_an_error(serve, classifier, guard_llm, tokeni
 def test_all_have_a_deadline(serve, classifier, guard_llm, tokenizer):
     for server, judge, _ in judges(serve, classifier, guard_llm, tokenizer):
         server.reply, judge.seconds = lambda body, server=server: (server.stall.wait(20), server.honest(body))[1], 0.5
-        judge._client = None  # its own time limit is that of its client
         started = time.monotonic()
         with pytest.raises(JudgeError, match=re.escape("took longer than 0.5 s")):
             judge.score(["p"], ["a"])
         assert time.monotonic() - started < 3
         server.reply = server.honest  # the next judge asks the server when it is made
+
+
+def test_another_tokenizer_or_question_is_another_judge(serve, classifier, guard_llm, tokenizer, byte_tokenizer):
+    """What a server reads is made here, so its owner's version does not speak of it."""
+    server, other = serve(classifier=classifier, guard=guard_llm), byte_tokenizer(LLAMA_STYLE)
+    other.add_tokens(["another word"])
+    for kind in (ClassifyJudge, TokenClassifyJudge):
+        one, two = (describe(kind(server.base, tokenizer=each, version="1")) for each in (tokenizer, other))
+        assert one != two
+        assert not list(unknown_parts(one))
+    ask = "[INST] {prompt} {response} [/INST]"
+    asked = (GuardTemplate("custom", ("safe",), ("unsafe",), text=text, lead="") for text in (ask, ask + " Or not?"))
+    one, two = (describe(VerdictJudge(server.base, tokenizer=tokenizer, version="1", template=each)) for each in asked)
+    assert one != two
+    assert not list(unknown_parts(one))
 
 
 def test_their_addresses(serve, classifier, guard_llm, tokenizer, tmp_path):

@@ -1,7 +1,10 @@
 """Guards travel as the names that they were loaded from: to other processes, for Ray, Spark and multiprocessing."""
 
+import gc
+import importlib
 import multiprocessing
 import pickle
+import sys
 
 import pytest
 
@@ -48,6 +51,60 @@ def test_functions_travel_by_reference():
         judge.name for judge in guard.components.costs.values()
     ]
     assert answer(again, PROMPT) == answer(guard, PROMPT)
+
+
+STRICT, LAX = (f"def unsafe(prompts, responses):\n    return [{score}] * len(responses)\n" for score in (1.0, -1.0))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two folders with a function of the same name, which refuses everything in the first and nothing in the other."""
+    found = [tmp_path / "one", tmp_path / "two"]
+    for folder, code in zip(found, (STRICT, LAX), strict=True):
+        folder.mkdir()
+        (folder / "rules_here.py").write_text(code)
+    return found
+
+
+def named(cost="rules_here.py:unsafe"):
+    return InferenceGuard.from_pretrained("tiny-alpaca", cost_model=cost, max_tokens=4, candidates=2, beams=1)
+
+
+@pytest.mark.parametrize("cost", ["rules_here.py:unsafe", "rules_here:unsafe", "function"])
+def test_a_function_that_is_another_there_is_refused(folders, monkeypatch, cost):
+    def arrive(folder):
+        monkeypatch.chdir(folder)
+        monkeypatch.syspath_prepend(str(folder))
+        monkeypatch.delitem(sys.modules, "rules_here", raising=False)
+        importlib.invalidate_caches()
+        return importlib.import_module("rules_here").unsafe
+
+    function = arrive(folders[0])
+    held = pickle.dumps(named(function if cost == "function" else cost))
+    assert pickle.loads(held).generate(PROMPT).blocked
+    arrive(folders[1])
+    gc.collect()
+    with pytest.raises(MismatchError, match=r"rules_here.*another content here") as refused:
+        pickle.loads(held)
+    assert "cost_model" in str(refused.value)
+    del refused  # which holds the parts that were loaded
+    (folders[1] / "rules_here.py").write_text(STRICT)
+    arrive(folders[1])
+    gc.collect()
+    assert pickle.loads(held).generate(PROMPT).blocked
+
+
+def test_the_same_name_from_another_folder_is_another_judge(folders, monkeypatch):
+    """A guard that is still held has its parts shared with others of the same names."""
+    monkeypatch.chdir(folders[1])
+    lax = named()
+    assert not lax.generate(PROMPT).blocked
+    monkeypatch.chdir(folders[0])
+    assert named().generate(PROMPT).blocked
+    monkeypatch.chdir(folders[1])
+    (folders[1] / "rules_here.py").write_text(STRICT)
+    assert named().generate(PROMPT).blocked
+    assert not lax.generate(PROMPT).blocked
 
 
 @pytest.mark.parametrize("cost", [lambda p, r: [0.0] * len(r), as_judge(short, name="short", kind="cost")])

@@ -32,6 +32,10 @@ def test_names_of_local_models_are_no_addresses(name):
     [
         ("vlm+http://host/x", "'vlm' is no kind of server; write vllm.* Did you mean 'vllm'"),
         ("vllm+http://key@host/x", "holds a name or password"),
+        ("vllm+http://user:key@host:bad/x", "holds a name or password"),
+        ("vllm+http://user:k/key@host/x", "port"),
+        ("vllm+http://host/x?token=key@", "without"),
+        ("vllm+http://[1/x", "host that is none"),
         ("vllm+http:///x", "must be vllm"),
         ("vllm+http://host/x?y=1", "without"),
         ("vllm+http://host:99999/x", "port"),

@@ -60,7 +60,7 @@ def test_ids_that_no_text_belongs_to_are_noticed_where_the_server_does_not_token
         return {"index": 0, "finish_reason": "length", "token_ids": [10**6, 5], "prompt_token_ids": body["prompt"][0]}
 
     big = engine("openai", tokenizes=False, plan=lambda number, body: says({"choices": [choice(body)]}))
-    with pytest.raises(UnsupportedModelError, match="has id 1000000"):
+    with pytest.raises(UnsupportedModelError, match="has ids"):
         guarded(big)
 
 

@@ -1,12 +1,16 @@
 """A server that dies, stalls, babbles or lies costs its answer: a typed error, no text, and the guard goes on."""
 
+import gzip
+import json
 import threading
 import time
 
 import pytest
 
 from ig_plugins import (
+    ConfigurationError,
     DeadlineExceededError,
+    InferenceGuardError,
     RemoteBusyError,
     RemoteError,
     RemoteReplyError,
@@ -14,9 +18,12 @@ from ig_plugins import (
     RemoteUnavailableError,
     RequestCancelledError,
 )
+from ig_plugins.remote import RemoteOptions
+from ig_plugins.remote.connection import Ask, Connection
 from tests.ig_plugins.remote.conftest import QUESTION
 from tests.kit.fake_engine import half, hangs_up, lies, says, stalls, status, trickles
 from tests.kit.observe import LeakScanner, until
+from tests.kit.raw_server import RawServer, http
 
 KINDS = ("vllm", "llamacpp")
 IDS = {"vllm": "token_ids", "llamacpp": "tokens"}
@@ -39,6 +46,8 @@ def changed(kind, **fields):
 LIES = {
     "an id beyond the vocabulary": lambda kind: changed(kind, ids=lambda ids: [*ids[:-1], 10**6]),
     "a negative id": lambda kind: changed(kind, ids=lambda ids: [*ids[:-1], -1]),
+    "an id of a thousand digits": lambda kind: changed(kind, ids=lambda ids: [*ids[:-1], 10**1000]),
+    "an end that is a number": lambda kind: changed(kind, ended=10**1000),
     "an id that is a text": lambda kind: changed(kind, ids=lambda ids: [str(each) for each in ids]),
     "an id that is true": lambda kind: changed(kind, ids=lambda ids: [True, *ids[1:]]),
     "no ids": lambda kind: changed(kind, ids=None),
@@ -58,6 +67,8 @@ LIES = {
     "null": lambda kind: says(None),
     "no JSON": lambda kind: says(b"<html>Bad gateway</html>"),
     "JSON without end": lambda kind: says(b"[" * 100_000),
+    "a key twice": lambda kind: says(b'{"choices": [], "choices": []}'),
+    "a number that is none": lambda kind: says(b"NaN"),
     "half a document": lambda kind: says(b'{"choices": [{"index": 0'),
     "ten megabytes": lambda kind: says(b" " * 10_000_000),
     "another prompt": lambda kind: (
@@ -143,6 +154,81 @@ def test_a_server_that_goes_on_failing_is_given_up_with_a_typed_error(engine, gu
         assert scanner.find(marker) == []
     server.plan = lambda number, body: None
     assert guard.generate(QUESTION).text
+
+
+@pytest.mark.parametrize("wait", ["\u00b2", "9" * 400, "-1", "1e9", "Fri, 27 Nov 2026 13:00:00 GMT"])
+def test_a_time_that_is_none_is_no_time(engine, guarded, wait):
+    server = engine()
+    guard = guarded(server, load_options={"attempts": 1})
+    server.plan = lambda number, body: status(429, retry_after=wait)
+    with pytest.raises(RemoteBusyError) as failed:
+        guard.generate(QUESTION, timeout=60)
+    assert failed.value.retry_after is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_second_reply_is_not_taken_for_one_to_another_prompt(engine, guarded, kind):
+    """llama.cpp does not say which prompt it read, only how long it was."""
+    judged, server = {}, engine(kind)
+
+    def watching(prompts, responses):
+        judged.update(zip(responses, prompts, strict=True))
+        return [-1.0] * len(responses)
+
+    guard = guarded(server, cost_model=watching, beams=1, max_tokens=8, load_options={"page": 0, "attempts": 1})
+    ids = guard.tokenizer.encode("The clean is no big deal at all, and the clean is", add_special_tokens=False)[:8]
+
+    def twice(handler, reply):
+        whole = json.dumps(reply).encode()
+        for row in reply if kind == "llamacpp" else reply["choices"]:
+            row.update({IDS[kind]: ids, ENDED[kind]: FULL[kind]})
+        another = json.dumps(reply).encode()
+        for raw in (whole, another):
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(raw), raw))
+        handler.leave()
+        handler.wfile.flush()
+
+    server.plan = lambda number, body: twice
+    guard.generate(QUESTION)
+    server.plan = lambda number, body: None
+    other, foreign = "How do I clean a kitchen?", guard.tokenizer.decode(ids)
+    assert len(guard.request(other).prompt_ids) == len(guard.request(QUESTION).prompt_ids)
+    try:
+        guard.generate(other)
+    except RemoteReplyError:
+        assert kind == "vllm"
+    assert judged.get(foreign) != other
+
+
+def test_a_compressed_reply_is_not_unpacked(engine, guarded):
+    def packed(handler, reply):
+        handler.send(200, gzip.compress(json.dumps(reply).encode()), {"content-encoding": "gzip"})
+
+    server = engine()
+    guard = guarded(server)
+    server.plan = lambda number, body: packed
+    with pytest.raises(RemoteReplyError, match="compressed"):
+        guard.generate(QUESTION, timeout=60)
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
+def test_a_proxy_that_is_none_is_a_typed_error(engine, guarded, monkeypatch, variable):
+    monkeypatch.setenv(variable, "other://user:WORD@host")
+    with pytest.raises(ConfigurationError, match="HTTP_PROXY") as refused:
+        guarded(engine())
+    assert "WORD" not in str(refused.value)
+
+
+def test_a_key_that_a_server_quotes_is_not_quoted_on(monkeypatch):
+    monkeypatch.setenv("INFERENCEGUARD_REMOTE_KEY", "sk-WORD")
+
+    def quoting(number, head):
+        return [http(b"no such key: " + head, status="401 Unauthorized")]
+
+    with RawServer(quoting) as server, pytest.raises(InferenceGuardError, match="it wants a key") as refused:
+        Connection(server.base, RemoteOptions()).ask(Ask("/v1/models"))
+    assert "no such key" in str(refused.value)
+    assert "sk-WORD" not in str(refused.value)
 
 
 def test_a_busy_server_is_asked_when_it_says(engine, guarded):

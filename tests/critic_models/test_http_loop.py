@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from ig_plugins.remote.loop import Loop
+from critic_models.http_loop import Loop
 
 
 class GivenUp(Exception):
