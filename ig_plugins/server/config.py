@@ -214,11 +214,13 @@ def read(
         return ServeConfig.model_validate(told)
     except ValidationError as error:
         fault = _fault(error)
-        table, *rest = *fault["loc"], ""
-        if rest[0] in said.get(table, ()):
+        table, name, *_ = *fault["loc"], "", ""
+        if name in said.get(table, ()):
             origin = "serve"
         else:
-            origin = next((name for name, place in places.items() if fault["loc"][: len(place)] == place), path or "serve")
+            origin = next(
+                (each for each, place in places.items() if fault["loc"][: len(place)] == place), str(path or "serve")
+            )
         raise ConfigurationError(f"{origin}: {_explained(error, fault)}") from None
 
 
@@ -263,11 +265,12 @@ def _override(told: dict[str, Any], environment: Mapping[str, str]) -> dict[str,
     Raises:
         ConfigurationError: A variable of ours that leads nowhere.
     """
-    places = {}
+    places: dict[str, tuple[str, ...]] = {}
     for variable, value in sorted(environment.items()):
         if variable.startswith(PREFIX):
             *way, last = variable.removeprefix(PREFIX).split("__")
-            table, place = told, []
+            table = told
+            place: list[str] = []
             for step in way:
                 place.append(_named(step, table, variable))
                 table = table.setdefault(place[-1], {})

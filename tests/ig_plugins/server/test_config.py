@@ -161,7 +161,7 @@ def test_a_fault_is_said_of_what_brought_it(place):
     name, path = "INFERENCEGUARD__LIMITS__CANDIDATES", place / "guard.toml"
     with pytest.raises(ConfigurationError, match=f"^{name}: limits.candidates is 'many'"):
         read(path, environment={name: "many"})
-    with pytest.raises(ConfigurationError, match="^serve: limits.candidates is 0"):
+    with pytest.raises(ConfigurationError, match=r"^serve: limits.candidates is 0"):
         read(path, environment={name: "2"}, said={"limits": {"candidates": 0}})
     path.write_text('[limits]\nbeams = 0\n[models.a]\nmodel = "tiny-beaver"\n')
     with pytest.raises(ConfigurationError, match=r"guard.toml: limits.beams is 0"):
