@@ -214,7 +214,7 @@ def read(
         return ServeConfig.model_validate(told)
     except ValidationError as error:
         fault = _fault(error)
-        table, name, *_ = *fault["loc"], "", ""
+        table, name = [*fault["loc"], "", ""][:2]
         if name in said.get(table, ()):
             origin = "serve"
         else:
