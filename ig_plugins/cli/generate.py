@@ -58,7 +58,9 @@ def ledger(result: GuardResult) -> Table:
     """The ledger of blocks as a table, with the totals below it."""
     from rich.table import Table
 
-    table = Table(title="blocked" if result.blocked else None, title_style="bold red", box=None, pad_edge=False)
+    table = Table(
+        title=f"blocked: {result.reason}" if result.blocked else None, title_style="bold red", box=None, pad_edge=False
+    )
     for name in ("block", "candidates", "judged safe", "tries", "cost", "budget left"):
         table.add_column(name, justify="right")
     for block in result.blocks:

@@ -60,16 +60,17 @@ def train_judge(
     policy = None
     how: TextTraining | ProbeTraining
     if kind == "probe":
-        policy, how = _probe(
-            model,
-            policy_id,
-            layers,
-            prompt_format,
-            max_tokens=read_tokens,
-            pair_weight=pair_weight,
-            seed=seed,
-            device=device,
-        )
+        with output.loading(out.name):
+            policy, how = _probe(
+                model,
+                policy_id,
+                layers,
+                prompt_format,
+                max_tokens=read_tokens,
+                pair_weight=pair_weight,
+                seed=seed,
+                device=device,
+            )
     else:
         if model or layers or prompt_format:
             raise ConfigurationError("--model, --layers and --prompt-format belong to a probe; say --kind probe")

@@ -11,7 +11,7 @@ from typing_extensions import Unpack
 from critic_models.safety import Budgets, SafetyBudget
 from critic_models.validation import explain
 from ig_plugins.call_options import CallOptions, LastAssistant, OnBlock
-from ig_plugins.errors import ConfigurationError
+from ig_plugins.errors import ConfigurationError, did_you_mean
 from ig_plugins.grammar import KINDS, as_schema, check
 from ig_plugins.runtime.judging import JUDGE_SECONDS
 from ig_plugins.search import SearchConfig
@@ -103,7 +103,8 @@ def check_names(names: Iterable[str]) -> None:
     allowed = {"budget", *_OWN, *_SEARCH}
     unknown = sorted(set(names) - allowed)
     if unknown:
-        raise TypeError(f"unknown option {unknown[0]!r}; the options are {', '.join(sorted(allowed))}")
+        near = did_you_mean(unknown[0], allowed)
+        raise TypeError(f"unknown option {unknown[0]!r}; the options are {', '.join(sorted(allowed))}.{near}")
 
 
 def one_grammar(given: Mapping[str, Any]) -> dict[str, Any]:

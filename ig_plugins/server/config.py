@@ -206,14 +206,22 @@ def read(
     Raises:
         ConfigurationError: Something is not known or not allowed; the message says where and what is meant perhaps.
     """
-    told = _file(path) if path else {}
-    _override(told, environment or {})
-    for table, values in (said or {}).items():
+    told, said = _file(path) if path else {}, said or {}
+    places = _override(told, environment or {})
+    for table, values in said.items():
         told[table] = {**told.get(table, {}), **values}
     try:
         return ServeConfig.model_validate(told)
     except ValidationError as error:
-        raise ConfigurationError(f"{path or 'serve'}: {_explained(error)}") from None
+        fault = _fault(error)
+        table, name = [*fault["loc"], "", ""][:2]
+        if name in said.get(table, ()):
+            origin = "serve"
+        else:
+            origin = next(
+                (each for each, place in places.items() if fault["loc"][: len(place)] == place), str(path or "serve")
+            )
+        raise ConfigurationError(f"{origin}: {_explained(error, fault)}") from None
 
 
 def _file(path: Path) -> dict[str, Any]:
@@ -223,7 +231,7 @@ def _file(path: Path) -> dict[str, Any]:
         why = getattr(error, "strerror", None) or "it is no text"
         raise ConfigurationError(f"--config '{path}' cannot be read: {why}; give a TOML file") from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path} is not TOML: {error}") from error
+        raise ConfigurationError(f"{path} is not TOML: {error}; mend it there") from error
     _find_beside(path.parent, told.get("server"), ("api_keys",))
     models = told.get("models")
     for table in models.values() if isinstance(models, dict) else ():
@@ -248,21 +256,29 @@ def _beside(folder: Path, value: str) -> str:
     return value
 
 
-def _override(told: dict[str, Any], environment: Mapping[str, str]) -> None:
+def _override(told: dict[str, Any], environment: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     """Puts the variables' values in their places.
+
+    Returns:
+        The place of each variable.
 
     Raises:
         ConfigurationError: A variable of ours that leads nowhere.
     """
+    places: dict[str, tuple[str, ...]] = {}
     for variable, value in sorted(environment.items()):
         if variable.startswith(PREFIX):
             *way, last = variable.removeprefix(PREFIX).split("__")
             table = told
+            place: list[str] = []
             for step in way:
-                table = table.setdefault(_named(step, table, variable), {})
+                place.append(_named(step, table, variable))
+                table = table.setdefault(place[-1], {})
                 if not isinstance(table, dict):
                     raise ConfigurationError(f"{variable}: {step} is no table")
             table[last.lower()] = _value(value)
+            places[variable] = (*place, last.lower())
+    return places
 
 
 def _named(step: str, table: Mapping[str, Any], variable: str) -> str:
@@ -278,8 +294,13 @@ def _value(text: str) -> Any:
         return text
 
 
-def _explained(error: ValidationError) -> str:
-    fault = error.errors(include_url=False)[0]
+def _fault(error: ValidationError) -> Any:
+    """The fault to tell of: a name that is not known before all, since what is missing may be what was meant."""
+    faults = error.errors(include_url=False)
+    return next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
+
+
+def _explained(error: ValidationError, fault: Any) -> str:
     *way, last = fault["loc"] or ("",)
     if fault["type"] == "extra_forbidden":
         allowed = list(_table(way).model_fields)

@@ -41,7 +41,8 @@ def flag_at_most(share: float, scores: Sequence[float] | Floats, *, source: str)
     needed = 20 if share == 0 else int(np.ceil(1 / share))
     if len(ordered) < needed:
         raise ConfigurationError(
-            f"{len(ordered)} harmless answers cannot show a share of {share:g}; give at least {needed}"
+            f"flag_at_most is {share:g}, and {len(ordered)} harmless answers ({source}) cannot show such a share; "
+            f"give at least {needed} of them, a larger held_out, or a harmless file"
         )
     allowed = int(np.floor(share * len(ordered)))
     limit = float(ordered[len(ordered) - 1 - allowed])

@@ -24,6 +24,13 @@ def test_the_same_seed_gives_the_same_answer_streamed_or_not(run):
     assert whole.split() == streamed.split() != []
 
 
+def test_a_blocked_answer_says_why(run, tmp_path):
+    (tmp_path / "rules.py").write_text("def never(prompts, responses):\n    return [1.0] * len(responses)\n")
+    code, _, told = run("generate", "Hi", "--cost-model", f"{tmp_path / 'rules.py'}:never", "--max-tokens", 4)
+    assert code == 0
+    assert "blocked: no candidate of 16 passed the cost model" in " ".join(told.split())
+
+
 def test_presets_are_shown_with_their_licences(run):
     code, out, _ = run("presets", "--json")
     found = {each["name"]: each for each in json.loads(out)}

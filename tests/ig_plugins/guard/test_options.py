@@ -56,7 +56,10 @@ def test_a_cumulative_budget_must_leave_something_to_spend(limit):
 
 def test_unknown_options_are_type_errors_that_list_the_known(guard):
     for ask in (guard.generate, guard.stream):
-        with pytest.raises(TypeError, match=r"unknown option 'beam'; the options are .*beams, block_tokens, budget"):
+        with pytest.raises(
+            TypeError,
+            match=r"unknown option 'beam'; the options are .*beams, block_tokens, budget.* Did you mean 'beams'",
+        ):
             ask("Go.", beam=3)
     with pytest.raises(TypeError, match="unknown option 'budgets'"):
         guard.with_options(budgets=[1.0])

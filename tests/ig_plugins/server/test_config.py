@@ -112,6 +112,7 @@ def test_the_environment_overrides_the_file_and_options_override_both(place):
             '[models.a]\nmodel = "tiny-beaver"\ncost_modl = "x"\n',
             r"models.a.cost_modl is not known. Did you mean 'cost_model'",
         ),
+        ('[models.a]\nmodle = "tiny-beaver"\n', r"models.a.modle is not known. Did you mean 'model'"),
         ('[models.a]\nmodel = "tiny-beaver"\noptions = { beam = 1 }\n', r"'beam' is no option. Did you mean 'beams'"),
         ('[models.a]\nmodel = "tiny-beaver"\noptions = { beams = 99 }\n', r"beams is 99"),
         ('[models.a]\nmodel = "tiny-beaver"\noptions = { budget = { limt = 1 } }\n', r"limt"),
@@ -154,6 +155,17 @@ def test_what_is_not_known_or_not_allowed_is_refused_before_weights_are_read(sai
 def test_variables_that_lead_nowhere_are_refused(name, told, place):
     with pytest.raises(ConfigurationError, match=told):
         read(place / "guard.toml", environment={name: "1"})
+
+
+def test_a_fault_is_said_of_what_brought_it(place):
+    name, path = "INFERENCEGUARD__LIMITS__CANDIDATES", place / "guard.toml"
+    with pytest.raises(ConfigurationError, match=f"^{name}: limits.candidates is 'many'"):
+        read(path, environment={name: "many"})
+    with pytest.raises(ConfigurationError, match=r"^serve: limits.candidates is 0"):
+        read(path, environment={name: "2"}, said={"limits": {"candidates": 0}})
+    path.write_text('[limits]\nbeams = 0\n[models.a]\nmodel = "tiny-beaver"\n')
+    with pytest.raises(ConfigurationError, match=r"guard.toml: limits.beams is 0"):
+        read(path, environment={name: "2"})
 
 
 def test_files_that_cannot_be_read(tmp_path):
