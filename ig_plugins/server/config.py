@@ -167,6 +167,14 @@ class ServeConfig(_Table):
     limits: Limits = Limits()
     models: dict[str, ModelTable] = Field(min_length=1)
 
+    @field_validator("models")
+    @classmethod
+    def _told_apart(cls, models: dict[str, ModelTable]) -> dict[str, ModelTable]:
+        names = [*models, *(alias for table in models.values() for alias in table.aliases)]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{twice[0]!r} names two models, or one twice; give each name and alias once")
+        return models
+
     @property
     def aliases(self) -> dict[str, str]:
         """Every further name of a model."""
@@ -215,12 +223,8 @@ def read(
     except ValidationError as error:
         fault = _fault(error)
         table, name = [*fault["loc"], "", ""][:2]
-        if name in said.get(table, ()):
-            origin = "serve"
-        else:
-            origin = next(
-                (each for each, place in places.items() if fault["loc"][: len(place)] == place), str(path or "serve")
-            )
+        by_variable = (each for each, place in places.items() if fault["loc"][: len(place)] == place)
+        origin = "serve" if name in said.get(table, ()) else next(by_variable, path or "serve")
         raise ConfigurationError(f"{origin}: {_explained(error, fault)}") from None
 
 
@@ -306,6 +310,8 @@ def _explained(error: ValidationError, fault: Any) -> str:
         allowed = list(_table(way).model_fields)
         near = did_you_mean(str(last), allowed) or f" There are {', '.join(allowed)}."
         return f"{'.'.join(map(str, fault['loc']))} is not known.{near}"
+    if fault["type"] == "value_error" and fault["loc"] == ("models",):
+        return f"models: {fault['ctx']['error']}"
     if fault["type"] == "missing" and fault["loc"] == ("models",):
         return "no model is named; write a table [models.NAME] with model = ..."
     return explain(error)

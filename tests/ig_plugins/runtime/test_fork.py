@@ -176,7 +176,7 @@ def test_a_fork_waits_for_a_block_but_not_for_ever(monkeypatch):
 def test_where_nothing_forks_everything_is_imported_all_the_same():
     """Windows has neither `os.fork` nor the module `resource`."""
     code = (
-        "import os, sys, uvicorn; from transformers import AutoModelForCausalLM, PreTrainedModel\n"
+        "import os, sys, psutil, uvicorn; from transformers import AutoModelForCausalLM, PreTrainedModel\n"
         "del os.fork, os.register_at_fork; sys.modules['resource'] = None\n"
         "import ig_plugins.server.app, ig_plugins.guard, ig_plugins.runtime, critic_models.judges"
     )

@@ -168,6 +168,16 @@ def test_a_fault_is_said_of_what_brought_it(place):
         read(path, environment={name: "2"})
 
 
+@pytest.mark.parametrize(
+    "second", ['[models.b]\nmodel = "tiny-alpaca"', '[models.c]\nmodel = "tiny-alpaca"\naliases = ["b"]']
+)
+def test_a_name_that_two_models_have_is_refused(second, tmp_path):
+    """Which of them answered was nobody's decision."""
+    (tmp_path / "guard.toml").write_text(f'[models.a]\nmodel = "tiny-beaver"\naliases = ["b"]\n{second}\n')
+    with pytest.raises(ConfigurationError, match=r"models: 'b' names two models, or one twice; give each name"):
+        read(tmp_path / "guard.toml")
+
+
 def test_files_that_cannot_be_read(tmp_path):
     for path in (tmp_path, tmp_path / "none.toml"):
         with pytest.raises(ConfigurationError, match="cannot be read"):
