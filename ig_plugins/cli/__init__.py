@@ -12,6 +12,8 @@ import typer
 
 from ig_plugins.cli import output, threads
 
+INTERRUPTED = 130  # as shells say it of SIGINT; typer catches the exception and returns this
+RESUMED = ("evaluate", "calibrate", "train-critic")  # commands that go on where they stopped
 BUG = 70  # sysexits' "internal software error": nothing that the user typed
 DEBUG = "INFERENCEGUARD_DEBUG"
 _UsageError: Any = typer.BadParameter.__mro__[2]  # click's ClickException, wherever this typer keeps click
@@ -60,8 +62,7 @@ def main() -> None:
     except _UsageError as error:
         code = _misused(error)
     except (KeyboardInterrupt, typer.Abort):
-        output.complain("interrupted")
-        code = 130
+        code = INTERRUPTED
     except BrokenPipeError:  # `inferenceguard presets | head -1`: nobody reads any more
         code = 1
     except InferenceGuardError as error:
@@ -75,6 +76,9 @@ def main() -> None:
             raise
         output.complain(f"{type(error).__name__}: {error}; please report this as a bug, {DEBUG}=1 shows where")
         code = BUG
+    if code == INTERRUPTED:
+        again = "; the same line goes on where this one stopped" if {*sys.argv[1:2]} & {*RESUMED} else ""
+        output.complain(f"interrupted{again}")
     sys.exit(_flushed(code if isinstance(code, int) else 0))
 
 

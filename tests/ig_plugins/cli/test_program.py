@@ -148,7 +148,9 @@ def test_a_stopped_calibration_goes_on_where_it_stopped(run, tiny, tmp_path, mon
 
     monkeypatch.setattr("ig_plugins.research.calibration.guarded.TOGETHER", 1)
     monkeypatch.setattr(InferenceGuard, "generate", counted)
-    assert run(*calibration(parts))[0] == 130
+    code, _, err = run(*calibration(parts))
+    assert code == 130
+    assert err.splitlines()[-1] == "error: interrupted; the same line goes on where this one stopped"
     kept = parts.with_name("parts.json.answers.jsonl")
     assert len(kept.read_text().splitlines()) == 3  # what it is of, and two answers
     with kept.open("a") as file:
@@ -159,6 +161,14 @@ def test_a_stopped_calibration_goes_on_where_it_stopped(run, tiny, tmp_path, mon
     assert len(asked) == 4
     assert not kept.exists()
     assert Certificate.load(parts) == Certificate.load(whole)
+
+
+def test_an_interrupted_command_says_so(run, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ig_plugins.presets.names", stopped)
+    assert run("presets") == (130, "", "error: interrupted\n")
 
 
 def test_kept_answers_of_another_calibration_are_refused(run, tiny, tmp_path):
