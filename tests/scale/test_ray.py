@@ -68,6 +68,8 @@ def test_answers_do_not_depend_on_the_partition_nor_on_a_worker_that_dies(tmp_pa
     rows = prompts(40)
     written(tmp_path / "prompts.jsonl", rows)
     assert start(tmp_path, "one", "--workers", "1", "--batch", "16").wait() == 0
+    while workers():  # those of the first run end a little after it, and must not be the one that is killed
+        time.sleep(0.2)
     run = start(tmp_path, "two", "--workers", "2", "--batch", "5")
     while not (alive := workers()):
         assert run.poll() is None, run.stdout.read()
