@@ -53,11 +53,12 @@ def main() -> None:
     from ig_plugins.errors import InferenceGuardError
 
     threads.prepare()
+    asked = sys.argv[1] if len(sys.argv) > 1 else None
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")  # what a terminal cannot show must not end a run
     try:
-        code = app(sys.argv[1] if len(sys.argv) > 1 else None)(standalone_mode=False)
+        code = app(asked)(standalone_mode=False)
         sys.stdout.flush()  # a full disk is found out here, not while the interpreter ends
     except _UsageError as error:
         code = _misused(error)
@@ -77,7 +78,7 @@ def main() -> None:
         output.complain(f"{type(error).__name__}: {error}; please report this as a bug, {DEBUG}=1 shows where")
         code = BUG
     if code == INTERRUPTED:
-        again = "; the same line goes on where this one stopped" if {*sys.argv[1:2]} & {*RESUMED} else ""
+        again = "; the same line goes on where this one stopped" if asked in RESUMED else ""
         output.complain(f"interrupted{again}")
     sys.exit(_flushed(code if isinstance(code, int) else 0))
 

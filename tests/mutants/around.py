@@ -147,7 +147,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant("an error is what ReAct's call answers", LLAMA + "_tools.py",
         "    if not found.sources and errors:\n", "    if False:\n", only(LLAMAS + "test_tools.py", "an_error_is_not")),
     Mutant("a program makes objects of half an answer", LLAMA + "base.py",
-        "self._stream if self._asked_schema(messages, kwargs) is None else self._once", "self._stream",
+        "self._stream if schema is None else self._once", "self._stream",
         only(LLAMAS + "test_parsers.py", "half_an_answer")),
     Mutant("an object of LlamaIndex that was cut off is completed", LLAMA + "_asked.py",
         "    if not isinstance(found, dict):\n", "    if False:\n", only(LLAMAS + "test_parsers.py", "cut_off")),

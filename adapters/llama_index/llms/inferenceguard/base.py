@@ -163,7 +163,7 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
     @llm_chat_callback()  # type: ignore[untyped-decorator]
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Answers a conversation; the answer is verified, or it is the refusal."""
-        return self._answer(*self._chat_request(messages, kwargs))
+        return self._answer(*self._chat_request(messages, kwargs, self._asked_schema(messages, kwargs)))
 
     @llm_chat_callback()  # type: ignore[untyped-decorator]
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
@@ -171,19 +171,21 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
 
         Where LlamaIndex asks for an object in words, it is one item: of half an object it would make a whole one.
         """
-        answer = self._stream if self._asked_schema(messages, kwargs) is None else self._once
-        return answer(*self._chat_request(messages, kwargs))
+        schema = self._asked_schema(messages, kwargs)
+        answer = self._stream if schema is None else self._once
+        return answer(*self._chat_request(messages, kwargs, schema))
 
     @llm_chat_callback()  # type: ignore[untyped-decorator]
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """``chat``, without blocking the event loop; cancelling stops decoding."""
-        return await self._aanswer(*self._chat_request(messages, kwargs))
+        return await self._aanswer(*self._chat_request(messages, kwargs, self._asked_schema(messages, kwargs)))
 
     @llm_chat_callback()  # type: ignore[untyped-decorator]
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseAsyncGen:
         """``stream_chat``, without blocking the event loop; leaving the loop stops decoding."""
-        answer = self._astream if self._asked_schema(messages, kwargs) is None else self._aonce
-        return answer(*self._chat_request(messages, kwargs))
+        schema = self._asked_schema(messages, kwargs)
+        answer = self._astream if schema is None else self._aonce
+        return answer(*self._chat_request(messages, kwargs, schema))
 
     @llm_completion_callback()  # type: ignore[untyped-decorator]
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
@@ -213,10 +215,9 @@ class InferenceGuardLLM(GuardFields, CustomLLM, GuardedToolCalls):  # type: igno
         return self.messages_to_prompt is not default_messages_to_prompt
 
     def _chat_request(
-        self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]
+        self, messages: Sequence[ChatMessage], kwargs: dict[str, Any], schema: dict[str, Any] | None
     ) -> tuple[Prompt, dict[str, Any], Callable[..., ChatResponse]]:
         parallel = kwargs.pop("allow_parallel_tool_calls", True)
-        schema = self._asked_schema(messages, kwargs)
         options = self.call_options(**{**_for_object(schema, kwargs), **kwargs})
         reply = partial(chat_response, self.model, parallel=parallel)
         if not self._own_prompt_format:
